@@ -1,0 +1,53 @@
+import type { SocketAddress } from '../../mesh/common/address.js';
+
+/** A pod of this node as its pod source gives it: a folder of manifests, or later the API server. */
+export interface LocalPod {
+  /** metadata.uid: names the pod's cgroup. */
+  readonly uid: string;
+  readonly name: string;
+  readonly namespace: string;
+  readonly serviceAccount: string;
+  readonly addresses: readonly string[];
+  readonly hostNetwork: boolean;
+  /** By `istio.io/dataplane-mode` on pod and namespace (mesh-apis.md 1.1). */
+  readonly enrolled: boolean;
+}
+
+/** Where the agent learns of its node's pods. */
+export interface PodSource {
+  /** Calls `onPods` with all local pods, now (once known) and after every change. */
+  start(onPods: (pods: readonly LocalPod[]) => void): Promise<void>;
+  stop(): Promise<void>;
+}
+
+/** A pod whose connections come to us. All descriptors belong to the capture room and stay open until `onReleased` returns. */
+export interface CapturedPod {
+  readonly pod: LocalPod;
+  readonly netnsFd: number;
+  /** SO_NETNS_COOKIE, the BPF maps' key. */
+  readonly netnsCookie: bigint;
+  /** Listening sockets inside the pod's namespace, one per worker (index = worker): 15001, 15006, 15008. */
+  readonly outboundFds: readonly number[];
+  readonly inboundFds: readonly number[];
+  readonly hboneFds: readonly number[];
+}
+
+export interface CaptureListener {
+  /** Sockets listen and workers may accept; BPF redirects as soon as the promise resolves. */
+  onCaptured(pod: CapturedPod): Promise<void>;
+  /** Nothing new comes any more (un-enrolled or gone). Close what is left of it as `reason` says, then resolve. */
+  onReleased(uid: string, reason: 'unenrolled' | 'deleted'): Promise<void>;
+}
+
+/** Workers: where a connection accepted on 15001 wanted to go. Reads and marks BPF map entries. */
+export interface OriginalDestinations {
+  /** Null: no unread entry; the connection must be reset. */
+  take(netnsCookie: bigint, source: SocketAddress): SocketAddress | null;
+}
+
+/** Map descriptors and constants that workers need; plain data, crosses to them as it is. */
+export interface CaptureHandles {
+  readonly originalDestinationsFd: number;
+  /** sk_storage map that carries the caller's address to BPF at `connect`. */
+  readonly callerStorageFd: number;
+}

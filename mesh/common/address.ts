@@ -1,0 +1,112 @@
+/** A TCP endpoint. `address` is canonical text: dotted IPv4, or RFC 5952 IPv6; v4-mapped IPv6 is written as IPv4. */
+export interface SocketAddress {
+  readonly address: string;
+  /** 0-65535, host order. */
+  readonly port: number;
+}
+
+/** True for canonical IPv6 text. */
+export function isIpv6(address: string): boolean {
+  return address.includes(':');
+}
+
+/** `1.2.3.4:80` or `[2001:db8::1]:80`, the form of HBONE's :authority. */
+export function formatSocketAddress(endpoint: SocketAddress): string {
+  return isIpv6(endpoint.address)
+    ? `[${endpoint.address}]:${endpoint.port}`
+    : `${endpoint.address}:${endpoint.port}`;
+}
+
+/** Reads `1.2.3.4:80` or `[2001:db8::1]:80`; null for anything else (a hostname, a port above 65535, a stray byte). */
+export function tryParseSocketAddress(text: string): SocketAddress | null {
+  const split = /^(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):(\d{1,5})$/.exec(text);
+  if (split === null) return null;
+  const bytes = tryParseAddress(split[1] ?? split[2]!);
+  const port = Number(split[3]);
+  if (bytes === null || port > 65535) return null;
+  if (split[1] === undefined && bytes.length !== 4) return null;
+  return { address: formatAddress(bytes), port };
+}
+
+/** Canonical text of 4 or 16 address bytes in network order; v4-mapped gives IPv4. `offset` and `length` select within `bytes`. */
+export function formatAddress(bytes: Uint8Array, offset = 0, length = bytes.length - offset): string {
+  if (length === 4) return `${bytes[offset]}.${bytes[offset + 1]}.${bytes[offset + 2]}.${bytes[offset + 3]}`;
+  if (length !== 16) throw new RangeError(`an IP address has 4 or 16 bytes, not ${length}`);
+  if (isMapped(bytes, offset)) return formatAddress(bytes, offset + 12, 4);
+  return formatIpv6(bytes, offset);
+}
+
+/** The 4 or 16 bytes of an IP address in text (v4-mapped gives 4), or null. */
+export function tryParseAddress(text: string): Uint8Array | null {
+  if (!text.includes(':')) return tryParseIpv4(text);
+  const bytes = tryParseIpv6(text);
+  return bytes !== null && isMapped(bytes, 0) ? bytes.slice(12) : bytes;
+}
+
+/** Canonical text of an IP address in any valid spelling, or null. */
+export function tryCanonicalAddress(text: string): string | null {
+  const bytes = tryParseAddress(text);
+  return bytes === null ? null : formatAddress(bytes);
+}
+
+function isMapped(bytes: Uint8Array, offset: number): boolean {
+  for (let i = 0; i < 10; i++) if (bytes[offset + i] !== 0) return false;
+  return bytes[offset + 10] === 0xff && bytes[offset + 11] === 0xff;
+}
+
+function formatIpv6(bytes: Uint8Array, offset: number): string {
+  const groups: number[] = [];
+  for (let i = 0; i < 16; i += 2) groups.push((bytes[offset + i]! << 8) | bytes[offset + i + 1]!);
+  let bestStart = -1;
+  let bestLength = 1;
+  for (let start = 0; start < 8; start++) {
+    let end = start;
+    while (end < 8 && groups[end] === 0) end++;
+    if (end - start > bestLength) [bestStart, bestLength] = [start, end - start];
+  }
+  const hex = groups.map((group) => group.toString(16));
+  if (bestStart < 0) return hex.join(':');
+  return `${hex.slice(0, bestStart).join(':')}::${hex.slice(bestStart + bestLength).join(':')}`;
+}
+
+function tryParseIpv4(text: string): Uint8Array | null {
+  const parts = text.split('.');
+  if (parts.length !== 4) return null;
+  const bytes = new Uint8Array(4);
+  for (let i = 0; i < 4; i++) {
+    const part = parts[i]!;
+    if (!/^(0|[1-9]\d{0,2})$/.test(part) || Number(part) > 255) return null;
+    bytes[i] = Number(part);
+  }
+  return bytes;
+}
+
+function tryParseIpv6(text: string): Uint8Array | null {
+  const halves = text.split('::');
+  if (halves.length > 2) return null;
+  const head = readGroups(halves[0]!, halves.length === 1);
+  const tail = halves.length === 2 ? readGroups(halves[1]!, true) : [];
+  if (head === null || tail === null) return null;
+  const missing = 16 - head.length - tail.length;
+  if (halves.length === 1 ? missing !== 0 : missing < 2) return null;
+  return Uint8Array.from([...head, ...new Array<number>(missing).fill(0), ...tail]);
+}
+
+/** Bytes of colon-separated groups; the last may be dotted IPv4 when `mayEndInIpv4`. */
+function readGroups(text: string, mayEndInIpv4: boolean): number[] | null {
+  if (text === '') return [];
+  const bytes: number[] = [];
+  const groups = text.split(':');
+  for (const [index, group] of groups.entries()) {
+    if (mayEndInIpv4 && index === groups.length - 1 && group.includes('.')) {
+      const dotted = tryParseIpv4(group);
+      if (dotted === null) return null;
+      bytes.push(...dotted);
+    } else {
+      if (!/^[0-9a-fA-F]{1,4}$/.test(group)) return null;
+      const value = Number.parseInt(group, 16);
+      bytes.push(value >> 8, value & 0xff);
+    }
+  }
+  return bytes;
+}

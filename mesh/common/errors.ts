@@ -1,0 +1,20 @@
+/**
+ * Base of every error that Culvert raises on purpose. `code` comes from a closed union per room and stands in
+ * docs/errors.md; `data` carries what a person needs to find the object at fault.
+ */
+export class MeshError<Code extends string = string> extends Error {
+  readonly code: Code;
+  readonly data: Readonly<Record<string, unknown>>;
+
+  constructor(code: Code, message: string, data: Record<string, unknown> = {}, cause?: unknown) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.name = new.target.name;
+    this.code = code;
+    this.data = data;
+  }
+}
+
+/** The message of anything that was thrown. */
+export function messageOf(thrown: unknown): string {
+  return thrown instanceof Error ? thrown.message : String(thrown);
+}

@@ -1,0 +1,110 @@
+import type { SocketAddress } from '../common/address.js';
+import type { Connection, TlsOptions } from '../io/types.js';
+import type { Slab } from '../http2/types.js';
+
+/** HBONE (reference sheet hbone-and-wds.md, section 1): TCP streams as HTTP/2 CONNECT over mTLS 1.3. */
+
+/** What a CONNECT carries besides its authority. Fields are absent where the header is. */
+export interface ConnectMetadata {
+  /** Peer's workload labels. */
+  readonly baggage?: Baggage;
+  /** `for` of the `forwarded` header: the caller's own address. */
+  readonly forwardedFor?: SocketAddress;
+  /** `host` of the `forwarded` header: the service hostname that was addressed. */
+  readonly forwardedHost?: string;
+  /** 55 characters, W3C trace context version 00; checked. */
+  readonly traceparent?: string;
+}
+
+/** Keys of the `baggage` header, in the order of the sheet (1.3). Empty values are absent. */
+export interface Baggage {
+  readonly clusterName?: string;
+  readonly namespace?: string;
+  readonly workloadType?: 'deployment' | 'cronjob' | 'pod' | 'job';
+  readonly workloadName?: string;
+  readonly serviceName?: string;
+  readonly serviceVersion?: string;
+  readonly region?: string;
+  readonly zone?: string;
+}
+
+/** Everything that decides which pooled connection a tunnel may share (design.md 3: two pods of one account never share one). */
+export interface NextHop {
+  /** The source workload's uid and identity. */
+  readonly sourceUid: string;
+  readonly sourceIdentity: string;
+  /** Ordered: the server must show one of these SPIFFE identities, exactly. Never empty. */
+  readonly expectedIdentities: readonly string[];
+  /** ip:15008 of the peer. */
+  readonly address: SocketAddress;
+  /** Network namespace of the source pod, and the source address to dial from. */
+  readonly netnsFd: number;
+  readonly fromAddress?: string;
+}
+
+/** One byte stream through a tunnel, either side. Flow-controlled; bytes are built in place (see mesh/http2 `Stream`). */
+export interface Tunnel {
+  readonly isOpen: boolean;
+  sendCapacity(): number;
+  beginData(max: number): Slab;
+  commitData(bytes: number, endStream: boolean): void;
+  endStream(): void;
+  /** The application was reset, or we give up: RST_STREAM(CANCEL) where it went wrong on this side. */
+  reset(): void;
+  consumed(bytes: number): void;
+}
+
+export interface TunnelHandler {
+  onData(bytes: Buffer, start: number, end: number): void;
+  /** The only clean end of the peer's direction. */
+  onEnd(): void;
+  /** Reset stream, lost connection, peer gone: becomes an RST at the application. */
+  onReset(cause: string): void;
+  onWritable(): void;
+}
+
+export interface ClientTunnelHandler extends TunnelHandler {
+  /** 200 came. Bytes may flow (they may be sent before, too: they then ride behind the CONNECT). */
+  onEstablished(response: ConnectMetadata): void;
+  /** No tunnel: nothing of the application's bytes was delivered. */
+  onFailed(failure: TunnelFailure): void;
+}
+
+/** Why a tunnel could not be opened; `flag` is the response flag of the metrics (sheet 7.1). */
+export interface TunnelFailure {
+  readonly flag: 'CONNECT' | 'TLS_FAILURE' | 'H2_HANDSHAKE_FAILURE' | 'NETWORK_POLICY' | 'IDENTITY_ERROR' | 'DENY';
+  /** HTTP status of a refused CONNECT. */
+  readonly status?: number;
+  readonly message: string;
+}
+
+/** A CONNECT as the server got it, already validated in form (method, authority, headers). */
+export interface TunnelRequest {
+  /** As sent: `ip:port` or `hostname:port`. */
+  readonly authority: string;
+  /** Where `authority` is ip:port. */
+  readonly address: SocketAddress | null;
+  /** Where it is hostname:port. */
+  readonly host: { readonly hostname: string; readonly port: number } | null;
+  readonly metadata: ConnectMetadata;
+  /** The client certificate's SPIFFE identity. */
+  readonly peerIdentity: string;
+  readonly peer: SocketAddress;
+  /** The connection's own local address: the pod and 15008. */
+  readonly local: SocketAddress;
+  /** 200 with our workload's baggage. Call once, after the application accepted the connection. */
+  accept(baggage: Baggage): Tunnel;
+  /** 400, 401 or 503 (sheet 1.4), HEADERS with END_STREAM. */
+  refuse(status: number): void;
+}
+
+/** TLS as a pool or server needs it for one local identity; null: none at hand (no certificate yet). */
+export type TlsOf = (identity: string) => TlsOptions | null;
+
+/** What the server makes of one accepted 15008 connection's requests. */
+export interface TunnelAcceptor {
+  /** Return the handler for bytes that come; it may accept or refuse later. */
+  onTunnel(request: TunnelRequest): TunnelHandler;
+  /** The connection ended; for accounting. */
+  onConnectionClosed?(connection: Connection): void;
+}
