@@ -72,6 +72,8 @@ export interface Service {
   readonly ports: readonly Port[];
   readonly subjectAltNames: readonly string[];
   readonly waypoint: GatewayAddress | null;
+  /** If any: pick one by weight; all weights 0 means the plain `waypoint`. Never read as "no waypoint". */
+  readonly weightedWaypoints: readonly { readonly destination: GatewayAddress; readonly weight: number }[];
   readonly loadBalancing: {
     readonly routingPreference: readonly ('region' | 'zone' | 'subzone' | 'node' | 'cluster' | 'network')[];
     readonly mode: 'unspecified' | 'strict' | 'failover' | 'passthrough';
@@ -79,16 +81,68 @@ export interface Service {
   } | null;
   readonly ipFamilies: 'automatic' | 'ipv4' | 'ipv6' | 'dual';
   readonly canonical: boolean;
+  /** `namespace`: only clients of its own namespace see it. */
+  readonly visibility: 'public' | 'namespace';
 }
 
-/** One change to a store; applied in one step. */
+export type StringMatch =
+  | { readonly kind: 'exact' | 'prefix' | 'suffix'; readonly value: string }
+  /** Not empty. */
+  | { readonly kind: 'presence' };
+
+export interface AddressRange {
+  readonly address: string;
+  readonly prefixLength: number;
+}
+
+export interface ServiceAccountMatch {
+  readonly namespace: string;
+  readonly serviceAccount: string;
+}
+
+/** True when every field is (sheet 3.6); one with no field set at all is never true. */
+export interface AuthorizationMatch {
+  readonly namespaces: readonly StringMatch[];
+  readonly notNamespaces: readonly StringMatch[];
+  /** Compared with the identity *minus* `spiffe://`. */
+  readonly principals: readonly StringMatch[];
+  readonly notPrincipals: readonly StringMatch[];
+  readonly sourceIps: readonly AddressRange[];
+  readonly notSourceIps: readonly AddressRange[];
+  readonly destinationIps: readonly AddressRange[];
+  readonly notDestinationIps: readonly AddressRange[];
+  readonly destinationPorts: readonly number[];
+  readonly notDestinationPorts: readonly number[];
+  readonly serviceAccounts: readonly ServiceAccountMatch[];
+  readonly notServiceAccounts: readonly ServiceAccountMatch[];
+}
+
+/** L4 authorization as the controller sends it (sheet 3.6). */
+export interface AuthorizationPolicy {
+  /** Resource name `ns/name`; workloads refer to it in `authorizationPolicies`. */
+  readonly key: string;
+  readonly namespace: string;
+  readonly scope: 'global' | 'namespace' | 'workload-selector';
+  readonly action: 'allow' | 'deny';
+  /** Only logs. */
+  readonly dryRun: boolean;
+  /** Matches if any group does; a group if all its rules do; a rule if any of its matches does. */
+  readonly groups: readonly (readonly (readonly AuthorizationMatch[])[])[];
+  /** Why it cannot be evaluated: it then denies everything it may apply to. Null: sound. */
+  readonly defect: string | null;
+}
+
+/** One change to a store, applied in one step: first what is removed, then what is added or replaced. Crosses to workers by structured clone. */
 export interface StoreUpdate {
   /** True: this is the whole state; whatever is not named is gone. */
   readonly snapshot: boolean;
   readonly workloads: readonly Workload[];
   readonly services: readonly Service[];
-  /** Resource names: a workload uid, or `ns/hostname`. */
+  readonly policies: readonly AuthorizationPolicy[];
+  /** Resource names: a workload uid if one is known, else `ns/hostname`. */
   readonly removed: readonly string[];
+  /** Keys `ns/name`. */
+  readonly removedPolicies: readonly string[];
 }
 
 /** Read side of the store. Lookups are by index, O(1). */
@@ -97,12 +151,24 @@ export interface Store {
   /** Local pods: namespace, name, service account must all agree (sheet 6.1). */
   workloadOfPod(namespace: string, name: string, serviceAccount: string): Workload | undefined;
   workloadByAddress(network: string, address: string): Workload | undefined;
-  /** Exact VIP visible to `namespace`, by the order of preference of sheet 6.2. */
+  /** The service visible to clients in `namespace` that has this VIP, exact before CIDR, by the order of preference of sheet 6.2. */
   serviceByVip(network: string, address: string, namespace: string): Service | undefined;
   serviceByHostname(namespace: string, hostname: string): Service | undefined;
-  /** Workloads that name the service, with their target ports. */
-  endpointsOf(service: Service): readonly Workload[];
+  /** Workloads that name the service, with their target ports. Valid until the next `apply`. */
+  endpointsOf(service: NamespacedHostname): readonly Workload[];
+  /**
+   * True: a policy that nobody evaluates yet applies to this workload as destination, or one that it names is not known; its
+   * inbound connections must be refused. (Evaluation is issue 4's; until then policies deny, they never fail open.)
+   */
+  hasUnsupportedPolicy(workload: Workload): boolean;
   apply(update: StoreUpdate): void;
+  /** Everything, as one update: what a new worker starts from. */
+  snapshot(): StoreUpdate;
+}
+
+/** Key of a service, its resource name and its place in `Workload.services`: `ns/hostname`. */
+export function serviceKeyOf(service: NamespacedHostname): string {
+  return `${service.namespace}/${service.hostname}`;
 }
 
 /** SPIFFE identity of a workload: `spiffe://<td>/ns/<ns>/sa/<sa>`. */
