@@ -1,0 +1,32 @@
+import { type DestinationStream, type Logger, pino } from 'pino';
+
+/** A pino logger: `log.info({ workload }, 'what happened')`. */
+export type Log = Logger;
+
+/** Ordered, loudest last; `silent` writes nothing. */
+export const LOG_LEVELS = ['silent', 'error', 'warn', 'info', 'debug', 'trace'] as const;
+export type LogLevel = (typeof LOG_LEVELS)[number];
+
+export interface LogOptions {
+  readonly level: LogLevel;
+  /** The program: `controller`, `agent`. Rooms make their own with `log.child({ component: 'xds' })`. */
+  readonly component: string;
+}
+
+export interface LogDeps {
+  /** Gets one JSON line per call; default: stdout, written synchronously (lines survive a crash). */
+  readonly destination?: DestinationStream;
+}
+
+/** One JSON object per line: `level` as a word, `time` as ISO 8601, `component`, `msg`, then the call's own fields; errors under `err`. */
+export function createLog(options: LogOptions, deps: LogDeps = {}): Log {
+  return pino(
+    {
+      level: options.level,
+      base: { component: options.component },
+      timestamp: pino.stdTimeFunctions.isoTime,
+      formatters: { level: (label) => ({ level: label }) },
+    },
+    deps.destination ?? pino.destination({ dest: 1, sync: true }),
+  );
+}
