@@ -1,0 +1,138 @@
+import { type AccessLogFormat, formatAccessLog } from './access-log.js';
+import { type Cell, CellTable, type CellTableOptions } from './cell-table.js';
+import type { ConnectionInfo, ResponseFlag, TelemetryBatch } from './types.js';
+
+export interface ConnectionTelemetryOptions extends CellTableOptions {
+  /** Null: no access log. */
+  readonly accessLog: AccessLogFormat | null;
+  /** Also write a line when a connection opens. @default false */
+  readonly logOpened?: boolean;
+  /** Log text held until main fetches it; what comes on top is dropped and counted. @default 4194304 */
+  readonly maxBufferedLogChars?: number;
+}
+
+export interface ConnectionTelemetryDeps {
+  /** Monotonic; read at the opening and the end of connections (`Reactor.nowMs` will do). */
+  readonly nowMs: () => number;
+  /** Milliseconds since the epoch. */
+  readonly wallClockMs: () => number;
+}
+
+export interface ConnectionFailure {
+  readonly flag: Exclude<ResponseFlag, '-'>;
+  readonly message: string;
+}
+
+/**
+ * Metrics and access log of one worker's connections. Everything is counted in place and fetched by `takeBatch`, which the worker
+ * calls on a timer and hands to main's `TcpMetrics`. Cost per connection: see README.
+ */
+export class ConnectionTelemetry {
+  readonly #accessLog: AccessLogFormat | null;
+  readonly #maxBufferedLogChars: number;
+  readonly #deps: ConnectionTelemetryDeps;
+  readonly #cells: CellTable;
+  #lines = '';
+  #droppedLines = 0;
+  /** Also write a line when a connection opens (log level debug); may change at run time. */
+  logOpened: boolean;
+
+  constructor(options: ConnectionTelemetryOptions, deps: ConnectionTelemetryDeps) {
+    this.#accessLog = options.accessLog;
+    this.#maxBufferedLogChars = options.maxBufferedLogChars ?? 4 * 1024 * 1024;
+    this.logOpened = options.logOpened ?? false;
+    this.#deps = deps;
+    this.#cells = new CellTable(options);
+  }
+
+  /** A connection was accepted and allowed. Call `closed` on the record exactly when it ends, however it ends. */
+  opened(info: ConnectionInfo): ConnectionRecord {
+    const cell = this.#cells.cellOf(info, '-');
+    cell.opened++;
+    if (this.logOpened) this.#log('debug', 'connection opened', info, null, null);
+    return new ConnectionRecord(cell, info, this.#deps.nowMs(), this);
+  }
+
+  /** A connection that was refused before it was opened: counted as failed, one warning line. */
+  refused(info: ConnectionInfo, failure: ConnectionFailure): void {
+    this.#cells.cellOf(info, failure.flag).failed++;
+    this.#log('warn', 'connection failed', info, null, failure.message);
+  }
+
+  /** What happened since the last call; null if nothing did. */
+  takeBatch(): TelemetryBatch | null {
+    const { cells, evicted } = this.#cells.takeDeltas(this.#deps.nowMs());
+    const batch = { cells, evicted, lines: this.#lines, droppedLines: this.#droppedLines };
+    this.#lines = '';
+    this.#droppedLines = 0;
+    const isEmpty =
+      cells.length === 0 && evicted.length === 0 && batch.lines === '' && batch.droppedLines === 0;
+    return isEmpty ? null : batch;
+  }
+
+  /** For `ConnectionRecord` only. */
+  finish(record: ConnectionRecord, openedAtMs: number, failure: ConnectionFailure | null): void {
+    if (failure !== null) this.#cells.cellOf(record.info, failure.flag).failed++;
+    const durationMs = this.#deps.nowMs() - openedAtMs;
+    const transfer = { sentBytes: record.sentBytes, receivedBytes: record.receivedBytes, durationMs };
+    const level = failure === null ? 'info' : 'error';
+    this.#log(level, 'connection complete', record.info, transfer, failure?.message ?? null);
+  }
+
+  #log(
+    level: 'debug' | 'info' | 'warn' | 'error',
+    message: 'connection opened' | 'connection complete' | 'connection failed',
+    info: ConnectionInfo,
+    transfer: { sentBytes: number; receivedBytes: number; durationMs: number } | null,
+    error: string | null,
+  ): void {
+    if (this.#accessLog === null) return;
+    if (this.#lines.length >= this.#maxBufferedLogChars) {
+      this.#droppedLines++;
+      return;
+    }
+    const entry = { level, message, info, transfer, error, wallClockMs: this.#deps.wallClockMs() };
+    this.#lines += formatAccessLog(entry, this.#accessLog);
+  }
+}
+
+/** One open connection's account. */
+export class ConnectionRecord {
+  readonly info: ConnectionInfo;
+  /** Server to client so far. */
+  sentBytes = 0;
+  /** Client to server so far. */
+  receivedBytes = 0;
+  readonly #cell: Cell;
+  readonly #openedAtMs: number;
+  readonly #telemetry: ConnectionTelemetry;
+  #isClosed = false;
+
+  /** Made by `ConnectionTelemetry.opened`. */
+  constructor(cell: Cell, info: ConnectionInfo, openedAtMs: number, telemetry: ConnectionTelemetry) {
+    this.info = info;
+    this.#cell = cell;
+    this.#openedAtMs = openedAtMs;
+    this.#telemetry = telemetry;
+  }
+
+  /** Bytes went from server to client. */
+  addSent(bytes: number): void {
+    this.sentBytes += bytes;
+    this.#cell.sentBytes += bytes;
+  }
+
+  /** Bytes went from client to server. */
+  addReceived(bytes: number): void {
+    this.receivedBytes += bytes;
+    this.#cell.receivedBytes += bytes;
+  }
+
+  /** It ended: cleanly (null) or by `failure`. Further calls do nothing. */
+  closed(failure: ConnectionFailure | null): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#cell.closed++;
+    this.#telemetry.finish(this, this.#openedAtMs, failure);
+  }
+}
