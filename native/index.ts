@@ -1,0 +1,3 @@
+export { NativeError, type NativeErrorCode } from './errors.js';
+export { libraryPath, type NativeLibrary, openLibrary } from './library.js';
+export { packageRoot } from './package-root.js';
