@@ -42,7 +42,8 @@ export interface CsrInfo {
 
 /** Reads a CSR and verifies its own signature. Keys: EC P-256 or P-384, RSA from 2048 bits. Throws IdentityError BAD_PEM or BAD_CSR. */
 export function readCsr(pem: string): CsrInfo {
-  if (pem.length > MAX_CSR_BYTES) throw new IdentityError('BAD_CSR', `the CSR is above ${MAX_CSR_BYTES} bytes`);
+  if (pem.length > MAX_CSR_BYTES)
+    throw new IdentityError('BAD_CSR', `the CSR is above ${MAX_CSR_BYTES} bytes`);
   const [der, ...more] = pemToDer(pem, 'CERTIFICATE REQUEST');
   if (more.length > 0) throw new IdentityError('BAD_CSR', 'more than one CSR');
   try {

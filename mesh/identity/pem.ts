@@ -6,7 +6,8 @@ const BLOCK = /-----BEGIN ([A-Z0-9 ]+)-----\s*([A-Za-z0-9+/=\s]+?)-----END ([A-Z
 export function pemToDer(pem: string, label: string): Buffer[] {
   const found: Buffer[] = [];
   for (const [, begin, body, end] of pem.matchAll(BLOCK)) {
-    if (begin !== label || end !== label) throw new IdentityError('BAD_PEM', `a PEM block is "${begin}", not "${label}"`);
+    if (begin !== label || end !== label)
+      throw new IdentityError('BAD_PEM', `a PEM block is "${begin}", not "${label}"`);
     found.push(Buffer.from(body!, 'base64'));
   }
   if (found.length === 0 || pem.split('-----BEGIN ').length - 1 !== found.length) {

@@ -49,7 +49,8 @@ export function issueCertificate(request: CertificateRequest, signer: Signer): B
   const issuer = signer.certificate === undefined ? null : readCertificate(signer.certificate);
   if (issuer !== null && !issuer.isCa) throw new IdentityError('BAD_CERTIFICATE', 'the issuer is not a CA');
   const algorithm = signatureOidFor(signer.privateKey);
-  if (algorithm === null) throw new IdentityError('BAD_CERTIFICATE', "the issuer's key is neither EC nor RSA");
+  if (algorithm === null)
+    throw new IdentityError('BAD_CERTIFICATE', "the issuer's key is neither EC nor RSA");
   const notAfterMs = Math.min(request.notAfterMs, issuer?.notAfterMs ?? request.notAfterMs);
   if (notAfterMs <= request.notBeforeMs) {
     throw new IdentityError('BAD_CERTIFICATE', 'the validity is empty (has the issuer expired?)');
@@ -127,7 +128,9 @@ function constraintsOf(request: CertificateRequest): asn1.Node {
   if (request.ca === undefined) return asn1.sequence();
   const { pathLength } = request.ca;
   const isCa = asn1.boolean(true);
-  return pathLength === undefined ? asn1.sequence(isCa) : asn1.sequence(isCa, asn1.integer(Buffer.of(pathLength)));
+  return pathLength === undefined
+    ? asn1.sequence(isCa)
+    : asn1.sequence(isCa, asn1.integer(Buffer.of(pathLength)));
 }
 
 function namesOf(request: CertificateRequest): asn1.Node[] {
@@ -136,7 +139,8 @@ function namesOf(request: CertificateRequest): asn1.Node[] {
   for (const dns of request.dnsNames ?? []) names.push(asn1.taggedBytes(2, Buffer.from(dns, 'latin1')));
   for (const address of request.ipAddresses ?? []) {
     const bytes = tryParseAddress(address);
-    if (bytes === null) throw new IdentityError('BAD_CERTIFICATE', `not an IP address: ${JSON.stringify(address)}`);
+    if (bytes === null)
+      throw new IdentityError('BAD_CERTIFICATE', `not an IP address: ${JSON.stringify(address)}`);
     names.push(asn1.taggedBytes(7, Buffer.from(bytes)));
   }
   return names;
@@ -144,5 +148,7 @@ function namesOf(request: CertificateRequest): asn1.Node[] {
 
 function extension(oid: string, isCritical: boolean, value: asn1.Node): asn1.Node {
   const octets = asn1.octetString(asn1.toDer(value));
-  return isCritical ? asn1.sequence(asn1.oid(oid), asn1.boolean(true), octets) : asn1.sequence(asn1.oid(oid), octets);
+  return isCritical
+    ? asn1.sequence(asn1.oid(oid), asn1.boolean(true), octets)
+    : asn1.sequence(asn1.oid(oid), octets);
 }

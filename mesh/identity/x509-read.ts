@@ -1,6 +1,6 @@
+import { messageOf } from '../common/errors.js';
 import { DerReader, Tag } from './der-reader.js';
 import { IdentityError } from './errors.js';
-import { messageOf } from '../common/errors.js';
 
 /** What the mesh needs to know of a certificate. Buffers are views into the DER that was read. */
 export interface CertificateInfo {
@@ -50,7 +50,11 @@ function read(der: Buffer): CertificateInfo {
   certificate.enter(Tag.BIT_STRING);
   certificate.expectEnd();
   body.skipOptional(0xa0);
-  const serial = body.contents(Tag.INTEGER).toString('hex').replace(/^00(?=.)/, '').toUpperCase();
+  const serial = body
+    .contents(Tag.INTEGER)
+    .toString('hex')
+    .replace(/^00(?=.)/, '')
+    .toUpperCase();
   body.enter(Tag.SEQUENCE);
   body.enter(Tag.SEQUENCE);
   const validity = body.enter(Tag.SEQUENCE);
@@ -61,7 +65,9 @@ function read(der: Buffer): CertificateInfo {
   const publicKey = body.element(Tag.SEQUENCE);
   body.skipOptional(0x81);
   body.skipOptional(0x82);
-  const extensions = body.isAtEnd ? NO_EXTENSIONS : readExtensions(body.enter(EXTENSIONS).enter(Tag.SEQUENCE));
+  const extensions = body.isAtEnd
+    ? NO_EXTENSIONS
+    : readExtensions(body.enter(EXTENSIONS).enter(Tag.SEQUENCE));
   body.expectEnd();
   return { serial, subject, notBeforeMs, notAfterMs, publicKey, ...extensions };
 }
