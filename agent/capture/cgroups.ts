@@ -1,0 +1,157 @@
+/**
+ * Where pods are in the cgroup v2 tree, by the names that kubelet gives them with either cgroup driver:
+ *   cgroupfs  kubepods/pod<uid>, kubepods/burstable/pod<uid>, kubepods/besteffort/pod<uid>
+ *   systemd   kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod<uid, - as _>.slice
+ * and the same below anything (`kubelet.slice/kubelet-kubepods.slice/…`, a test's root).
+ */
+import { readdirSync, readFileSync, statfsSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { CaptureError } from './errors.js';
+
+/** A pod's cgroup. `id` is what bpf_*_cgroup_id gives: the directory's inode number. */
+export interface PodCgroup {
+  readonly uid: string;
+  readonly path: string;
+  readonly id: bigint;
+}
+
+const cgroup2Magic = 0x63677270;
+const parentSearchDepth = 3;
+
+/** The pod uid in the name of a pod's cgroup, or null for any other name. */
+export function tryPodUid(directoryName: string): string | null {
+  const systemd = /^(?:.+-)?pod([^/]+)\.slice$/.exec(directoryName);
+  if (systemd !== null) return systemd[1]!.replaceAll('_', '-');
+  return /^pod([A-Za-z0-9_-]+)$/.exec(directoryName)?.[1] ?? null;
+}
+
+/** True for the directories between the parent and a pod: the QoS classes. */
+export function isQosDirectory(directoryName: string): boolean {
+  return /^(?:burstable|besteffort|guaranteed|.+-(?:burstable|besteffort)\.slice)$/.test(directoryName);
+}
+
+/** Where cgroup v2 is mounted: `given`, or the first mount of it (in the hybrid layout not /sys/fs/cgroup). Throws NO_CGROUP2. */
+export function findCgroupRoot(given: string | null): string {
+  const root = given ?? mountsOf('cgroup2')[0];
+  if (root === undefined) throw new CaptureError('NO_CGROUP2', 'no cgroup v2 is mounted');
+  let type: number;
+  try {
+    type = statfsSync(root).type;
+  } catch (error) {
+    throw new CaptureError('NO_CGROUP2', `the cgroup root ${root} cannot be read`, { root }, error);
+  }
+  if (type !== cgroup2Magic) throw new CaptureError('NO_CGROUP2', `${root} is not a cgroup v2 mount`, { root });
+  return root;
+}
+
+/** Mount points of a file system type, in the order of the mount table. */
+export function mountsOf(type: string): string[] {
+  const mounts: string[] = [];
+  for (const line of readFileSync('/proc/self/mountinfo', 'utf8').split('\n')) {
+    const [mount, fileSystem] = line.split(' - ');
+    if (fileSystem?.split(' ')[0] !== type) continue;
+    mounts.push(mount!.split(' ')[4]!.replace(/\\([0-7]{3})/g, (_, code) => String.fromCharCode(Number.parseInt(code, 8))));
+  }
+  return mounts;
+}
+
+/**
+ * The parent of all pod cgroups: `given` (absolute, or below `root`), or the one directory named kubepods near the root. Of several the
+ * one that has processes counts: a change of kubelet's cgroup driver leaves the other behind. Throws NO_PODS_PARENT.
+ */
+export function findPodsParent(root: string, given: string | null): string {
+  if (given !== null) {
+    const path = given.startsWith(`${root}/`) ? given : join(root, given);
+    if (isDirectory(path)) return path;
+    throw new CaptureError('NO_PODS_PARENT', `the parent of the pods' cgroups, ${path}, does not exist`, { path });
+  }
+  const found: string[] = [];
+  searchParents(root, parentSearchDepth, found);
+  const inUse = found.length > 1 ? found.filter(isPopulated) : found;
+  if (inUse.length === 1) return inUse[0]!;
+  const reason =
+    inUse.length === 0
+      ? `no cgroup named kubepods or kubepods.slice in use under ${root}`
+      : `several cgroups could be the pods' parent (${inUse.join(', ')}): say which`;
+  throw new CaptureError('NO_PODS_PARENT', reason, { root, found });
+}
+
+function searchParents(directory: string, depth: number, found: string[]): void {
+  for (const name of subdirectories(directory)) {
+    const path = join(directory, name);
+    if (/^(?:.+-)?kubepods(?:\.slice)?$/.test(name)) found.push(path);
+    else if (depth > 1) searchParents(path, depth - 1, found);
+  }
+}
+
+/** Depth of a cgroup below the root of the hierarchy (the root's is 0): what bpf_*_ancestor_cgroup_id counts in. */
+export function cgroupLevel(root: string, path: string): number {
+  return path.slice(root.length).split('/').filter((part) => part !== '').length;
+}
+
+/** All pod cgroups there are below `parent`, keyed by uid, and the directories in which new ones appear. */
+export function listPodCgroups(parent: string): { pods: Map<string, PodCgroup>; directories: string[] } {
+  const pods = new Map<string, PodCgroup>();
+  const directories = [parent];
+  for (const name of subdirectories(parent)) {
+    if (isQosDirectory(name)) directories.push(join(parent, name));
+  }
+  for (const directory of directories) {
+    for (const name of subdirectories(directory)) {
+      const uid = tryPodUid(name);
+      const path = join(directory, name);
+      const id = uid === null ? null : tryCgroupId(path);
+      if (uid !== null && id !== null) pods.set(uid, { uid, path, id });
+    }
+  }
+  return { pods, directories };
+}
+
+/** Null: gone. */
+export function tryCgroupId(path: string): bigint | null {
+  return statSync(path, { bigint: true, throwIfNoEntry: false })?.ino ?? null;
+}
+
+/** Path of the cgroup v2 group of this process, below `root`. */
+export function ownCgroup(root: string): string {
+  const line = readFileSync('/proc/self/cgroup', 'utf8').split('\n').find((entry) => entry.startsWith('0::'));
+  const path = line?.slice(3) ?? '/';
+  // Seen from inside a cgroup namespace of its own, a process is at its root: only the mount can tell more.
+  return join(root, path);
+}
+
+/** Process ids in a cgroup and everything below it. A 0 is a process outside our PID namespace. */
+export function processesOf(cgroup: string): number[] {
+  const pids: number[] = [];
+  try {
+    for (const line of readFileSync(join(cgroup, 'cgroup.procs'), 'utf8').split('\n')) {
+      if (line !== '') pids.push(Number(line));
+    }
+  } catch {
+    return pids; // gone, or threaded: its processes stand in the parent
+  }
+  for (const name of subdirectories(cgroup)) pids.push(...processesOf(join(cgroup, name)));
+  return pids;
+}
+
+export function isPopulated(cgroup: string): boolean {
+  try {
+    return readFileSync(join(cgroup, 'cgroup.events'), 'utf8').includes('populated 1');
+  } catch {
+    return false;
+  }
+}
+
+function subdirectories(path: string): string[] {
+  try {
+    return readdirSync(path, { withFileTypes: true })
+      .filter((entry) => entry.isDirectory())
+      .map((entry) => entry.name);
+  } catch {
+    return [];
+  }
+}
+
+function isDirectory(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+}
