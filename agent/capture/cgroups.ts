@@ -40,7 +40,8 @@ export function findCgroupRoot(given: string | null): string {
   } catch (error) {
     throw new CaptureError('NO_CGROUP2', `the cgroup root ${root} cannot be read`, { root }, error);
   }
-  if (type !== cgroup2Magic) throw new CaptureError('NO_CGROUP2', `${root} is not a cgroup v2 mount`, { root });
+  if (type !== cgroup2Magic)
+    throw new CaptureError('NO_CGROUP2', `${root} is not a cgroup v2 mount`, { root });
   return root;
 }
 
@@ -50,7 +51,11 @@ export function mountsOf(type: string): string[] {
   for (const line of readFileSync('/proc/self/mountinfo', 'utf8').split('\n')) {
     const [mount, fileSystem] = line.split(' - ');
     if (fileSystem?.split(' ')[0] !== type) continue;
-    mounts.push(mount!.split(' ')[4]!.replace(/\\([0-7]{3})/g, (_, code) => String.fromCharCode(Number.parseInt(code, 8))));
+    mounts.push(
+      mount!
+        .split(' ')[4]!
+        .replace(/\\([0-7]{3})/g, (_, code) => String.fromCharCode(Number.parseInt(code, 8))),
+    );
   }
   return mounts;
 }
@@ -63,7 +68,9 @@ export function findPodsParent(root: string, given: string | null): string {
   if (given !== null) {
     const path = given.startsWith(`${root}/`) ? given : join(root, given);
     if (isDirectory(path)) return path;
-    throw new CaptureError('NO_PODS_PARENT', `the parent of the pods' cgroups, ${path}, does not exist`, { path });
+    throw new CaptureError('NO_PODS_PARENT', `the parent of the pods' cgroups, ${path}, does not exist`, {
+      path,
+    });
   }
   const found: string[] = [];
   searchParents(root, parentSearchDepth, found);
@@ -86,7 +93,10 @@ function searchParents(directory: string, depth: number, found: string[]): void 
 
 /** Depth of a cgroup below the root of the hierarchy (the root's is 0): what bpf_*_ancestor_cgroup_id counts in. */
 export function cgroupLevel(root: string, path: string): number {
-  return path.slice(root.length).split('/').filter((part) => part !== '').length;
+  return path
+    .slice(root.length)
+    .split('/')
+    .filter((part) => part !== '').length;
 }
 
 /** All pod cgroups there are below `parent`, keyed by uid, and the directories in which new ones appear. */
@@ -114,7 +124,9 @@ export function tryCgroupId(path: string): bigint | null {
 
 /** Path of the cgroup v2 group of this process, below `root`. */
 export function ownCgroup(root: string): string {
-  const line = readFileSync('/proc/self/cgroup', 'utf8').split('\n').find((entry) => entry.startsWith('0::'));
+  const line = readFileSync('/proc/self/cgroup', 'utf8')
+    .split('\n')
+    .find((entry) => entry.startsWith('0::'));
   const path = line?.slice(3) ?? '/';
   // Seen from inside a cgroup namespace of its own, a process is at its root: only the mount can tell more.
   return join(root, path);

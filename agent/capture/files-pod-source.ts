@@ -1,9 +1,10 @@
 /** The pod source for hosts without an API server: a watched folder of ordinary manifests. */
 import { type FSWatcher, watch } from 'node:fs';
 import { messageOf } from '../../mesh/common/errors.js';
+import type { Log } from '../../mesh/log/index.js';
 import type { ManifestProblem } from './manifest.js';
 import { ManifestFolder } from './manifest-folder.js';
-import type { CaptureLog, LocalPod, PodSource } from './types.js';
+import type { LocalPod, PodSource } from './types.js';
 
 export interface FilesPodSourceOptions {
   readonly folder: string;
@@ -18,7 +19,7 @@ export interface FilesPodSourceOptions {
 
 export class FilesPodSource implements PodSource {
   readonly #options: Required<FilesPodSourceOptions>;
-  readonly #log: CaptureLog;
+  readonly #log: Log;
   readonly #folder: ManifestFolder;
   /** By `<inode>:<path>`: a directory that was replaced is another one. */
   readonly #watchers = new Map<string, FSWatcher>();
@@ -31,8 +32,13 @@ export class FilesPodSource implements PodSource {
   #reported = new Set<string>();
   #lastPods = '';
 
-  constructor(options: FilesPodSourceOptions, deps: { log: CaptureLog }) {
-    this.#options = { excludedNamespaces: ['kube-system'], debounceMs: 30, rescanIntervalMs: 5_000, ...options };
+  constructor(options: FilesPodSourceOptions, deps: { log: Log }) {
+    this.#options = {
+      excludedNamespaces: ['kube-system'],
+      debounceMs: 30,
+      rescanIntervalMs: 5_000,
+      ...options,
+    };
     this.#log = deps.log;
     this.#folder = new ManifestFolder(this.#options);
   }
@@ -109,7 +115,10 @@ export class FilesPodSource implements PodSource {
         watcher.on('error', () => watcher.close());
         this.#watchers.set(key, watcher);
       } catch (error) {
-        this.#log.warn({ path, error: messageOf(error) }, 'cannot watch: changes are seen at the next rescan');
+        this.#log.warn(
+          { path, error: messageOf(error) },
+          'cannot watch: changes are seen at the next rescan',
+        );
       }
     }
   }
@@ -120,7 +129,10 @@ export class FilesPodSource implements PodSource {
       const text = JSON.stringify(problem);
       now.add(text);
       if (!this.#reported.has(text)) {
-        this.#log.warn({ ...problem }, 'invalid manifest: its last good version, if there was one, stays in force');
+        this.#log.warn(
+          { ...problem },
+          'invalid manifest: its last good version, if there was one, stays in force',
+        );
       }
     }
     this.#reported = now;

@@ -6,7 +6,13 @@ import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseAllDocuments } from 'yaml';
 import { MeshError, messageOf } from '../../mesh/common/errors.js';
-import { isEnrolled, type Manifest, type ManifestProblem, type NamespaceManifest, readManifest } from './manifest.js';
+import {
+  isEnrolled,
+  type Manifest,
+  type ManifestProblem,
+  type NamespaceManifest,
+  readManifest,
+} from './manifest.js';
 import type { LocalPod } from './types.js';
 
 interface FileState {
@@ -51,7 +57,8 @@ export class ManifestFolder {
       if (state !== null) next.set(path, state);
     }
     for (const [path, state] of this.#files) {
-      if (!next.has(path) && unreadable.some((directory) => path.startsWith(`${directory}/`))) next.set(path, state);
+      if (!next.has(path) && unreadable.some((directory) => path.startsWith(`${directory}/`)))
+        next.set(path, state);
     }
     this.#files = next;
     return { ...this.#combine(), directories };
@@ -123,7 +130,13 @@ export class ManifestFolder {
       }
       if (key === null) continue;
       if (seen.has(key)) {
-        problems.push({ file, kind: key.split('/')[0]!, name: nameOf(key), field: 'metadata.name', reason: 'is in this file twice' });
+        problems.push({
+          file,
+          kind: key.split('/')[0]!,
+          name: nameOf(key),
+          field: 'metadata.name',
+          reason: 'is in this file twice',
+        });
         continue;
       }
       seen.add(key);
@@ -133,7 +146,8 @@ export class ManifestFolder {
     }
     // A document that does not even say what it is may be any of those missing: they stay.
     if (anonymousProblem) {
-      for (const [key, manifest] of previous?.manifests ?? []) if (!seen.has(key)) manifests.set(key, manifest);
+      for (const [key, manifest] of previous?.manifests ?? [])
+        if (!seen.has(key)) manifests.set(key, manifest);
     }
     return { signature, manifests, invalidKeys, problems };
   }
@@ -147,7 +161,14 @@ export class ManifestFolder {
       for (const key of state.invalidKeys) invalid.add(key);
       for (const [key, manifest] of state.manifests) {
         if (!inForce.has(key)) inForce.set(key, manifest);
-        else problems.push({ file, kind: manifest.kind, name: nameOf(key), field: 'metadata.name', reason: 'is in another file too, which is used' });
+        else
+          problems.push({
+            file,
+            kind: manifest.kind,
+            name: nameOf(key),
+            field: 'metadata.name',
+            reason: 'is in another file too, which is used',
+          });
       }
     }
     const pods: LocalPod[] = [];
@@ -206,5 +227,8 @@ function nameOf(key: string): string {
 
 async function signatureOf(path: string): Promise<{ text: string; bytes: number }> {
   const info = await stat(path, { bigint: true });
-  return { text: `${info.dev}:${info.ino}:${info.size}:${info.mtimeNs}:${info.ctimeNs}`, bytes: Number(info.size) };
+  return {
+    text: `${info.dev}:${info.ino}:${info.size}:${info.mtimeNs}:${info.ctimeNs}`,
+    bytes: Number(info.size),
+  };
 }

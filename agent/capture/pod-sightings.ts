@@ -5,9 +5,9 @@
  * namespace of its own is looked at again after 2, 4, 8, … ms.
  */
 import { type FSWatcher, readFileSync, readlinkSync, watch } from 'node:fs';
+import type { Log } from '../../mesh/log/index.js';
 import { isPopulated, listPodCgroups, type PodCgroup, processesOf } from './cgroups.js';
 import { CaptureError } from './errors.js';
-import type { CaptureLog } from './types.js';
 
 export interface SeenNamespace {
   /** A process that was in it when last looked at. */
@@ -43,7 +43,7 @@ const maxRetryMs = 250;
 
 export class PodSightings {
   readonly #options: PodSightingsOptions;
-  readonly #log: CaptureLog;
+  readonly #log: Log;
   readonly #onChange: (uid: string) => void;
   readonly #directoryWatchers = new Map<string, FSWatcher>();
   readonly #followed = new Map<string, Followed>();
@@ -53,7 +53,7 @@ export class PodSightings {
   #foreignPidsReported = false;
 
   /** `onChange` is called after the cgroup or the namespace of a pod has come, gone or been replaced. */
-  constructor(options: PodSightingsOptions, deps: { log: CaptureLog; onChange: (uid: string) => void }) {
+  constructor(options: PodSightingsOptions, deps: { log: Log; onChange: (uid: string) => void }) {
     this.#options = options;
     this.#log = deps.log;
     this.#onChange = deps.onChange;
@@ -130,7 +130,8 @@ export class PodSightings {
       this.#onChange(uid);
     }
     for (const [uid, cgroup] of pods) {
-      if (before.get(uid)?.id !== cgroup.id && !(before.has(uid) && this.#followed.has(uid))) this.#onChange(uid);
+      if (before.get(uid)?.id !== cgroup.id && !(before.has(uid) && this.#followed.has(uid)))
+        this.#onChange(uid);
     }
     // A directory may have got pods between its listing and its watch.
     if (newDirectories) this.#queueScan();
@@ -160,7 +161,11 @@ export class PodSightings {
       return watcher;
     } catch (error) {
       const gone = (error as NodeJS.ErrnoException).code === 'ENOENT';
-      if (!gone) this.#log.warn({ path, error: String(error) }, 'cannot watch a cgroup: changes are seen at the next poll');
+      if (!gone)
+        this.#log.warn(
+          { path, error: String(error) },
+          'cannot watch a cgroup: changes are seen at the next poll',
+        );
       return null;
     }
   }
@@ -228,9 +233,13 @@ export class PodSightings {
   #reportForeignPids(cgroup: PodCgroup): void {
     if (this.#foreignPidsReported) return;
     this.#foreignPidsReported = true;
-    const error = new CaptureError('NO_HOST_PIDS', 'pods have processes outside our PID namespace: the agent needs hostPID', {
-      cgroup: cgroup.path,
-    });
+    const error = new CaptureError(
+      'NO_HOST_PIDS',
+      'pods have processes outside our PID namespace: the agent needs hostPID',
+      {
+        cgroup: cgroup.path,
+      },
+    );
     this.#log.error({ code: error.code, ...error.data }, error.message);
   }
 }

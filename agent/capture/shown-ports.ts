@@ -23,7 +23,8 @@ export class ShownPorts {
 
   /** `owner`: index of the worker, 0 to 126. */
   constructor(memory: SharedArrayBuffer, owner: number) {
-    if (owner < 0 || owner >= maxOwner) throw new RangeError(`a worker's index is 0 to ${maxOwner - 1}, not ${owner}`);
+    if (owner < 0 || owner >= maxOwner)
+      throw new RangeError(`a worker's index is 0 to ${maxOwner - 1}, not ${owner}`);
     this.#slots = new Int32Array(memory);
     this.#bucketMask = this.#slots.length / bucketSlots - 1;
     this.#owner = owner + 1;

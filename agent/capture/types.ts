@@ -51,11 +51,3 @@ export interface CaptureHandles {
   /** sk_storage map that carries the caller's address to BPF at `connect`. */
   readonly callerStorageFd: number;
 }
-
-/** The part of a pino logger that this room uses. */
-export interface CaptureLog {
-  debug(fields: Record<string, unknown>, message: string): void;
-  info(fields: Record<string, unknown>, message: string): void;
-  warn(fields: Record<string, unknown>, message: string): void;
-  error(fields: Record<string, unknown>, message: string): void;
-}
