@@ -196,7 +196,10 @@ export class PodSightings {
       followed.sighting = { cgroup, namespace: found };
       return;
     }
-    if (before !== null && this.#lingers(followed)) return this.#retry(uid, followed);
+    if (before !== null && this.#lingers(followed)) {
+      this.#retry(uid, followed);
+      return;
+    }
     followed.sighting = { cgroup, namespace: null };
     if (isPopulated(cgroup.path)) this.#retry(uid, followed);
     else followed.retryDelayMs = firstRetryMs;

@@ -1,0 +1,61 @@
+/** What /proc/<pid>/net tells of a pod's network namespace without entering it. */
+import { readFileSync } from 'node:fs';
+import { formatAddress, isIpv6 } from '../../mesh/common/address.js';
+
+/** One address per family for redirects: the pod source's word first, else what the namespace itself has. */
+export interface PodAddresses {
+  readonly ipv4: string | null;
+  readonly ipv6: string | null;
+}
+
+export function podAddresses(known: readonly string[], pid: number): PodAddresses {
+  return {
+    ipv4:
+      known.find((address) => !isIpv6(address)) ??
+      ipv4Addresses(read(`/proc/${pid}/net/fib_trie`))[0] ??
+      null,
+    ipv6: known.find(isIpv6) ?? ipv6Addresses(read(`/proc/${pid}/net/if_inet6`))[0] ?? null,
+  };
+}
+
+/** Names of all interfaces, `lo` among them. */
+export function interfaceNames(pid: number): string[] {
+  const names: string[] = [];
+  for (const line of read(`/proc/${pid}/net/dev`).split('\n')) {
+    const name = /^\s*([^\s:]+):/.exec(line)?.[1];
+    if (name !== undefined) names.push(name);
+  }
+  return names;
+}
+
+/** Local IPv4 addresses of a fib_trie text, without 127.0.0.0/8, in its order. */
+export function ipv4Addresses(fibTrie: string): string[] {
+  const found = new Set<string>();
+  let last = '';
+  for (const line of fibTrie.split('\n')) {
+    const leaf = /\|-- (\d+\.\d+\.\d+\.\d+)$/.exec(line);
+    if (leaf !== null) last = leaf[1]!;
+    else if (line.includes('/32 host LOCAL') && !last.startsWith('127.')) found.add(last);
+  }
+  return [...found];
+}
+
+/** IPv6 addresses of global scope in an if_inet6 text; tentative and deprecated ones left out. */
+export function ipv6Addresses(ifInet6: string): string[] {
+  const found: string[] = [];
+  for (const line of ifInet6.split('\n')) {
+    const [hex, , , scope, flags] = line.trim().split(/\s+/);
+    const unusable = 0x40 | 0x20 | 0x08; // IFA_F_TENTATIVE, _DEPRECATED, _DADFAILED
+    if (hex?.length !== 32 || scope !== '00' || (Number.parseInt(flags!, 16) & unusable) !== 0) continue;
+    found.push(formatAddress(Buffer.from(hex, 'hex')));
+  }
+  return found;
+}
+
+function read(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return ''; // the process has ended, or the kernel has no such protocol
+  }
+}
