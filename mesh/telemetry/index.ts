@@ -6,3 +6,4 @@ export { TCP_LABEL_NAMES } from './labels.js';
 export * from './process-metrics.js';
 export * from './tcp-metrics.js';
 export * from './types.js';
+export * from './xds-metrics.js';

@@ -1,0 +1,42 @@
+import type { XdsState } from '../xds/types.js';
+import { labelsText } from './exposition.js';
+import type { MetricFamily, MetricSource } from './types.js';
+
+/** The metrics of the xDS client, under ztunnel's names (sheet 7.1), and how many resources are held and refused. */
+export function xdsMetrics(read: () => XdsState): MetricSource {
+  return () => {
+    const { types, terminations } = read();
+    const byUrl = (value: (type: XdsState['types'][number]) => number) =>
+      types.map((type) => ({ labels: labelsText(['url'], [type.typeUrl]), value: value(type) }));
+    const ends = Object.entries(terminations);
+    return [
+      counter(
+        'istio_xds_message_total',
+        'Discovery responses received',
+        byUrl((type) => type.messages),
+      ),
+      counter(
+        'istio_xds_message_bytes_total',
+        'Bytes of discovery responses',
+        byUrl((type) => type.messageBytes),
+      ),
+      counter(
+        'istio_xds_connection_terminations_total',
+        'Ends of streams to the controller',
+        ends.map(([reason, value]) => ({ labels: labelsText(['reason'], [reason]), value })),
+      ),
+      {
+        ...counter(
+          'culvert_xds_rejected_resources',
+          'Resources refused',
+          byUrl((type) => type.rejected.size),
+        ),
+        type: 'gauge',
+      },
+    ];
+  };
+}
+
+function counter(name: string, help: string, samples: MetricFamily['samples']): MetricFamily {
+  return { name, help, type: 'counter', samples };
+}

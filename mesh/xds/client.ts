@@ -1,0 +1,248 @@
+import {
+  type Client,
+  type ClientDuplexStream,
+  connectivityState,
+  type StatusObject,
+  status,
+} from '@grpc/grpc-js';
+import { messageOf } from '../common/errors.js';
+import type { Log } from '../log/index.js';
+import {
+  ADDRESS_TYPE_URL,
+  AggregatedDiscoveryService,
+  AUTHORIZATION_TYPE_URL,
+  envoy,
+} from '../proto/index.js';
+import type { StoreUpdate } from '../store/types.js';
+import { callMetadata, connectController } from './channel.js';
+import { XdsError } from './errors.js';
+import { nodeOf } from './node.js';
+import { type Push, Subscription } from './subscription.js';
+import type { ControllerOptions, NodeOptions, TerminationReason, XdsState } from './types.js';
+
+export interface XdsClientOptions {
+  readonly controller: ControllerOptions;
+  readonly node: NodeOptions;
+  /** TCP and TLS to the controller must be up within this. @default 5000 */
+  readonly connectTimeoutMs?: number;
+  /** First delay before connecting again; doubles up to `maxBackoffMs`, each shortened at random by up to half. @default 10 */
+  readonly minBackoffMs?: number;
+  /** @default 15000 */
+  readonly maxBackoffMs?: number;
+}
+
+export interface XdsClientDeps {
+  readonly log: Log;
+  /** A change is to be put in force now, synchronously; it is acknowledged when this returns. */
+  readonly onUpdate: (update: StoreUpdate) => void;
+}
+
+type Request = envoy.service.discovery.v3.DeltaDiscoveryRequest.$Properties;
+type Stream = ClientDuplexStream<Request, Buffer>;
+const DeltaDiscoveryResponse = envoy.service.discovery.v3.DeltaDiscoveryResponse;
+
+/** A stream that lived this long was no failure: the next connect follows at once. */
+const HEALTHY_STREAM_MS = 1_000;
+/** Longest text of a NACK. */
+const MAX_NACK_CHARS = 64 * 1024;
+
+/**
+ * Delta ADS client (sheet 3): keeps one stream to the controller, turns its pushes into store updates and goes on with what it
+ * has while the controller is away. Sound resources of a push are put in force even if others of it are rejected.
+ */
+export class XdsClient {
+  readonly #options: XdsClientOptions;
+  readonly #deps: XdsClientDeps;
+  readonly #subscriptions = [new Subscription(ADDRESS_TYPE_URL), new Subscription(AUTHORIZATION_TYPE_URL)];
+  readonly #terminations: Record<TerminationReason, number> = {
+    ConnectionError: 0,
+    Error: 0,
+    Reconnect: 0,
+    Complete: 0,
+  };
+  #isRunning = false;
+  #client: Client | null = null;
+  #stream: Stream | null = null;
+  #timer: NodeJS.Timeout | null = null;
+  #connectedAtMs: number | null = null;
+  #backoffMs: number;
+  #lastError: string | null = null;
+
+  constructor(options: XdsClientOptions, deps: XdsClientDeps) {
+    this.#options = options;
+    this.#deps = deps;
+    this.#backoffMs = options.minBackoffMs ?? 10;
+  }
+
+  start(): void {
+    if (this.#isRunning) return;
+    this.#isRunning = true;
+    this.#connect();
+  }
+
+  stop(): void {
+    this.#isRunning = false;
+    this.#drop();
+  }
+
+  get state(): XdsState {
+    const pending = this.#subscriptions.flatMap((subscription) => this.#pendingOf(subscription));
+    return {
+      controller: this.#options.controller.address,
+      isConnected: this.#connectedAtMs !== null,
+      isReady: pending.length === 0,
+      pending,
+      lastError: this.#lastError,
+      terminations: { ...this.#terminations },
+      types: this.#subscriptions.map((subscription) => subscription.state),
+    };
+  }
+
+  #pendingOf(subscription: Subscription): string[] {
+    if (subscription.wasAccepted) return [];
+    const { typeUrl, messages, rejected } = subscription.state;
+    if (messages === 0) return [`xds: waiting for ${typeUrl} (${this.#lastError ?? 'no error so far'})`];
+    const [first] = rejected;
+    return [
+      `xds: ${rejected.size} resources of ${typeUrl} were rejected${first ? `, first ${first.join(': ')}` : ''}`,
+    ];
+  }
+
+  #connect(): void {
+    const { controller, node, connectTimeoutMs = 5_000 } = this.#options;
+    const { path, requestSerialize, responseDeserialize } =
+      AggregatedDiscoveryService.deltaAggregatedResources;
+    try {
+      this.#client = connectController(controller);
+      const metadata = callMetadata(controller);
+      this.#stream = this.#client.makeBidiStreamRequest(
+        path,
+        requestSerialize,
+        responseDeserialize,
+        metadata,
+      );
+    } catch (error) {
+      this.#ended('ConnectionError', messageOf(error));
+      return;
+    }
+    this.#listen(this.#client, this.#stream);
+    this.#timer = setTimeout(() => this.#checkConnected(connectTimeoutMs), connectTimeoutMs);
+    for (const subscription of this.#subscriptions) {
+      this.#stream.write({
+        node: nodeOf(node),
+        typeUrl: subscription.typeUrl,
+        initialResourceVersions: subscription.initialVersions(),
+      });
+    }
+  }
+
+  /** Events of a stream that has been given up are ignored. */
+  #listen(client: Client, stream: Stream): void {
+    const isCurrent = () => this.#stream === stream;
+    stream.on('metadata', () => {
+      if (isCurrent()) this.#connected();
+    });
+    stream.on('data', (bytes: Buffer) => {
+      if (isCurrent()) this.#receive(stream, bytes);
+    });
+    stream.on('error', () => {}); // `status` follows and tells the same
+    stream.on('status', (end: StatusObject) => {
+      if (!isCurrent()) return;
+      const wasUp = this.#connectedAtMs !== null || isReady(client);
+      this.#ended(terminationOf(end.code, wasUp), `${status[end.code]}: ${end.details}`);
+    });
+  }
+
+  #connected(): void {
+    if (this.#connectedAtMs !== null) return;
+    this.#connectedAtMs = performance.now();
+    this.#deps.log.info({ controller: this.#options.controller.address }, 'connected to the controller');
+  }
+
+  /** A controller with nothing to say sends no metadata: the transport decides. */
+  #checkConnected(connectTimeoutMs: number): void {
+    this.#timer = null;
+    if (this.#client !== null && isReady(this.#client)) this.#connected();
+    else this.#ended('ConnectionError', `no connection within ${connectTimeoutMs} ms`);
+  }
+
+  #receive(stream: Stream, bytes: Buffer): void {
+    this.#connected();
+    try {
+      const response = DeltaDiscoveryResponse.decode(bytes);
+      const subscription = this.#subscriptions.find(({ typeUrl }) => typeUrl === response.typeUrl);
+      if (subscription === undefined) throw new XdsError('XDS_PROTOCOL', `push of type ${response.typeUrl}`);
+      const push = subscription.read(response);
+      this.#deps.onUpdate(push.update);
+      subscription.commit(response, push, bytes.length);
+      this.#acknowledge(stream, response.typeUrl, response.nonce, push);
+    } catch (error) {
+      // Not acknowledged: with the versions it knows we hold, the controller will send it again.
+      this.#ended('Error', messageOf(error));
+    }
+  }
+
+  #acknowledge(stream: Stream, typeUrl: string, responseNonce: string, push: Push): void {
+    if (push.problems.length === 0) {
+      stream.write({ typeUrl, responseNonce });
+      return;
+    }
+    this.#deps.log.warn(
+      { typeUrl, problems: push.problems.slice(0, 20) },
+      'rejected resources of the controller',
+    );
+    const message = joinProblems(push.problems);
+    stream.write({ typeUrl, responseNonce, errorDetail: { code: status.INVALID_ARGUMENT, message } });
+  }
+
+  /** The stream is over: give it up, connect again after a while. */
+  #ended(reason: TerminationReason, message: string): void {
+    const livedMs = this.#connectedAtMs === null ? 0 : performance.now() - this.#connectedAtMs;
+    this.#drop();
+    if (!this.#isRunning) return;
+    const { minBackoffMs = 10, maxBackoffMs = 15_000, controller } = this.#options;
+    if (livedMs >= HEALTHY_STREAM_MS) this.#backoffMs = minBackoffMs;
+    const delayMs = this.#backoffMs * (0.5 + Math.random() / 2);
+    this.#backoffMs = Math.min(maxBackoffMs, this.#backoffMs * 2);
+    this.#terminations[reason]++;
+    // One line per failure would be hundreds while a controller restarts.
+    const level = message === this.#lastError ? 'debug' : 'warn';
+    this.#lastError = message;
+    this.#deps.log[level]({ controller: controller.address, reason, message }, 'no stream to the controller');
+    this.#timer = setTimeout(() => this.#connect(), delayMs);
+  }
+
+  #drop(): void {
+    const stream = this.#stream;
+    this.#stream = null;
+    this.#connectedAtMs = null;
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
+    stream?.cancel();
+    this.#client?.close();
+    this.#client = null;
+  }
+}
+
+function isReady(client: Client): boolean {
+  return client.getChannel().getConnectivityState(false) === connectivityState.READY;
+}
+
+/** Which ends are the ordinary course of things (sheet 3.2). */
+function terminationOf(code: status, wasConnected: boolean): TerminationReason {
+  if (code === status.OK) return 'Complete';
+  if (!wasConnected) return 'ConnectionError';
+  const isOrdinary = [
+    status.UNKNOWN,
+    status.CANCELLED,
+    status.DEADLINE_EXCEEDED,
+    status.UNAVAILABLE,
+  ].includes(code);
+  return isOrdinary ? 'Reconnect' : 'Error';
+}
+
+function joinProblems(problems: readonly string[]): string {
+  const whole = problems.join('\n');
+  if (whole.length <= MAX_NACK_CHARS) return whole;
+  return `${whole.slice(0, MAX_NACK_CHARS)}... (${problems.length} resources rejected)`;
+}
