@@ -1,0 +1,47 @@
+import { hostname } from 'node:os';
+import { option } from '../mesh/config/index.js';
+import { LOG_LEVELS } from '../mesh/log/index.js';
+
+/** Options of the node agent: `--kebab-case`, or CULVERT_KEBAB_CASE in the environment. */
+export const agentOptions = {
+  node: option.text({ help: 'Name of this node, as in spec.nodeName of its pods.', fallback: hostname() }),
+  manifests: option.text({ help: 'Folder of manifests that names the pods of this node.', metavar: 'DIR' }),
+  controller: option.text({
+    help: "The controller's gRPC endpoint.",
+    metavar: 'HOST:PORT',
+    check: (text) => (/^.+:\d+$/.test(text) ? null : 'must be host:port'),
+  }),
+  controllerRoot: option.text({ help: 'PEM file of the roots that sign the controller.', metavar: 'FILE' }),
+  controllerName: option.text({
+    help: 'Name to expect in the controller certificate, where it is not the host of --controller.',
+    fallback: '',
+  }),
+  token: option.text({ help: 'File with the join token of this node.', metavar: 'FILE' }),
+  trustDomain: option.text({ help: 'Trust domain of pods that the controller has not described yet.', fallback: 'cluster.local' }),
+  trustDomainAliases: option.list({ help: 'Further trust domains accepted from peers.', fallback: [] }),
+  network: option.text({ help: 'Network of this node.', fallback: '' }),
+  clusterId: option.text({ help: 'Cluster of this node.', fallback: 'Kubernetes' }),
+  workers: option.integer({ help: 'Data path threads.', fallback: 1, min: 1, max: 64 }),
+  cgroupRoot: option.text({ help: 'Where cgroup v2 is mounted; empty: found.', fallback: '', metavar: 'DIR' }),
+  podsCgroup: option.text({
+    help: 'Parent of all pod cgroups, below the cgroup root or absolute; empty: kubepods or kubepods.slice.',
+    fallback: '',
+    metavar: 'DIR',
+  }),
+  bpffs: option.text({
+    help: 'Folder for pinned programs and maps; a bpffs is mounted there where none is.',
+    fallback: '/sys/fs/bpf/culvert',
+    metavar: 'DIR',
+  }),
+  metricsListen: option.socketAddress({ help: 'Metrics.', fallback: { address: '0.0.0.0', port: 15020 } }),
+  readinessListen: option.socketAddress({ help: 'Readiness.', fallback: { address: '0.0.0.0', port: 15021 } }),
+  adminListen: option.socketAddress({ help: 'Admin, localhost only.', fallback: { address: '127.0.0.1', port: 15000 } }),
+  drain: option.duration({
+    help: 'How long open connections may go on after SIGTERM.',
+    fallback: 5_000,
+    minMs: 0,
+    maxMs: 24 * 3_600_000,
+  }),
+  logLevel: option.choice({ help: 'Least severe level that is logged.', fallback: 'info', of: LOG_LEVELS }),
+  accessLog: option.choice({ help: 'One line per connection, when it ends.', fallback: 'json', of: ['json', 'text', 'off'] }),
+} as const;

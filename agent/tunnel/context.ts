@@ -1,0 +1,66 @@
+import type { SocketAddress } from '../../mesh/common/address.js';
+import type { HboneClient } from '../../mesh/hbone/index.js';
+import type { ConnectionHandler, ConnectOptions, Reactor } from '../../mesh/io/index.js';
+import type { Store, Workload } from '../../mesh/store/index.js';
+import type { BaggageLabels, ConnectionTelemetry, Party } from '../../mesh/telemetry/index.js';
+import type { OriginalDestinations } from '../capture/types.js';
+import type { ConnectionTable } from './connection-table.js';
+import type { WorkerPod } from './messages.js';
+import type { WaitingRoom } from './waiting-room.js';
+
+/** Dials an application in its pod so that it sees `caller` (agent/capture's `ApplicationDialer` fits). */
+export interface ApplicationDialer {
+  /** `release` gives the shown port back: call it once, when the connection has ended or failed. */
+  dial(pod: WorkerPod, to: SocketAddress, caller: SocketAddress, wantedPort: number): { options: ConnectOptions; release(): void };
+}
+
+/** What every connection of a worker needs. */
+export interface TunnelContext {
+  readonly reactor: Reactor;
+  readonly store: Store;
+  readonly hbone: HboneClient;
+  readonly telemetry: ConnectionTelemetry;
+  readonly connections: ConnectionTable;
+  readonly waitingRoom: WaitingRoom;
+  readonly originalDestinations: OriginalDestinations;
+  readonly applicationDialer: ApplicationDialer;
+  readonly counters: TunnelCounters;
+  readonly network: string;
+  /** True: a certificate of this identity is at hand. False: it has been asked for. */
+  hasCertificate(identity: string): boolean;
+}
+
+/** Plain numbers, shown by metrics. */
+export interface TunnelCounters {
+  /** Accepted on 15001 without an unread original destination: reset. */
+  resetNoOriginalDestination: number;
+  resetIllegalPort: number;
+  resetNoWorkload: number;
+  resetPolicy: number;
+}
+
+export function newTunnelCounters(): TunnelCounters {
+  return { resetNoOriginalDestination: 0, resetIllegalPort: 0, resetNoWorkload: 0, resetPolicy: 0 };
+}
+
+/** TCP connect of the mesh's own dials (hbone-and-wds.md 1.4). */
+export const connectTimeoutMs = 10_000;
+
+export function party(workload: Workload | null | undefined, identity: string | null, baggage: BaggageLabels | null = null): Party {
+  return { workload: workload ?? null, identity, baggage };
+}
+
+/** The captured pod's own workload, as the controller describes it. */
+export function workloadOf(store: Store, pod: WorkerPod): Workload | undefined {
+  return store.workloadOfPod(pod.namespace, pod.name, pod.serviceAccount);
+}
+
+/** Of a connection that is dialled by whoever becomes its handler right after. */
+export const noHandler: ConnectionHandler = {
+  onConnected() {},
+  onReadable(connection) {
+    connection.pauseReading();
+  },
+  onDrained() {},
+  onClosed() {},
+};

@@ -1,0 +1,222 @@
+import { formatSocketAddress, type SocketAddress } from '../../mesh/common/address.js';
+import type { TunnelAcceptor, TunnelHandler, TunnelRequest } from '../../mesh/hbone/index.js';
+import type { AcceptHandler, Connection, ConnectionHandler } from '../../mesh/io/index.js';
+import { identityOf, type Workload } from '../../mesh/store/index.js';
+import type { ConnectionInfo, ConnectionRecord } from '../../mesh/telemetry/index.js';
+import { baggageOf } from './baggage.js';
+import type { TrackedConnection } from './connection-table.js';
+import { noHandler, party, type TunnelContext, workloadOf } from './context.js';
+import type { ConnectionSummary, WorkerPod } from './messages.js';
+import { illegalPorts } from './route.js';
+import { TcpRelay } from './tcp-relay.js';
+import { type CopyFailure, TunnelCopy } from './tunnel-copy.js';
+
+/** Takes the tunnels that peers open to a pod's 15008: authorises each, dials the application, answers. */
+export class InboundAcceptor implements TunnelAcceptor {
+  readonly #pod: WorkerPod;
+  readonly #context: TunnelContext;
+
+  constructor(pod: WorkerPod, context: TunnelContext) {
+    this.#pod = pod;
+    this.#context = context;
+  }
+
+  onTunnel(request: TunnelRequest): TunnelHandler {
+    const own = workloadOf(this.#context.store, this.#pod);
+    if (own === undefined) {
+      this.#context.counters.resetNoWorkload++;
+      return refused(request, 503);
+    }
+    const target = this.#targetOf(request, own);
+    if (target === null) return refused(request, 503);
+    const info = infoOf(this.#context, request, own, target);
+    if (this.#context.store.hasUnsupportedPolicy(own)) {
+      this.#context.counters.resetPolicy++;
+      this.#context.telemetry.refused(info, { flag: 'DENY', message: 'policy: none is evaluated yet, so none allows' });
+      return refused(request, 401);
+    }
+    return InboundTunnel.dial(this.#context, this.#pod, request, own, target, info);
+  }
+
+  /** The pod's own address and the port asked for; of a hostname, the port that the service maps to here. */
+  #targetOf(request: TunnelRequest, own: Workload): SocketAddress | null {
+    if (request.address !== null) return request.address;
+    const { hostname, port } = request.host!;
+    for (const [key, ports] of own.services) {
+      if (!key.endsWith(`/${hostname}`)) continue;
+      const found = ports.find((candidate) => candidate.servicePort === port);
+      if (found !== undefined && found.targetPort !== 0)
+        return { address: request.local.address, port: found.targetPort };
+    }
+    return null;
+  }
+}
+
+/** One tunnel into a pod's application. */
+class InboundTunnel extends TunnelCopy implements TrackedConnection {
+  readonly podUid: string;
+  readonly #context: TunnelContext;
+  readonly #request: TunnelRequest;
+  readonly #own: Workload;
+  readonly #info: ConnectionInfo;
+  readonly #releasePort: () => void;
+  readonly #openedAtMs: number;
+  #record: ConnectionRecord | null = null;
+  #early = 0;
+
+  static dial(
+    context: TunnelContext,
+    pod: WorkerPod,
+    request: TunnelRequest,
+    own: Workload,
+    target: SocketAddress,
+    info: ConnectionInfo,
+  ): InboundTunnel {
+    const wantedPort = request.metadata.forwardedFor?.port ?? 0;
+    const { options, release } = context.applicationDialer.dial(pod, target, request.peer, wantedPort);
+    const app = context.reactor.connect(options, noHandler);
+    return new InboundTunnel(app, { context, pod, request, own, info, release });
+  }
+
+  constructor(
+    app: Connection,
+    parts: { context: TunnelContext; pod: WorkerPod; request: TunnelRequest; own: Workload; info: ConnectionInfo; release: () => void },
+  ) {
+    super(app);
+    this.podUid = parts.pod.uid;
+    this.#context = parts.context;
+    this.#request = parts.request;
+    this.#own = parts.own;
+    this.#info = parts.info;
+    this.#releasePort = parts.release;
+    this.#openedAtMs = parts.context.reactor.nowMs;
+    app.handler = this;
+    parts.context.connections.add(this);
+  }
+
+  override onConnected(app: Connection): void {
+    app.pauseReading();
+    this.#record = this.#context.telemetry.opened(this.#info);
+    this.#record.addReceived(this.#early);
+    this.start(this.#request.accept(baggageOf(this.#own)));
+  }
+
+  summary(): ConnectionSummary {
+    return {
+      direction: 'inbound',
+      source: `${formatSocketAddress(this.#request.peer)} ${this.#request.peerIdentity}`,
+      destination: this.#request.authority,
+      pod: `${this.#own.namespace}/${this.#own.name}`,
+      via: 'hbone',
+      ageMs: this.#context.reactor.nowMs - this.#openedAtMs,
+      bytesIn: this.#record?.receivedBytes ?? this.#early,
+      bytesOut: this.#record?.sentBytes ?? 0,
+    };
+  }
+
+  protected countFromApp(bytes: number): void {
+    this.#record?.addSent(bytes);
+  }
+
+  protected countToApp(bytes: number): void {
+    if (this.#record === null) this.#early += bytes;
+    else this.#record.addReceived(bytes);
+  }
+
+  protected ended(failure: CopyFailure): void {
+    this.#context.connections.remove(this);
+    this.#releasePort();
+    if (this.#record !== null) {
+      this.#record.closed(failure === null ? null : { flag: 'CONNECT', message: failure });
+      return;
+    }
+    this.#request.refuse(503);
+    this.#context.telemetry.refused(this.#info, { flag: 'CONNECT', message: failure ?? 'ended before it was open' });
+  }
+}
+
+/**
+ * Takes plain TCP that BPF steered from any port of a pod to 15006: from outside the mesh, or to a pod that peers do not know as
+ * enrolled yet. It has no identity; PERMISSIVE, until policies say otherwise.
+ */
+export class PlaintextAcceptor implements AcceptHandler {
+  readonly #pod: WorkerPod;
+  readonly #context: TunnelContext;
+
+  constructor(pod: WorkerPod, context: TunnelContext) {
+    this.#pod = pod;
+    this.#context = context;
+  }
+
+  onAccepted(downstream: Connection): ConnectionHandler | null {
+    const { store, counters, telemetry, applicationDialer, network } = this.#context;
+    const target = downstream.local;
+    if (illegalPorts.has(target.port)) {
+      counters.resetIllegalPort++;
+      return null;
+    }
+    const own = workloadOf(store, this.#pod);
+    const info = plaintextInfo(downstream, store.workloadByAddress(network, downstream.remote.address), own);
+    if (own === undefined || store.hasUnsupportedPolicy(own)) {
+      counters[own === undefined ? 'resetNoWorkload' : 'resetPolicy']++;
+      telemetry.refused(info, { flag: 'DENY', message: own === undefined ? 'workload not known' : 'policy: none is evaluated yet, so none allows' });
+      return null;
+    }
+    const { options, release } = applicationDialer.dial(this.#pod, target, downstream.remote, downstream.remote.port);
+    const relay = new TcpRelay({
+      context: this.#context,
+      podUid: this.#pod.uid,
+      pod: `${this.#pod.namespace}/${this.#pod.name}`,
+      downstream,
+      info,
+      via: 'plaintext',
+      onOver: release,
+    });
+    relay.dial(options);
+    return relay;
+  }
+}
+
+function plaintextInfo(downstream: Connection, source: Workload | undefined, own: Workload | undefined): ConnectionInfo {
+  return {
+    reporter: 'destination',
+    source: party(source, null),
+    destination: party(own, null),
+    service: null,
+    mutualTls: false,
+    sourceAddress: downstream.remote,
+    destinationAddress: downstream.local,
+    hboneAddress: null,
+  };
+}
+
+function infoOf(context: TunnelContext, request: TunnelRequest, own: Workload, target: SocketAddress): ConnectionInfo {
+  const { metadata, peer, peerIdentity, local } = request;
+  const byAddress = context.store.workloadByAddress(context.network, peer.address);
+  // An address is only a hint: its workload's labels count where the certificate says the same.
+  const source = byAddress !== undefined && identityOf(byAddress) === peerIdentity ? byAddress : null;
+  return {
+    reporter: 'destination',
+    source: party(source, peerIdentity, metadata.baggage ?? null),
+    destination: party(own, identityOf(own)),
+    service: serviceOf(context, own, metadata.forwardedHost),
+    mutualTls: true,
+    sourceAddress: peer,
+    destinationAddress: local,
+    hboneAddress: target,
+  };
+}
+
+/** `forwarded` names the service for telemetry, if it is one of the workload's (hbone-and-wds.md 1.3). */
+function serviceOf(context: TunnelContext, own: Workload, hostname: string | undefined): ConnectionInfo['service'] {
+  if (hostname === undefined) return null;
+  for (const key of own.services.keys())
+    if (key.endsWith(`/${hostname}`))
+      return context.store.serviceByHostname(key.slice(0, key.indexOf('/')), hostname) ?? null;
+  return null;
+}
+
+function refused(request: TunnelRequest, status: number): TunnelHandler {
+  request.refuse(status);
+  return { onData() {}, onEnd() {}, onReset() {}, onWritable() {} };
+}

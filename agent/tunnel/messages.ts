@@ -1,0 +1,67 @@
+import type { StoreUpdate } from '../../mesh/store/index.js';
+import type { CaptureHandles } from '../capture/types.js';
+
+/** What crosses between the agent's main thread and its workers; structured-cloneable. */
+
+/** The part of a captured pod that one worker needs. Descriptors are the process's and owned by the main thread. */
+export interface WorkerPod {
+  readonly uid: string;
+  readonly name: string;
+  readonly namespace: string;
+  readonly serviceAccount: string;
+  readonly netnsFd: number;
+  readonly netnsCookie: bigint;
+  readonly outboundFd: number;
+  readonly inboundFd: number;
+  readonly hboneFd: number;
+}
+
+export type ToWorker =
+  | { readonly kind: 'store'; readonly update: StoreUpdate }
+  /** Context null: the identity is gone or has expired. */
+  | { readonly kind: 'certificate'; readonly identity: string; readonly context: number | null }
+  | { readonly kind: 'pod'; readonly pod: WorkerPod }
+  /** Answered by `released` once nothing of the pod's descriptors is used for new connections any more. */
+  | { readonly kind: 'release'; readonly uid: string; readonly reason: 'unenrolled' | 'deleted' }
+  /** Stop accepting, GOAWAY; what is still open after the deadline is reset. Answered by `drained`. */
+  | { readonly kind: 'drain'; readonly deadlineMs: number }
+  /** Answered by `report`. */
+  | { readonly kind: 'report'; readonly request: number };
+
+export type FromWorker =
+  | { readonly kind: 'started'; readonly pods: number }
+  | { readonly kind: 'released'; readonly uid: string }
+  | { readonly kind: 'drained'; readonly reset: number }
+  | { readonly kind: 'report'; readonly request: number; readonly report: WorkerReport }
+  /** A live connection needs a certificate for this identity: fetch it before others. */
+  | { readonly kind: 'identity-wanted'; readonly identity: string }
+  /** Access log lines, each ended by a newline. */
+  | { readonly kind: 'access-log'; readonly lines: string };
+
+/** Counters and state of one worker, for metrics and admin. */
+export interface WorkerReport {
+  readonly telemetry: unknown;
+  readonly connections: readonly ConnectionSummary[];
+  readonly engine: Readonly<Record<string, number>>;
+  readonly hbone: Readonly<Record<string, number>>;
+  readonly tunnel: Readonly<Record<string, number>>;
+}
+
+export interface ConnectionSummary {
+  readonly direction: 'inbound' | 'outbound';
+  readonly source: string;
+  readonly destination: string;
+  readonly pod: string;
+  readonly via: string;
+  readonly ageMs: number;
+  readonly bytesIn: number;
+  readonly bytesOut: number;
+}
+
+/** Worker start-up data. */
+export interface WorkerData {
+  readonly network: string;
+  readonly trustDomainAliases: readonly string[];
+  readonly accessLog: 'json' | 'text' | 'off';
+  readonly capture: CaptureHandles;
+}

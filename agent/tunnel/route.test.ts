@@ -1,0 +1,165 @@
+import { describe, expect, test } from '@jest/globals';
+import { createStore, type Service, type StoreUpdate, type Workload } from '../../mesh/store/index.js';
+import { route } from './route.js';
+
+const locality = { region: 'r1', zone: 'z1', subzone: '' };
+
+function workload(name: string, over: Partial<Workload> = {}): Workload {
+  return {
+    uid: `Kubernetes//Pod/shop/${name}`,
+    name,
+    namespace: 'shop',
+    addresses: ['10.0.0.1'],
+    hostname: '',
+    network: '',
+    tunnelProtocol: 'hbone',
+    trustDomain: 'cluster.local',
+    serviceAccount: name,
+    node: 'n1',
+    canonicalName: name,
+    canonicalRevision: 'latest',
+    workloadType: 'pod',
+    workloadName: name,
+    nativeTunnel: false,
+    authorizationPolicies: [],
+    healthy: true,
+    clusterId: 'Kubernetes',
+    waypoint: null,
+    networkGateway: null,
+    services: new Map(),
+    applicationTunnel: null,
+    locality,
+    hostNetwork: false,
+    capacity: 1,
+    ...over,
+  };
+}
+
+function service(over: Partial<Service> = {}): Service {
+  return {
+    name: 'cart',
+    namespace: 'shop',
+    hostname: 'cart.shop.svc.cluster.local',
+    vips: [{ network: '', address: '10.96.0.1', prefixLength: null }],
+    ports: [{ servicePort: 80, targetPort: 8080 }],
+    subjectAltNames: [],
+    waypoint: null,
+    weightedWaypoints: [],
+    loadBalancing: null,
+    ipFamilies: 'automatic',
+    canonical: true,
+    visibility: 'public',
+    ...over,
+  };
+}
+
+const cartPorts = new Map([['shop/cart.shop.svc.cluster.local', [{ servicePort: 80, targetPort: 8080 }]]]);
+const client = workload('client', { addresses: ['10.0.0.9'] });
+
+function decide(update: Partial<StoreUpdate>, address: string, port: number, random = 0) {
+  const store = createStore();
+  store.apply({ snapshot: true, workloads: [], services: [], policies: [], removed: [], removedPolicies: [], ...update });
+  return route(store, { network: '' }, client, { address, port }, () => random);
+}
+
+describe('route', () => {
+  test('an address that nobody has goes there unchanged', () => {
+    expect(decide({}, '192.0.2.1', 443)).toMatchObject({ kind: 'passthrough', to: { address: '192.0.2.1', port: 443 } });
+  });
+
+  test('a workload with HBONE gets a tunnel to its own address and must show its own identity', () => {
+    expect(decide({ workloads: [workload('cart')] }, '10.0.0.1', 9999)).toMatchObject({
+      kind: 'hbone',
+      via: 'workload',
+      nextHop: { address: '10.0.0.1', port: 15008 },
+      target: { address: '10.0.0.1', port: 9999 },
+      expectedIdentities: ['spiffe://cluster.local/ns/shop/sa/cart'],
+    });
+  });
+
+  test('a workload without HBONE gets plain TCP', () => {
+    expect(decide({ workloads: [workload('cart', { tunnelProtocol: 'none' })] }, '10.0.0.1', 1)).toMatchObject({
+      kind: 'direct',
+      to: { address: '10.0.0.1', port: 1 },
+    });
+  });
+
+  test('a service VIP becomes an endpoint and its target port; the service names are accepted too', () => {
+    const cart = workload('cart', { services: cartPorts });
+    const named = service({ subjectAltNames: ['spiffe://other.td/ns/a/sa/b', 'not-spiffe'] });
+    expect(decide({ workloads: [cart], services: [named] }, '10.96.0.1', 80)).toMatchObject({
+      kind: 'hbone',
+      target: { address: '10.0.0.1', port: 8080 },
+      expectedIdentities: ['spiffe://cluster.local/ns/shop/sa/cart', 'spiffe://other.td/ns/a/sa/b'],
+    });
+  });
+
+  test('a named port (0) is looked up at the endpoint', () => {
+    const cart = workload('cart', {
+      services: new Map([['shop/cart.shop.svc.cluster.local', [{ servicePort: 80, targetPort: 7070 }]]]),
+    });
+    const named = service({ ports: [{ servicePort: 80, targetPort: 0 }] });
+    expect(decide({ workloads: [cart], services: [named] }, '10.96.0.1', 80)).toMatchObject({
+      target: { address: '10.0.0.1', port: 7070 },
+    });
+  });
+
+  test('a port that the service does not have, and a service without endpoints, are refused', () => {
+    const cart = workload('cart', { services: cartPorts });
+    expect(decide({ workloads: [cart], services: [service()] }, '10.96.0.1', 81)).toMatchObject({
+      kind: 'refused',
+      reason: 'service shop/cart.shop.svc.cluster.local has no port 81',
+    });
+    expect(decide({ services: [service()] }, '10.96.0.1', 80)).toMatchObject({ kind: 'refused' });
+  });
+
+  test('unhealthy endpoints and those of capacity 0 get nothing, unless the service takes all', () => {
+    const sick = workload('cart', { services: cartPorts, healthy: false });
+    const idle = workload('cart2', { addresses: ['10.0.0.2'], services: cartPorts, capacity: 0 });
+    expect(decide({ workloads: [sick, idle], services: [service()] }, '10.96.0.1', 80)).toMatchObject({ kind: 'refused' });
+    const all = service({ loadBalancing: { routingPreference: [], mode: 'unspecified', healthPolicy: 'allow-all' } });
+    expect(decide({ workloads: [sick, idle], services: [all] }, '10.96.0.1', 80)).toMatchObject({
+      target: { address: '10.0.0.1' },
+    });
+  });
+
+  test('capacity weighs the choice', () => {
+    const small = workload('a', { services: cartPorts, capacity: 1 });
+    const large = workload('b', { addresses: ['10.0.0.2'], services: cartPorts, capacity: 3 });
+    const picks = [0, 0.24, 0.26, 0.99].map(
+      (random) => decide({ workloads: [small, large], services: [service()] }, '10.96.0.1', 80, random),
+    );
+    expect(picks.map((pick) => pick.kind === 'hbone' && pick.workload.name)).toEqual(['a', 'a', 'b', 'b']);
+  });
+
+  test('STRICT keeps to the own zone, FAILOVER takes the nearest', () => {
+    const far = workload('far', { services: cartPorts, locality: { region: 'r2', zone: 'z9', subzone: '' } });
+    const strict = service({ loadBalancing: { routingPreference: ['region', 'zone'], mode: 'strict', healthPolicy: 'only-healthy' } });
+    expect(decide({ workloads: [far], services: [strict] }, '10.96.0.1', 80)).toMatchObject({ kind: 'refused' });
+    const failover = service({ loadBalancing: { routingPreference: ['region', 'zone'], mode: 'failover', healthPolicy: 'only-healthy' } });
+    expect(decide({ workloads: [far], services: [failover] }, '10.96.0.1', 80)).toMatchObject({ workload: { name: 'far' } });
+    const near = workload('near', { addresses: ['10.0.0.2'], services: cartPorts });
+    for (const random of [0, 0.99])
+      expect(decide({ workloads: [far, near], services: [failover] }, '10.96.0.1', 80, random)).toMatchObject({
+        workload: { name: 'near' },
+      });
+  });
+
+  test('a service with a waypoint goes there with the original destination; an unknown waypoint is refused, never bypassed', () => {
+    const waypoint = {
+      destination: { kind: 'address' as const, network: '', address: '10.0.0.7' },
+      hboneMtlsPort: 15008,
+    };
+    const cart = workload('cart', { services: cartPorts });
+    const guarded = service({ waypoint });
+    expect(decide({ workloads: [cart], services: [guarded] }, '10.96.0.1', 80)).toMatchObject({ kind: 'refused' });
+    const proxy = workload('proxy', { addresses: ['10.0.0.7'] });
+    expect(decide({ workloads: [cart, proxy], services: [guarded] }, '10.96.0.1', 80)).toMatchObject({
+      kind: 'hbone',
+      via: 'waypoint',
+      nextHop: { address: '10.0.0.7', port: 15008 },
+      target: { address: '10.96.0.1', port: 80 },
+      expectedIdentities: ['spiffe://cluster.local/ns/shop/sa/proxy'],
+    });
+  });
+});

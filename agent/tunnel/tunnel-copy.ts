@@ -1,0 +1,139 @@
+import type { Tunnel, TunnelHandler } from '../../mesh/hbone/index.js';
+import { type Connection, type ConnectionHandler, EOF } from '../../mesh/io/index.js';
+
+/** Most bytes read from an application at once: one DATA frame. */
+const readBytes = 65_536;
+
+/** Why a connection did not end cleanly; null: FIN and END_STREAM on both sides. */
+export type CopyFailure = string | null;
+
+/**
+ * Bytes between an application's TCP connection and a tunnel, both ways, flow-controlled, half-close kept per direction. Only END_STREAM and
+ * FIN are ends; anything else is a reset of the other side. It is the handler of both, so that no closure stands between a frame and
+ * its socket. Application → tunnel: one `recv` straight behind a frame header in the slab. Tunnel → application: one `send` straight from the
+ * receive buffer; what the kernel does not take is kept (bounded by the stream's window) and the credit is withheld.
+ */
+export abstract class TunnelCopy implements ConnectionHandler, TunnelHandler {
+  protected readonly app: Connection;
+  #tunnel: Tunnel | null = null;
+  #appEnded = false;
+  #tunnelEnded = false;
+  #over = false;
+  #waitsForWindow = false;
+  /** Bytes that the application's kernel side has not taken yet: not returned to the window. */
+  #uncredited = 0;
+
+  /** `app`: its reading must be paused until `start`. */
+  constructor(app: Connection) {
+    this.app = app;
+  }
+
+  get isOver(): boolean {
+    return this.#over;
+  }
+
+  /** Resets both sides. */
+  abort(cause: string): void {
+    this.#finish(cause, true, true);
+  }
+
+  /** Bytes went from the application into the tunnel. */
+  protected abstract countFromApp(bytes: number): void;
+  protected abstract countToApp(bytes: number): void;
+  /** Once, when both directions have ended or either side was reset. */
+  protected abstract ended(failure: CopyFailure): void;
+
+  /** From now on bytes may go into the tunnel. */
+  protected start(tunnel: Tunnel): void {
+    if (this.#over) return tunnel.reset();
+    this.#tunnel = tunnel;
+    this.app.resumeReading();
+    if (this.app.pendingBytes === 0) this.#credit();
+  }
+
+  /** The tunnel never came to be, or is gone: RST at the application. */
+  protected fail(cause: string): void {
+    this.#finish(cause, true, false);
+  }
+
+  onConnected(_app: Connection): void {}
+
+  onReadable(app: Connection): void {
+    const tunnel = this.#tunnel;
+    if (tunnel === null) return app.pauseReading();
+    const capacity = tunnel.sendCapacity();
+    if (capacity === 0) {
+      this.#waitsForWindow = true;
+      app.pauseReading();
+      return;
+    }
+    const max = capacity < readBytes ? capacity : readBytes;
+    const slab = tunnel.beginData(max);
+    const bytes = app.read(slab.bytes, slab.end, max);
+    if (bytes > 0) {
+      tunnel.commitData(bytes, false);
+      this.countFromApp(bytes);
+    } else if (bytes === EOF && app.isOpen) {
+      tunnel.commitData(0, true);
+      this.#appEnded = true;
+      app.pauseReading();
+      this.#endIfBothEnded();
+    } else {
+      tunnel.commitData(0, false);
+    }
+  }
+
+  onDrained(_app: Connection): void {
+    this.#credit();
+  }
+
+  onClosed(_app: Connection, error: Error): void {
+    this.#finish(`application: ${error.message}`, false, true);
+  }
+
+  onData(bytes: Buffer, start: number, end: number): void {
+    if (this.#over) return;
+    this.countToApp(end - start);
+    this.#uncredited += end - start;
+    if (this.app.write(bytes, start, end) === 0) this.#credit();
+  }
+
+  onEnd(): void {
+    if (this.#over) return;
+    this.#tunnelEnded = true;
+    this.app.shutdownWrite();
+    this.#endIfBothEnded();
+  }
+
+  onReset(cause: string): void {
+    this.#finish(`tunnel: ${cause}`, true, false);
+  }
+
+  onWritable(): void {
+    if (!this.#waitsForWindow) return;
+    this.#waitsForWindow = false;
+    if (!this.#appEnded) this.app.resumeReading();
+  }
+
+  #credit(): void {
+    if (this.#uncredited === 0 || this.#tunnel === null) return;
+    const bytes = this.#uncredited;
+    this.#uncredited = 0;
+    this.#tunnel.consumed(bytes);
+  }
+
+  #endIfBothEnded(): void {
+    if (!this.#appEnded || !this.#tunnelEnded || this.#over) return;
+    this.#over = true;
+    this.app.close();
+    this.ended(null);
+  }
+
+  #finish(failure: string, resetApp: boolean, resetTunnel: boolean): void {
+    if (this.#over) return;
+    this.#over = true;
+    if (resetApp) this.app.reset();
+    if (resetTunnel) this.#tunnel?.reset();
+    this.ended(failure);
+  }
+}

@@ -1,0 +1,50 @@
+import type { Reactor, Timer } from '../../mesh/io/index.js';
+
+/** Something that cannot go on until the store or a certificate has come. */
+export interface Waiting {
+  /** True: it went on (or is over), and waits no more. */
+  tryStart(): boolean;
+  giveUp(): void;
+}
+
+export interface WaitingRoomOptions {
+  /** hbone-and-wds.md 6.1: connections of a pod wait this long for what the controller has to say of it. */
+  readonly maxWaitMs: number;
+  /** More are given up at once. */
+  readonly maxWaiting: number;
+}
+
+/** Connections that came before the configuration that they need. First come, first served. */
+export class WaitingRoom {
+  readonly #options: WaitingRoomOptions;
+  readonly #reactor: Reactor;
+  readonly #waiting = new Map<Waiting, Timer>();
+
+  constructor(options: WaitingRoomOptions, deps: { readonly reactor: Reactor }) {
+    this.#options = options;
+    this.#reactor = deps.reactor;
+  }
+
+  get size(): number {
+    return this.#waiting.size;
+  }
+
+  add(waiting: Waiting): void {
+    if (this.#waiting.size >= this.#options.maxWaiting) return waiting.giveUp();
+    const timer = this.#reactor.setTimer(this.#options.maxWaitMs, () => {
+      this.#waiting.delete(waiting);
+      waiting.giveUp();
+    });
+    this.#waiting.set(waiting, timer);
+  }
+
+  remove(waiting: Waiting): void {
+    this.#waiting.get(waiting)?.cancel();
+    this.#waiting.delete(waiting);
+  }
+
+  /** Something changed: whoever can go on does. */
+  poke(): void {
+    for (const waiting of [...this.#waiting.keys()]) if (waiting.tryStart()) this.remove(waiting);
+  }
+}
