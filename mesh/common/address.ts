@@ -19,7 +19,7 @@ export function formatSocketAddress(endpoint: SocketAddress): string {
 
 /** Reads `1.2.3.4:80` or `[2001:db8::1]:80`; null for anything else (a hostname, a port above 65535, a stray byte). */
 export function tryParseSocketAddress(text: string): SocketAddress | null {
-  const split = /^(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):(\d{1,5})$/.exec(text);
+  const split = /^(?:\[([0-9a-fA-F:.]*:[0-9a-fA-F:.]*)\]|([0-9.]+)):(0|[1-9]\d{0,4})$/.exec(text);
   if (split === null) return null;
   const bytes = tryParseAddress(split[1] ?? split[2]!);
   const port = Number(split[3]);

@@ -1,6 +1,6 @@
 import type { SocketAddress } from '../common/address.js';
-import type { Connection, TlsOptions } from '../io/types.js';
 import type { Slab } from '../http2/types.js';
+import type { Connection, TlsOptions } from '../io/types.js';
 
 /** HBONE (reference sheet hbone-and-wds.md, section 1): TCP streams as HTTP/2 CONNECT over mTLS 1.3. */
 
@@ -72,7 +72,13 @@ export interface ClientTunnelHandler extends TunnelHandler {
 
 /** Why a tunnel could not be opened; `flag` is the response flag of the metrics (sheet 7.1). */
 export interface TunnelFailure {
-  readonly flag: 'CONNECT' | 'TLS_FAILURE' | 'H2_HANDSHAKE_FAILURE' | 'NETWORK_POLICY' | 'IDENTITY_ERROR' | 'DENY';
+  readonly flag:
+    | 'CONNECT'
+    | 'TLS_FAILURE'
+    | 'H2_HANDSHAKE_FAILURE'
+    | 'NETWORK_POLICY'
+    | 'IDENTITY_ERROR'
+    | 'DENY';
   /** HTTP status of a refused CONNECT. */
   readonly status?: number;
   readonly message: string;
