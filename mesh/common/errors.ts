@@ -14,7 +14,9 @@ export class MeshError<Code extends string = string> extends Error {
   }
 }
 
-/** The message of anything that was thrown. */
+/** The message of anything that was thrown. By shape, not `instanceof`: errors of Node's own modules have another realm's class inside a vm (jest). */
 export function messageOf(thrown: unknown): string {
-  return thrown instanceof Error ? thrown.message : String(thrown);
+  const message =
+    typeof thrown === 'object' && thrown !== null && 'message' in thrown ? thrown.message : thrown;
+  return String(message);
 }
