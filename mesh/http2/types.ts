@@ -3,8 +3,13 @@
  * stream object per message; the session never reads or writes sockets, it is fed with `receive` and writes frames in place into its `Output`.
  */
 
-/** [name, value] pairs in wire order, pseudo-headers first, names in lower case. */
-export type HeaderList = readonly (readonly [name: string, value: string])[];
+import type { SessionLimits } from './session-limits.js';
+
+/**
+ * [name, value] pairs in wire order, pseudo-headers first, names in lower case; latin1, a character is an octet. The third element marks what a
+ * peer sent as never-indexed and what must be forwarded so (RFC 7541 section 6.2.3).
+ */
+export type HeaderList = readonly (readonly [name: string, value: string, sensitive?: true])[];
 
 /** Space to build frames in; see mesh/io's Slab. */
 export interface Slab {
@@ -80,6 +85,10 @@ export interface StreamHandler {
 
 export interface Session {
   readonly role: 'client' | 'server';
+  /** The peer acknowledged our first SETTINGS. The owner's timer destroys with SETTINGS_TIMEOUT if that takes too long (RFC 9113 6.5.3). */
+  readonly settingsAcked: boolean;
+  /** The peer takes extended CONNECT, `:protocol` (RFC 8441). */
+  readonly peerAllowsExtendedConnect: boolean;
   /** No error, no GOAWAY sent or received, stream identifiers left. */
   readonly acceptsStreams: boolean;
   readonly openStreams: number;
@@ -132,8 +141,10 @@ export interface SessionOptions {
   readonly headerTableBytes?: number;
   /** The most DATA payload we put into one frame, whatever the peer accepts. Default 64 KiB. */
   readonly maxSendFrameBytes?: number;
+  /** Server: announce extended CONNECT (RFC 8441). Default false. */
+  readonly allowExtendedConnect?: boolean;
   /** Flood limits; see session-limits.ts for the whole list and defaults. */
-  readonly limits?: Partial<Record<string, number>>;
+  readonly limits?: Partial<SessionLimits>;
 }
 
 export interface SessionDeps {
