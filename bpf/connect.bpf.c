@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * cgroup/connect4|6 and getpeername4|6, attached once at the parent of all pod cgroups. Decides, by who connects and in which
+ * namespace, whether a TCP connection goes out plainly, to the agent's listener in the pod's namespace, or not at all.
+ * Fails closed: what is not known, and what cannot be recorded, gets EPERM. Other protocols are left alone.
+ */
+#include <linux/bpf.h>
+#include <linux/in.h>
+#include <bpf/bpf_helpers.h>
+#include "include/abi.h"
+#include "include/address.h"
+#include "include/caller.h"
+#include "include/maps.h"
+
+#ifndef IPPROTO_MPTCP
+#define IPPROTO_MPTCP 262
+#endif
+
+/* Cookie of the host's network namespace. */
+const volatile __u64 host_netns_cookie = 0;
+
+enum verdict {
+	REFUSE,
+	PLAIN,
+	REDIRECT,
+};
+
+/* Room for one more entry now? Asked by inserting one: the count of a hash cannot be read before Linux 6.6. */
+static __always_inline bool original_has_room(__u64 netns_cookie, __u64 socket_cookie)
+{
+	/* family 0 belongs to no connection */
+	struct original_key probe = { .netns_cookie = netns_cookie };
+	struct original_value none = { .state = ORIGINAL_READ };
+
+	probe.address[0] = (__u32)socket_cookie;
+	probe.address[1] = socket_cookie >> 32;
+	if (bpf_map_update_elem(&original_dst, &probe, &none, BPF_ANY))
+		return false;
+	bpf_map_delete_elem(&original_dst, &probe);
+	return true;
+}
+
+static __always_inline bool callers_has_room(__u64 netns_cookie, __u64 socket_cookie)
+{
+	struct dial_key probe = { .netns_cookie = netns_cookie };
+	struct endpoint none = {};
+
+	probe.source.address[0] = (__u32)socket_cookie;
+	probe.source.address[1] = socket_cookie >> 32;
+	if (bpf_map_update_elem(&callers, &probe, &none, BPF_ANY))
+		return false;
+	bpf_map_delete_elem(&callers, &probe);
+	return true;
+}
+
+static __always_inline enum verdict refuse(__u32 reason)
+{
+	count(reason);
+	return REFUSE;
+}
+
+/* The agent dials an application only if the caller's address will get there: else the application would see a local one. */
+static __always_inline enum verdict check_dial(struct bpf_sock_addr *ctx, __u64 netns_cookie)
+{
+	struct bpf_sock *sk = ctx->sk;
+
+	if (!sk || !bpf_sk_storage_get(&caller_sk, sk, NULL, 0))
+		return PLAIN;
+	if (!callers_has_room(netns_cookie, bpf_get_socket_cookie(ctx)))
+		return refuse(REFUSED_CALLERS_FULL);
+	return PLAIN;
+}
+
+/* To the pod's own address, not to 127.0.0.1: getsockname, bound sources and bound devices then behave as without the mesh. */
+static __always_inline enum verdict redirect(struct bpf_sock_addr *ctx, __u64 netns_cookie, const struct captured_pod *pod,
+					     const struct endpoint *destination, struct endpoint *listener)
+{
+	bool ipv4 = is_ipv4(destination->address);
+	struct bpf_sock *sk = ctx->sk;
+	struct endpoint *original;
+
+	if (!(pod->flags & (ipv4 ? POD_HAS_IPV4 : POD_HAS_IPV6)))
+		return refuse(REFUSED_NO_ADDRESS);
+	if (!original_has_room(netns_cookie, bpf_get_socket_cookie(ctx)))
+		return refuse(REFUSED_ORIGINAL_FULL);
+	original = sk ? bpf_sk_storage_get(&peer_sk, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE) : NULL;
+	if (!original)
+		return refuse(REFUSED_NO_STORAGE);
+	*original = *destination;
+	if (ipv4)
+		set_ipv4(listener->address, pod->ipv4);
+	else
+		set_ipv6(listener->address, pod->ipv6[0], pod->ipv6[1], pod->ipv6[2], pod->ipv6[3]);
+	listener->port = bpf_htons(OUTBOUND_PORT);
+	return REDIRECT;
+}
+
+/* The order matters (design.md, section 3): an agent inside a captured namespace is plain, a captured pod in a plain cgroup is not. */
+static __always_inline enum verdict decide(struct bpf_sock_addr *ctx, const struct endpoint *destination, struct endpoint *listener)
+{
+	__u64 netns_cookie = bpf_get_netns_cookie(ctx);
+	__u32 kind = caller_cgroup_kind();
+	struct captured_pod *pod;
+
+	if (kind == CGROUP_AGENT)
+		return check_dial(ctx, netns_cookie);
+	if (netns_cookie == host_netns_cookie)
+		return PLAIN;
+	if (is_loopback(destination->address) || is_unspecified(destination->address))
+		return PLAIN;
+	pod = bpf_map_lookup_elem(&captured, &netns_cookie);
+	if (pod)
+		return redirect(ctx, netns_cookie, pod, destination, listener);
+	if (kind == CGROUP_PLAIN || bpf_map_lookup_elem(&plain_netns, &netns_cookie))
+		return PLAIN;
+	return refuse(REFUSED_UNKNOWN);
+}
+
+static __always_inline enum verdict handle_connect(struct bpf_sock_addr *ctx, const struct endpoint *destination,
+						   struct endpoint *listener)
+{
+	enum verdict verdict;
+
+	if (ctx->protocol != IPPROTO_TCP)
+		return PLAIN;
+	verdict = decide(ctx, destination, listener);
+	/* a socket may connect anew after AF_UNSPEC: what it wanted before must not be taken for what it wants now */
+	if (verdict != REDIRECT && ctx->sk)
+		bpf_sk_storage_delete(&peer_sk, ctx->sk);
+	return verdict;
+}
+
+SEC("cgroup/connect4")
+int connect4(struct bpf_sock_addr *ctx)
+{
+	struct endpoint destination = { .port = ctx->user_port }, listener = {};
+	enum verdict verdict;
+
+	set_ipv4(destination.address, ctx->user_ip4);
+	verdict = handle_connect(ctx, &destination, &listener);
+	if (verdict == REDIRECT) {
+		ctx->user_ip4 = listener.address[3];
+		ctx->user_port = listener.port;
+	}
+	return verdict != REFUSE;
+}
+
+SEC("cgroup/connect6")
+int connect6(struct bpf_sock_addr *ctx)
+{
+	struct endpoint destination = { .port = ctx->user_port }, listener = {};
+	enum verdict verdict;
+
+	set_ipv6(destination.address, ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]);
+	verdict = handle_connect(ctx, &destination, &listener);
+	if (verdict == REDIRECT) {
+		ctx->user_ip6[0] = listener.address[0];
+		ctx->user_ip6[1] = listener.address[1];
+		ctx->user_ip6[2] = listener.address[2];
+		ctx->user_ip6[3] = listener.address[3];
+		ctx->user_port = listener.port;
+	}
+	return verdict != REFUSE;
+}
+
+/* getpeername on an MPTCP socket runs on the MPTCP socket itself, whose storage is not the subflow's: found by its local side. */
+static __always_inline struct endpoint *mptcp_peer(struct bpf_sock_addr *ctx, volatile struct bpf_sock *sk)
+{
+	struct original_key key = { .netns_cookie = bpf_get_netns_cookie(ctx) };
+	struct original_value *original;
+
+	READ_ADDRESS(key.address, sk, sk->family, src_ip4, src_ip6);
+	key.family = family_of(key.address);
+	key.port = bpf_htons(sk->src_port);
+	original = bpf_map_lookup_elem(&original_dst, &key);
+	return original ? &original->destination : NULL;
+}
+
+/* Whom getpeername (and accept) shall show; null: whom the kernel knows. */
+static __always_inline struct endpoint *shown_peer(struct bpf_sock_addr *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+
+	if (!sk)
+		return NULL;
+	if (ctx->protocol == IPPROTO_MPTCP)
+		return mptcp_peer(ctx, sk);
+	return bpf_sk_storage_get(&peer_sk, sk, NULL, 0);
+}
+
+SEC("cgroup/getpeername4")
+int getpeername4(struct bpf_sock_addr *ctx)
+{
+	struct endpoint *peer = shown_peer(ctx);
+
+	if (!peer)
+		return 1;
+	/* an IPv6 caller cannot be shown by an IPv4 socket; 0.0.0.0 at least claims nothing, 127.x would claim to be local */
+	ctx->user_ip4 = is_ipv4(peer->address) ? peer->address[3] : 0;
+	ctx->user_port = peer->port;
+	return 1;
+}
+
+SEC("cgroup/getpeername6")
+int getpeername6(struct bpf_sock_addr *ctx)
+{
+	struct endpoint *peer = shown_peer(ctx);
+
+	if (!peer)
+		return 1;
+	ctx->user_ip6[0] = peer->address[0];
+	ctx->user_ip6[1] = peer->address[1];
+	ctx->user_ip6[2] = peer->address[2];
+	ctx->user_ip6[3] = peer->address[3];
+	ctx->user_port = peer->port;
+	return 1;
+}
+
+char _license[] SEC("license") = "GPL";

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * sock_ops, attached at the parent of all pod cgroups and at the agent's own cgroup. Carries the original destination of a redirected
+ * connection to the agent, and the caller's address from the agent to the application, and forgets both in time. It only records:
+ * what it cannot record the agent finds missing, and resets.
+ */
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include "include/abi.h"
+#include "include/address.h"
+#include "include/maps.h"
+
+static __always_inline void read_local(volatile struct bpf_sock_ops *ctx, struct endpoint *local)
+{
+	READ_ADDRESS(local->address, ctx, ctx->family, local_ip4, local_ip6);
+	local->port = bpf_htons(ctx->local_port);
+}
+
+static __always_inline void read_remote(volatile struct bpf_sock_ops *ctx, struct endpoint *remote)
+{
+	READ_ADDRESS(remote->address, ctx, ctx->family, remote_ip4, remote_ip6);
+	/* network order in the upper half on little-endian machines, in the lower half on big-endian ones */
+	remote->port = bpf_htons(bpf_ntohl(ctx->remote_port));
+}
+
+static __always_inline void original_key_of(struct bpf_sock_ops *ctx, struct original_key *key)
+{
+	struct endpoint local = {};
+
+	read_local(ctx, &local);
+	key->netns_cookie = bpf_get_netns_cookie(ctx); /* in sock_ops since 5.15 */
+	set_ipv6(key->address, local.address[0], local.address[1], local.address[2], local.address[3]);
+	key->port = local.port;
+	key->family = family_of(local.address);
+}
+
+static __always_inline void watch_close(struct bpf_sock_ops *ctx)
+{
+	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+}
+
+/* The 4-tuple is final and the SYN not yet sent: whoever accepts this connection finds the entry. */
+static __always_inline void record_original(struct bpf_sock_ops *ctx, const struct endpoint *destination)
+{
+	struct original_value value = { .destination = *destination, .state = ORIGINAL_UNREAD };
+	struct original_key key = {};
+
+	original_key_of(ctx, &key);
+	if (bpf_map_update_elem(&original_dst, &key, &value, BPF_ANY))
+		count(LOST_ORIGINAL);
+	watch_close(ctx);
+}
+
+static __always_inline void record_caller(struct bpf_sock_ops *ctx, struct caller *caller)
+{
+	struct dial_key key = { .netns_cookie = bpf_get_netns_cookie(ctx) };
+	struct endpoint endpoint = caller->endpoint;
+
+	read_local(ctx, &key.source);
+	read_remote(ctx, &key.destination);
+	if (bpf_map_update_elem(&callers, &key, &endpoint, BPF_ANY)) {
+		caller->state = CALLER_LOST;
+		count(LOST_CALLER);
+		return;
+	}
+	caller->state = CALLER_RECORDED;
+	watch_close(ctx);
+}
+
+static __always_inline void on_connect(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+	struct endpoint *destination = bpf_sk_storage_get(&peer_sk, sk, NULL, 0);
+	struct caller *caller = bpf_sk_storage_get(&caller_sk, sk, NULL, 0);
+
+	if (destination)
+		record_original(ctx, destination);
+	if (caller)
+		record_caller(ctx, caller);
+}
+
+/* The application's new socket: take over the caller's address, if it is the agent that has dialled. */
+static __always_inline void on_accepted(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+	struct dial_key key = { .netns_cookie = bpf_get_netns_cookie(ctx) };
+	struct endpoint *caller, *peer;
+
+	read_remote(ctx, &key.source);
+	read_local(ctx, &key.destination);
+	caller = bpf_map_lookup_elem(&callers, &key);
+	if (!caller)
+		return;
+	peer = bpf_sk_storage_get(&peer_sk, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (peer)
+		*peer = *caller;
+	else
+		count(LOST_PEER);
+	bpf_map_delete_elem(&callers, &key);
+}
+
+/* Only of sockets that were recorded. The port is still theirs, so no newer connection can have the same key. */
+static __always_inline void on_closed(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+	if (bpf_sk_storage_get(&peer_sk, sk, NULL, 0)) {
+		struct original_key key = {};
+
+		original_key_of(ctx, &key);
+		bpf_map_delete_elem(&original_dst, &key);
+	}
+	if (bpf_sk_storage_get(&caller_sk, sk, NULL, 0)) {
+		struct dial_key key = { .netns_cookie = bpf_get_netns_cookie(ctx) };
+
+		read_local(ctx, &key.source);
+		read_remote(ctx, &key.destination);
+		bpf_map_delete_elem(&callers, &key);
+	}
+}
+
+SEC("sockops")
+int sock_ops(struct bpf_sock_ops *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+
+	if (!sk)
+		return 1;
+	if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB)
+		on_connect(ctx, sk);
+	else if (ctx->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
+		on_accepted(ctx, sk);
+	else if (ctx->op == BPF_SOCK_OPS_STATE_CB && ctx->args[1] == BPF_TCP_CLOSE)
+		on_closed(ctx, sk);
+	return 1;
+}
+
+char _license[] SEC("license") = "GPL";

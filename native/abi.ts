@@ -1,0 +1,197 @@
+import type { SocketAddress } from '../mesh/common/address.js';
+import { formatAddress, tryParseAddress } from '../mesh/common/address.js';
+import { NativeError } from './errors.js';
+
+/**
+ * The twin of bpf/include/abi.h; test/bpf/abi.test.ts holds both together by the objects' BTF. Words are in the machine's order,
+ * little-endian on every machine we run on; addresses and ports in network order.
+ */
+export const abiVersion = 1;
+
+/** Host order. */
+export const outboundPort = 15001;
+export const hbonePort = 15008;
+
+/** Values of map `pod_cgroups`. */
+export const cgroupKind = { agent: 1, plain: 2, captured: 3 } as const;
+export type CgroupKind = keyof typeof cgroupKind;
+
+/** Keys of a pod's `listeners`. */
+export const listenerSlot = { inbound: 0, hbone: 1 } as const;
+
+export const originalState = { unread: 0, read: 1 } as const;
+export const callerState = { set: 0, recorded: 1, lost: 2 } as const;
+
+/** Keys of map `counters`, in order. */
+export const counterNames = [
+  'refused_unknown',
+  'refused_no_address',
+  'refused_original_full',
+  'refused_no_storage',
+  'refused_callers_full',
+  'lost_original',
+  'lost_caller',
+  'lost_peer',
+  'held_unknown',
+  'dropped_no_listener',
+  'dropped_not_assigned',
+] as const;
+export type CounterName = (typeof counterNames)[number];
+
+/** Maps that all objects share and that outlive the agent. `listeners` is each pod's own. */
+export const sharedMaps = [
+  'pod_cgroups',
+  'captured',
+  'plain_netns',
+  'original_dst',
+  'callers',
+  'caller_sk',
+  'peer_sk',
+  'counters',
+] as const;
+export type SharedMap = (typeof sharedMaps)[number];
+
+const AF_INET = 2;
+const AF_INET6 = 10;
+
+export const sizeOf = {
+  endpoint: 20,
+  capturedPod: 24,
+  originalKey: 32,
+  originalValue: 24,
+  caller: 24,
+  dialKey: 48,
+} as const;
+
+/** A 32-bit key or value (slot, cgroup kind, counter, descriptor as key of socket storage). */
+export function encodeU32(value: number): Buffer {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32LE(value);
+  return bytes;
+}
+
+/** A 64-bit key or value (cgroup id, netns cookie, descriptor as value of a sockmap). */
+export function encodeU64(value: bigint): Buffer {
+  const bytes = Buffer.alloc(8);
+  bytes.writeBigUInt64LE(value);
+  return bytes;
+}
+
+/** struct endpoint at `offset`. Throws OUT_OF_BOUNDS for what is no IP address. */
+export function writeEndpoint(into: Buffer, offset: number, endpoint: SocketAddress): void {
+  writeAddress(into, offset, endpoint.address);
+  into.writeUInt16BE(endpoint.port, offset + 16);
+  into.writeUInt16LE(0, offset + 18);
+}
+
+export function encodeEndpoint(endpoint: SocketAddress): Buffer {
+  const bytes = Buffer.alloc(sizeOf.endpoint);
+  writeEndpoint(bytes, 0, endpoint);
+  return bytes;
+}
+
+export function readEndpoint(from: Buffer, offset = 0): SocketAddress {
+  return { address: formatAddress(from, offset, 16), port: from.readUInt16BE(offset + 16) };
+}
+
+/** The addresses of a captured pod, at most one of each family; canonical text. */
+export interface CapturedAddresses {
+  readonly ipv4: string | null;
+  readonly ipv6: string | null;
+}
+
+/** struct captured_pod. */
+export function encodeCapturedPod(pod: CapturedAddresses): Buffer {
+  const bytes = Buffer.alloc(sizeOf.capturedPod);
+  if (pod.ipv4 !== null) bytes.set(parse(pod.ipv4, 4), 0);
+  if (pod.ipv6 !== null) bytes.set(parse(pod.ipv6, 16), 8);
+  bytes.writeUInt32LE((pod.ipv4 === null ? 0 : 1) | (pod.ipv6 === null ? 0 : 2), 4);
+  return bytes;
+}
+
+export function decodeCapturedPod(bytes: Buffer): CapturedAddresses {
+  const flags = bytes.readUInt32LE(4);
+  return {
+    ipv4: (flags & 1) === 0 ? null : formatAddress(bytes, 0, 4),
+    ipv6: (flags & 2) === 0 ? null : formatAddress(bytes, 8, 16),
+  };
+}
+
+/** struct original_key of the connection whose client side is `source`. `into` saves the allocation. */
+export function encodeOriginalKey(
+  netnsCookie: bigint,
+  source: SocketAddress,
+  into: Buffer = Buffer.alloc(sizeOf.originalKey),
+): Buffer {
+  into.writeBigUInt64LE(netnsCookie, 0);
+  writeAddress(into, 8, source.address);
+  into.writeUInt16BE(source.port, 24);
+  into.writeUInt16LE(source.address.includes(':') ? AF_INET6 : AF_INET, 26);
+  into.writeUInt32LE(0, 28);
+  return into;
+}
+
+export function decodeOriginalKey(bytes: Buffer): { netnsCookie: bigint; source: SocketAddress } {
+  return { netnsCookie: bytes.readBigUInt64LE(0), source: readEndpoint(bytes, 8) };
+}
+
+/** Of struct original_value. */
+export function decodeOriginal(bytes: Buffer): { destination: SocketAddress; isRead: boolean } {
+  return { destination: readEndpoint(bytes), isRead: bytes.readUInt32LE(20) === originalState.read };
+}
+
+/** Marks a struct original_value as read, in place; it is then to be written back with mode 'replace'. */
+export function markOriginalRead(value: Buffer): void {
+  value.writeUInt32LE(originalState.read, 20);
+}
+
+/** struct caller, for the socket storage `caller_sk` of a dialling socket, before connect. */
+export function encodeCaller(endpoint: SocketAddress): Buffer {
+  const bytes = Buffer.alloc(sizeOf.caller);
+  writeEndpoint(bytes, 0, endpoint);
+  return bytes;
+}
+
+/** Of struct caller, after connect. */
+export function decodeCaller(bytes: Buffer): { endpoint: SocketAddress; state: keyof typeof callerState } {
+  const state = bytes.readUInt32LE(20);
+  return {
+    endpoint: readEndpoint(bytes),
+    state: state === callerState.recorded ? 'recorded' : state === callerState.lost ? 'lost' : 'set',
+  };
+}
+
+/** struct dial_key. */
+export function encodeDialKey(
+  netnsCookie: bigint,
+  source: SocketAddress,
+  destination: SocketAddress,
+): Buffer {
+  const bytes = Buffer.alloc(sizeOf.dialKey);
+  bytes.writeBigUInt64LE(netnsCookie, 0);
+  writeEndpoint(bytes, 8, source);
+  writeEndpoint(bytes, 28, destination);
+  return bytes;
+}
+
+function writeAddress(into: Buffer, offset: number, address: string): void {
+  const bytes = parse(address, null);
+  if (bytes.length === 4) {
+    into.fill(0, offset, offset + 10);
+    into.writeUInt16BE(0xffff, offset + 10);
+  }
+  into.set(bytes, offset + 16 - bytes.length);
+}
+
+/** `length` null: either family. */
+function parse(address: string, length: 4 | 16 | null): Uint8Array {
+  const bytes = tryParseAddress(address);
+  if (bytes !== null && (length === null || bytes.length === length)) return bytes;
+  throw new NativeError(
+    'OUT_OF_BOUNDS',
+    `${address} is no IP${length === 4 ? 'v4' : length === 16 ? 'v6' : ''} address`,
+    {
+      address,
+    },
+  );
+}

@@ -1,0 +1,18 @@
+import type { NativeLibrary } from '../library.js';
+
+/** The shim's calls for sockets in other network namespaces (native/shim/netns.c). Every one returns >= 0 or -errno. */
+export function bindNetCalls({ bind }: NativeLibrary) {
+  return {
+    socket: bind<(netnsFd: number, family: number, type: number, protocol: number) => number>(
+      'int culvert_net_socket(int netns_fd, int family, int type, int protocol)',
+    ),
+    cookie: bind<(netnsFd: number, cookie: Buffer) => number>(
+      'int culvert_net_cookie(int netns_fd, uint8_t *cookie)',
+    ),
+    listen: bind<(netnsFd: number, family: number, port: number, backlog: number) => number>(
+      'int culvert_net_listen(int netns_fd, int family, int port, int backlog)',
+    ),
+  };
+}
+
+export type NetCalls = ReturnType<typeof bindNetCalls>;
