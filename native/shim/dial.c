@@ -1,0 +1,211 @@
+/* How connections come to be: accepted from a listener, or dialled, perhaps from inside another network namespace. */
+#define _GNU_SOURCE
+#include "engine.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/bpf.h>
+#include <netinet/tcp.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* HBONE, section 1.5: NODELAY everywhere; keepalive after 180 s, every 180 s, 9 probes. */
+#define KEEPALIVE_SECONDS 180
+#define KEEPALIVE_PROBES 9
+
+#define ACCEPTED_BYTES (4 + 2 * ADDRESS_BYTES)
+
+static int option(int fd, int level, int name, int value)
+{
+	return setsockopt(fd, level, name, &value, sizeof value);
+}
+
+static void socket_options(int fd)
+{
+	option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+	option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+	option(fd, IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_SECONDS);
+	option(fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_SECONDS);
+	option(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES);
+}
+
+/*
+ * Accepts from a listening socket that stays its owner's. Accepted sockets inherit its options, so they are set once, here: of plain
+ * TCP also SO_LINGER 0 (a process that dies resets its connections; TLS has close_notify to tell a cut from an end).
+ */
+CULVERT_API int culvert_listen(int id, int fd, int tls)
+{
+	struct engine *e = engine_of(id);
+	if (!e)
+		return -EBADF;
+	int flags = fcntl(fd, F_GETFL);
+	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+		return -errno;
+	struct conn *c = conn_new(e, fd, STATE_LISTENING);
+	if (!c)
+		return -ENOMEM;
+	socket_options(fd);
+	if (!tls)
+		conn_set_linger(c, true);
+	int error = conn_arm(c);
+	if (error < 0) {
+		conn_free(c);
+		return error;
+	}
+	return handle_of(c);
+}
+
+/* Errors of accept that speak of one connection or of the network, not of the listener (accept(2)). */
+static bool is_passing(int error)
+{
+	switch (error) {
+	case EINTR: case ECONNABORTED: case EPERM: case EPROTO: case ENETDOWN: case ENOPROTOOPT: case EHOSTDOWN:
+	case ENONET: case EHOSTUNREACH: case EOPNOTSUPP: case ENETUNREACH: case ETIMEDOUT:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static int accepted(struct conn *listener, int fd, int context, const struct sockaddr_in6 *remote, unsigned char *out)
+{
+	struct conn *c = conn_new(listener->engine, fd, context ? STATE_HANDSHAKING : STATE_OPEN);
+	if (!c) {
+		close(fd);
+		return -ENOMEM;
+	}
+	c->abortive = listener->abortive;
+	struct sockaddr_in6 local = { 0 };
+	socklen_t length = sizeof local;
+	int error = getsockname(fd, (struct sockaddr *)&local, &length) < 0 ? -errno : 0;
+	if (error == 0 && context)
+		error = tls_start(c, context, true);
+	if (error == 0)
+		error = conn_arm(c);
+	if (error < 0) {
+		conn_set_linger(c, true);
+		close(fd);
+		conn_free(c);
+		return error;
+	}
+	uint32_t handle = (uint32_t)handle_of(c);
+	for (int i = 0; i < 4; i++)
+		out[i] = handle >> (8 * i);
+	address_write(&local, out + 4);
+	address_write(remote, out + 4 + ADDRESS_BYTES);
+	return 0;
+}
+
+/*
+ * Accepts at most `max` connections; with a TLS context they start their handshake. Writes {handle, own address, peer address} for each
+ * and returns how many, or -errno if there was an error before the first.
+ */
+CULVERT_API int culvert_accept(int id, int handle, int context, unsigned char *out, int max)
+{
+	struct conn *listener = conn_of(engine_of(id), handle);
+	if (!listener || listener->state != STATE_LISTENING)
+		return -EBADF;
+	int n = 0;
+	for (int tries = 0; tries < max; tries++) {
+		struct sockaddr_in6 remote = { 0 };
+		socklen_t length = sizeof remote;
+		int fd = accept4(listener->fd, (struct sockaddr *)&remote, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		int error = fd < 0 ? -errno : accepted(listener, fd, context, &remote, out + n * ACCEPTED_BYTES);
+		if (error == 0) {
+			n++;
+			continue;
+		}
+		if (fd < 0 && is_passing(-error))
+			continue;
+		return n > 0 || error == -EAGAIN ? n : error;
+	}
+	return n;
+}
+
+/* A socket of `family` inside the namespace. A thread that cannot return to its own namespace must not go on. */
+static int socket_in(struct engine *e, int family, int netns_fd)
+{
+	if (netns_fd < 0)
+		return socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (e->own_netns_fd < 0)
+		e->own_netns_fd = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+	if (e->own_netns_fd < 0 || setns(netns_fd, CLONE_NEWNET) < 0)
+		return -1;
+	int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int error = errno;
+	if (setns(e->own_netns_fd, CLONE_NEWNET) < 0) {
+		perror("culvert: cannot return to the thread's own network namespace");
+		abort();
+	}
+	errno = error;
+	return fd;
+}
+
+static int storage_set(int fd, int map_fd, const unsigned char *value)
+{
+	union bpf_attr attr;
+	memset(&attr, 0, sizeof attr);
+	attr.map_fd = map_fd;
+	attr.key = (uintptr_t)&fd;
+	attr.value = (uintptr_t)value;
+	attr.flags = BPF_ANY;
+	return syscall(SYS_bpf, BPF_MAP_UPDATE_ELEM, &attr, sizeof attr);
+}
+
+static int dial(int fd, const unsigned char *addresses, int map_fd, const unsigned char *value)
+{
+	struct sockaddr_in6 to, from;
+	socklen_t to_length = address_read(addresses, &to), from_length = address_read(addresses + ADDRESS_BYTES, &from);
+	if (to_length == 0)
+		return -EAFNOSUPPORT;
+	socket_options(fd);
+	if (from_length > 0) {
+		if (from.sin6_port == 0 && option(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1) < 0)
+			return -errno;
+		if (bind(fd, (struct sockaddr *)&from, from_length) < 0)
+			return -errno;
+	}
+	if (map_fd >= 0 && storage_set(fd, map_fd, value) < 0)
+		return -errno;
+	if (connect(fd, (struct sockaddr *)&to, to_length) < 0 && errno != EINPROGRESS)
+		return -errno;
+	return 0;
+}
+
+/*
+ * Dials from `addresses` = {to, from or none}; `netns_fd` and `map_fd` may be -1, `context` 0 (no TLS). `value` has the map's value size.
+ * Returns a handle, or -errno; its end is told by culvert_wait.
+ */
+CULVERT_API int culvert_connect(int id, int netns_fd, const unsigned char *addresses, int map_fd, const unsigned char *value,
+				int context)
+{
+	struct engine *e = engine_of(id);
+	if (!e)
+		return -EBADF;
+	int fd = socket_in(e, addresses[0] == 6 ? AF_INET6 : AF_INET, netns_fd);
+	if (fd < 0)
+		return -errno;
+	struct conn *c = conn_new(e, fd, STATE_CONNECTING);
+	if (!c) {
+		close(fd);
+		return -ENOMEM;
+	}
+	if (!context)
+		conn_set_linger(c, true);
+	int error = dial(fd, addresses, map_fd, value);
+	if (error == 0 && context)
+		error = tls_start(c, context, false);
+	if (error == 0)
+		error = conn_arm(c);
+	if (error < 0) {
+		close(fd);
+		conn_free(c);
+		return error;
+	}
+	return handle_of(c);
+}
