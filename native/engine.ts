@@ -40,9 +40,11 @@ interface EngineCalls {
     addresses: Buffer,
     mapFd: number,
     value: Buffer | null,
+    valueBytes: number,
     context: number,
   ) => number;
   readonly failure: (id: number, handle: number, out: Buffer, capacity: number) => number;
+  readonly isConnecting: (id: number, handle: number) => number;
   readonly addresses: (id: number, handle: number, out: Buffer) => number;
   readonly certificate: (id: number, handle: number, out: Buffer, capacity: number) => number;
   readonly stats: (id: number, out: BigInt64Array) => number;
@@ -59,9 +61,10 @@ function bindCalls(library: NativeLibrary): EngineCalls {
     listen: library.bind('int culvert_listen(int id, int fd, int tls)'),
     accept: library.bind('int culvert_accept(int id, int handle, int context, uint8_t *out, int max)'),
     connect: library.bind(
-      'int culvert_connect(int id, int netns, uint8_t *addresses, int map, uint8_t *value, int context)',
+      'int culvert_connect(int id, int netns, uint8_t *addresses, int map, uint8_t *value, int valueBytes, int context)',
     ),
     failure: library.bind('int culvert_failure(int id, int handle, uint8_t *out, int capacity)'),
+    isConnecting: library.bind('int culvert_is_connecting(int id, int handle)'),
     addresses: library.bind('int culvert_addresses(int id, int handle, uint8_t *out)'),
     certificate: library.bind('int culvert_peer_certificate(int id, int handle, uint8_t *out, int capacity)'),
     stats: library.bind('int culvert_engine_stats(int id, int64_t *out)'),
@@ -91,7 +94,8 @@ export class NativeEngine {
   }
 
   read(handle: number, bytes: Buffer, offset: number, length: number): number {
-    if (!(offset >= 0 && length > 0 && offset + length <= bytes.length)) throw outOfBounds(bytes, offset, length);
+    if (!(offset >= 0 && length > 0 && offset + length <= bytes.length))
+      throw outOfBounds(bytes, offset, length);
     return this.#calls.read(this.id, handle, bytes, offset, length);
   }
 
@@ -131,7 +135,9 @@ export class NativeEngine {
     context: number,
   ): number {
     if (addresses.length < 2 * ADDRESS_BYTES) throw outOfBounds(addresses, 0, 2 * ADDRESS_BYTES);
-    return this.#calls.connect(this.id, netnsFd, addresses, storage?.mapFd ?? -1, storage?.value ?? null, context);
+    const value = storage?.value ?? null;
+    const mapFd = storage?.mapFd ?? -1;
+    return this.#calls.connect(this.id, netnsFd, addresses, mapFd, value, value?.length ?? 0, context);
   }
 
   failure(handle: number): NativeFailure {
@@ -139,6 +145,11 @@ export class NativeEngine {
     const length = this.#calls.failure(this.id, handle, out, out.length);
     if (length < 0) return { stage: FailureStage.ESTABLISHED, errno: -length, text: errnoName(-length) };
     return { stage: out[0]!, errno: out.readInt32LE(1), text: out.toString('utf8', 5, length) };
+  }
+
+  /** The TCP connect has not ended yet. */
+  isConnecting(handle: number): boolean {
+    return this.#calls.isConnecting(this.id, handle) === 1;
   }
 
   /** Own and peer address into `out`. */
@@ -206,9 +217,15 @@ export function errnoName(errno: number): string {
 }
 
 function callFailed(operation: string, errno: number): NativeError {
-  return new NativeError('CALL_FAILED', `${operation}: ${errnoName(errno)}`, { operation, errno: errnoName(errno) });
+  return new NativeError('CALL_FAILED', `${operation}: ${errnoName(errno)}`, {
+    operation,
+    errno: errnoName(errno),
+  });
 }
 
 function outOfBounds(bytes: Buffer, offset: number, length: number): NativeError {
-  return new NativeError('OUT_OF_BOUNDS', `[${offset}, +${length}) is outside of a buffer of ${bytes.length} bytes`);
+  return new NativeError(
+    'OUT_OF_BOUNDS',
+    `[${offset}, +${length}) is outside of a buffer of ${bytes.length} bytes`,
+  );
 }

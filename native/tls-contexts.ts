@@ -1,5 +1,5 @@
-import { NativeError } from './errors.js';
 import { errnoName } from './engine.js';
+import { NativeError } from './errors.js';
 import { type NativeLibrary, openLibrary } from './library.js';
 
 const ERROR_BYTES = 512;

@@ -249,6 +249,13 @@ CULVERT_API int culvert_failure(int id, int handle, unsigned char *out, int capa
 	return 5 + length;
 }
 
+/* 1 while the TCP connect has not ended. */
+CULVERT_API int culvert_is_connecting(int id, int handle)
+{
+	struct conn *c = conn_of(engine_of(id), handle);
+	return c && c->state == STATE_CONNECTING;
+}
+
 /* Writes the connection's own address and its peer's (see ADDRESS_BYTES). */
 CULVERT_API int culvert_addresses(int id, int handle, unsigned char *out)
 {

@@ -146,18 +146,39 @@ static int socket_in(struct engine *e, int family, int netns_fd)
 	return fd;
 }
 
-static int storage_set(int fd, int map_fd, const unsigned char *value)
+/* The kernel reads as many bytes as the map's values have: asked once per map, so that a shorter buffer is never overrun. */
+static int storage_size_check(struct engine *e, int map_fd, int value_length)
 {
+	if (e->storage_map_fd != map_fd) {
+		struct bpf_map_info info = { 0 };
+		union bpf_attr attr;
+		memset(&attr, 0, sizeof attr);
+		attr.info.bpf_fd = map_fd;
+		attr.info.info_len = sizeof info;
+		attr.info.info = (uintptr_t)&info;
+		if (syscall(SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, &attr, sizeof attr) < 0)
+			return -errno;
+		e->storage_map_fd = map_fd;
+		e->storage_value_bytes = info.value_size;
+	}
+	return e->storage_value_bytes == (uint32_t)value_length ? 0 : -EMSGSIZE;
+}
+
+static int storage_set(struct engine *e, int fd, int map_fd, const unsigned char *value, int value_length)
+{
+	int error = storage_size_check(e, map_fd, value_length);
+	if (error < 0)
+		return error;
 	union bpf_attr attr;
 	memset(&attr, 0, sizeof attr);
 	attr.map_fd = map_fd;
 	attr.key = (uintptr_t)&fd;
 	attr.value = (uintptr_t)value;
 	attr.flags = BPF_ANY;
-	return syscall(SYS_bpf, BPF_MAP_UPDATE_ELEM, &attr, sizeof attr);
+	return syscall(SYS_bpf, BPF_MAP_UPDATE_ELEM, &attr, sizeof attr) < 0 ? -errno : 0;
 }
 
-static int dial(int fd, const unsigned char *addresses, int map_fd, const unsigned char *value)
+static int dial(struct engine *e, int fd, const unsigned char *addresses, int map_fd, const unsigned char *value, int value_length)
 {
 	struct sockaddr_in6 to, from;
 	socklen_t to_length = address_read(addresses, &to), from_length = address_read(addresses + ADDRESS_BYTES, &from);
@@ -170,19 +191,20 @@ static int dial(int fd, const unsigned char *addresses, int map_fd, const unsign
 		if (bind(fd, (struct sockaddr *)&from, from_length) < 0)
 			return -errno;
 	}
-	if (map_fd >= 0 && storage_set(fd, map_fd, value) < 0)
-		return -errno;
+	int error = map_fd >= 0 ? storage_set(e, fd, map_fd, value, value_length) : 0;
+	if (error < 0)
+		return error;
 	if (connect(fd, (struct sockaddr *)&to, to_length) < 0 && errno != EINPROGRESS)
 		return -errno;
 	return 0;
 }
 
 /*
- * Dials from `addresses` = {to, from or none}; `netns_fd` and `map_fd` may be -1, `context` 0 (no TLS). `value` has the map's value size.
+ * Dials from `addresses` = {to, from or none}; `netns_fd` and `map_fd` may be -1, `context` 0 (no TLS). `value` is to have the map's value size.
  * Returns a handle, or -errno; its end is told by culvert_wait.
  */
 CULVERT_API int culvert_connect(int id, int netns_fd, const unsigned char *addresses, int map_fd, const unsigned char *value,
-				int context)
+				int value_length, int context)
 {
 	struct engine *e = engine_of(id);
 	if (!e)
@@ -197,7 +219,7 @@ CULVERT_API int culvert_connect(int id, int netns_fd, const unsigned char *addre
 	}
 	if (!context)
 		conn_set_linger(c, true);
-	int error = dial(fd, addresses, map_fd, value);
+	int error = dial(e, fd, addresses, map_fd, value, value_length);
 	if (error == 0 && context)
 		error = tls_start(c, context, false);
 	if (error == 0)

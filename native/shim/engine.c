@@ -408,7 +408,7 @@ CULVERT_API int culvert_engine_create(int linger_ms)
 	struct engine *e = calloc(1, sizeof *e);
 	if (!e)
 		return -ENOMEM;
-	e->epoll_fd = e->wake_fd = e->own_netns_fd = -1;
+	e->epoll_fd = e->wake_fd = e->own_netns_fd = e->storage_map_fd = -1;
 	e->linger_ms = linger_ms;
 	list_init(&e->ready);
 	list_init(&e->linger);

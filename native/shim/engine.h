@@ -104,6 +104,9 @@ struct conn {
 
 struct engine {
 	int id, epoll_fd, wake_fd, own_netns_fd, linger_ms;
+	/* The map of socket storage last used, and the size of its values. */
+	int storage_map_fd;
+	uint32_t storage_value_bytes;
 	atomic_int stopped;
 	struct conn **chunks;
 	uint32_t chunk_count, open_count;

@@ -1,0 +1,372 @@
+import { performance } from 'node:perf_hooks';
+import {
+  ACCEPTED_BYTES,
+  ADDRESS_BYTES,
+  errnoName,
+  NativeEngine,
+  NativeEngines,
+  NativeEvent,
+  WAKE_HANDLE,
+} from '../../native/index.js';
+import { messageOf } from '../common/errors.js';
+import { addressesAt, writeAddress } from './address-bytes.js';
+import { type ConnectionHome, EngineConnection } from './connection.js';
+import { IoError, limitError } from './errors.js';
+import { EngineListener, type ListenerHome } from './listener.js';
+import { SlabPool } from './slab-pool.js';
+import { TimerWheel } from './timer-wheel.js';
+import type {
+  AcceptHandler,
+  Connection,
+  ConnectionHandler,
+  ConnectOptions,
+  Listener,
+  ListenOptions,
+  Reactor,
+  Timer,
+  TlsOptions,
+} from './types.js';
+
+/** The loop wakes at least this often, so that a thread that is told to end (worker.terminate) does so even if nobody wakes it. */
+const MAX_SLEEP_MS = 500;
+const EVENTS_PER_TURN = 256;
+
+export interface ReactorOptions {
+  /** Engine made by the main thread (NativeEngines.create); absent: the reactor makes and owns one. */
+  readonly engineId?: number;
+  /** Size of `receiveBuffer`. Default 256 KiB. */
+  readonly receiveBytes?: number;
+  /** A connection with more bytes than this waiting in native memory is given up (WRITE_OVERFLOW). Default 16 MiB. */
+  readonly maxPendingBytes?: number;
+  /** Connections accepted per listener and turn. Default 32. */
+  readonly acceptsPerTurn?: number;
+  /** How long a closed connection may take to send what is pending and see its peer's end. Default 5 s. Only for an own engine. */
+  readonly lingerMs?: number;
+}
+
+/** What the engine says when something is wrong; mesh/log's Log fits. */
+export interface IoLog {
+  warn(data: object, message: string): void;
+  error(data: object, message: string): void;
+}
+
+export interface ReactorDeps {
+  readonly log: IoLog;
+  /** Called when another thread woke the loop. */
+  readonly onWake?: () => void;
+}
+
+/** What a reactor has done so far; plain numbers, read them when you like. */
+export interface ReactorCounters {
+  turns: number;
+  accepted: number;
+  dialled: number;
+  closed: number;
+  /** Ended by our RST. */
+  reset: number;
+  /** Ended by the peer, the network, a deadline or a limit. */
+  failed: number;
+  /** Exceptions that left a callback. */
+  exceptions: number;
+  /** Times that a listener slept for want of descriptors or memory. */
+  acceptBackOffs: number;
+}
+
+/** Reactor on epoll: see README.md for what a turn does. */
+export class EpollReactor implements Reactor, ConnectionHome, ListenerHome {
+  readonly native: NativeEngine;
+  readonly slabs = new SlabPool();
+  readonly receiveBuffer: Buffer;
+  readonly maxPendingBytes: number;
+  readonly counters: ReactorCounters = {
+    turns: 0,
+    accepted: 0,
+    dialled: 0,
+    closed: 0,
+    reset: 0,
+    failed: 0,
+    exceptions: 0,
+    acceptBackOffs: 0,
+  };
+  readonly #ownedEngines: NativeEngines | null;
+  readonly #log: IoLog;
+  readonly #onWake: () => void;
+  readonly #events = new Int32Array(2 * EVENTS_PER_TURN);
+  readonly #accepted: Buffer;
+  readonly #addresses = Buffer.alloc(2 * ADDRESS_BYTES);
+  readonly #byHandle = new Map<number, EngineConnection | EngineListener>();
+  readonly #timers: TimerWheel;
+  #dirty: EngineConnection[] = [];
+  #endOfTurn: (() => void)[] = [];
+  #closedReports: { readonly connection: EngineConnection; readonly error: IoError }[] = [];
+  #nowMs: number;
+
+  constructor(options: ReactorOptions, deps: ReactorDeps) {
+    this.#ownedEngines = options.engineId === undefined ? new NativeEngines() : null;
+    this.native = new NativeEngine(options.engineId ?? this.#ownedEngines!.create(options.lingerMs ?? 5000));
+    this.receiveBuffer = Buffer.allocUnsafeSlow(options.receiveBytes ?? 256 * 1024);
+    this.maxPendingBytes = options.maxPendingBytes ?? 16 * 1024 * 1024;
+    this.#accepted = Buffer.alloc((options.acceptsPerTurn ?? 32) * ACCEPTED_BYTES);
+    this.#log = deps.log;
+    this.#onWake = deps.onWake ?? (() => {});
+    this.#nowMs = Math.floor(performance.now());
+    this.#timers = new TimerWheel(this.#nowMs);
+  }
+
+  get nowMs(): number {
+    return this.#nowMs;
+  }
+
+  /** Open connections and listeners. */
+  get size(): number {
+    return this.#byHandle.size;
+  }
+
+  /** Runs turns until the engine is stopped. */
+  run(): void {
+    while (this.turn(MAX_SLEEP_MS));
+  }
+
+  /** One turn: waits at most `maxWaitMs` for events and deals with all that are there. False once the engine was stopped. */
+  turn(maxWaitMs: number): boolean {
+    const count = this.native.wait(this.#events, this.#waitMs(maxWaitMs));
+    if (count < 0) return false;
+    this.counters.turns++;
+    this.#nowMs = Math.floor(performance.now());
+    for (let i = 0; i < count; i++) this.#dispatch(this.#events[2 * i]!, this.#events[2 * i + 1]!);
+    this.#timers.expire(this.#nowMs, (callback) => this.#guard(callback));
+    this.#finishTurn();
+    return true;
+  }
+
+  #waitMs(maxWaitMs: number): number {
+    if (this.#hasWork()) return 0;
+    // The clock may have moved on since the turn began.
+    const timerMs = this.#timers.size === 0 ? maxWaitMs : this.#timers.msUntilNext(performance.now());
+    return Math.min(maxWaitMs, timerMs);
+  }
+
+  #hasWork(): boolean {
+    return this.#closedReports.length > 0 || this.#endOfTurn.length > 0 || this.#dirty.length > 0;
+  }
+
+  #dispatch(handle: number, events: number): void {
+    if (handle === WAKE_HANDLE) {
+      this.#guard(this.#onWake);
+      return;
+    }
+    // Undefined: closed earlier in this turn.
+    const target = this.#byHandle.get(handle);
+    if (target === undefined) return;
+    if (target instanceof EngineListener) this.#guard(() => target.onEvent(events));
+    else this.#dispatchConnection(target, events);
+    if (this.#closedReports.length > 0) this.#reportAllClosed();
+  }
+
+  #dispatchConnection(connection: EngineConnection, events: number): void {
+    try {
+      if ((events & NativeEvent.FAILED) !== 0) {
+        connection.failNative();
+        return;
+      }
+      if ((events & NativeEvent.CONNECTED) !== 0) {
+        connection.becomeConnected();
+        connection.handler.onConnected(connection);
+      }
+      if ((events & NativeEvent.DRAINED) !== 0 && connection.isOpen && connection.pendingBytes > 0) {
+        connection.pendingBytes = 0;
+        connection.handler.onDrained(connection);
+      }
+      if ((events & NativeEvent.READABLE) !== 0 && connection.isOpen && !connection.isPaused) {
+        connection.handler.onReadable(connection);
+      }
+    } catch (thrown) {
+      this.#caught(thrown);
+      connection.reset();
+    }
+  }
+
+  /** Owners' end-of-turn work, then the slabs; either may bring more of both. */
+  #finishTurn(): void {
+    this.#reportAllClosed();
+    while (this.#hasWork()) {
+      const callbacks = this.#endOfTurn;
+      this.#endOfTurn = [];
+      for (const callback of callbacks) this.#guard(callback);
+      this.#flushDirty();
+      this.#reportAllClosed();
+    }
+  }
+
+  #flushDirty(): void {
+    const dirty = this.#dirty;
+    if (dirty.length === 0) return;
+    this.#dirty = [];
+    for (const connection of dirty) connection.flushDirty();
+  }
+
+  #reportAllClosed(): void {
+    while (this.#closedReports.length > 0) {
+      const reports = this.#closedReports;
+      this.#closedReports = [];
+      for (const { connection, error } of reports) {
+        this.#guard(() => connection.handler.onClosed(connection, error));
+      }
+    }
+  }
+
+  #guard(callback: () => void): void {
+    try {
+      callback();
+    } catch (thrown) {
+      this.#caught(thrown);
+    }
+  }
+
+  #caught(thrown: unknown): void {
+    this.counters.exceptions++;
+    this.#log.error({ err: thrown }, `exception in a callback: ${messageOf(thrown)}`);
+  }
+
+  setTimer(delayMs: number, callback: () => void): Timer {
+    return this.#timers.set(this.#nowMs, delayMs, callback);
+  }
+
+  atEndOfTurn(callback: () => void): void {
+    this.#endOfTurn.push(callback);
+  }
+
+  connect(options: ConnectOptions, handler: ConnectionHandler): Connection {
+    writeAddress(this.#addresses, 0, options.to);
+    if (options.fromAddress === undefined) this.#addresses[ADDRESS_BYTES] = 0;
+    else writeAddress(this.#addresses, ADDRESS_BYTES, { address: options.fromAddress, port: 0 });
+    const handle = this.native.connect(
+      options.netnsFd ?? -1,
+      this.#addresses,
+      options.socketStorage,
+      options.tls?.context ?? 0,
+    );
+    const connection = new EngineConnection(this, handle, options.to, null, false, handler);
+    this.counters.dialled++;
+    if (handle < 0) connection.fail(connectError(-handle, options));
+    else {
+      this.#byHandle.set(handle, connection);
+      this.#watchConnect(connection, options);
+    }
+    return connection;
+  }
+
+  #watchConnect(connection: EngineConnection, options: ConnectOptions): void {
+    const { tls, connectTimeoutMs } = options;
+    const handshakeMs = tls?.handshakeTimeoutMs ?? connectTimeoutMs;
+    const firstMs = Math.min(connectTimeoutMs, handshakeMs);
+    connection.deadline = this.setTimer(firstMs, () => {
+      if (this.native.isConnecting(connection.handle)) {
+        connection.fail(limitError('CONNECT_TIMEOUT', connection.remote, `no answer within ${firstMs} ms`));
+      } else this.#watchHandshake(connection, handshakeMs - firstMs, handshakeMs);
+    });
+  }
+
+  #watchHandshake(connection: EngineConnection, remainingMs: number, timeoutMs: number): void {
+    const giveUp = () =>
+      connection.fail(limitError('HANDSHAKE_TIMEOUT', connection.remote, `not done within ${timeoutMs} ms`));
+    if (remainingMs <= 0) giveUp();
+    else connection.deadline = this.setTimer(remainingMs, giveUp);
+  }
+
+  listen(options: ListenOptions, handler: AcceptHandler): Listener {
+    const handle = this.native.listen(options.fd, options.tls !== undefined);
+    if (handle < 0) {
+      const errno = errnoName(-handle);
+      throw new IoError('NO_RESOURCES', `cannot accept from descriptor ${options.fd}: ${errno}`, { errno });
+    }
+    const listener = new EngineListener(this, handle, options, handler);
+    this.#byHandle.set(handle, listener);
+    return listener;
+  }
+
+  acceptAll(listener: EngineListener, tls: TlsOptions | null): number {
+    const count = this.native.accept(listener.handle, tls?.context ?? 0, this.#accepted);
+    for (let i = 0; i < count; i++) this.#accept(listener, i * ACCEPTED_BYTES, tls);
+    return count;
+  }
+
+  #accept(listener: EngineListener, at: number, tls: TlsOptions | null): void {
+    const handle = this.#accepted.readInt32LE(at);
+    const { local, remote } = addressesAt(this.#accepted, at + 4);
+    const connection = new EngineConnection(this, handle, remote, local, tls === null, NOBODY);
+    this.#byHandle.set(handle, connection);
+    this.counters.accepted++;
+    if (listener.isTls && tls === null) {
+      connection.reset();
+      return;
+    }
+    if (tls !== null) this.#watchHandshake(connection, tls.handshakeTimeoutMs, tls.handshakeTimeoutMs);
+    try {
+      const handler = listener.handler.onAccepted(connection);
+      if (handler === null) connection.reset();
+      else connection.handler = handler;
+    } catch (thrown) {
+      this.#caught(thrown);
+      connection.reset();
+    }
+  }
+
+  pauseListener(handle: number, paused: boolean): void {
+    this.native.pause(handle, paused);
+  }
+
+  closeListener(handle: number): void {
+    this.native.close(handle, false);
+    this.#byHandle.delete(handle);
+  }
+
+  acceptBackedOff(errno: string): void {
+    this.counters.acceptBackOffs++;
+    this.#log.warn({ errno }, `cannot accept connections: ${errno}`);
+  }
+
+  markDirty(connection: EngineConnection): void {
+    this.#dirty.push(connection);
+  }
+
+  forget(handle: number, wasReset: boolean): void {
+    this.#byHandle.delete(handle);
+    this.counters.closed++;
+    if (wasReset) this.counters.reset++;
+  }
+
+  reportClosed(connection: EngineConnection, error: IoError): void {
+    this.counters.failed++;
+    this.#closedReports.push({ connection, error });
+  }
+
+  readAddresses(handle: number): ReturnType<typeof addressesAt> {
+    this.native.addresses(handle, this.#addresses);
+    return addressesAt(this.#addresses, 0);
+  }
+
+  /** Resets every connection. Only for a reactor with an engine of its own; else whoever made the engine destroys it. */
+  dispose(): void {
+    for (const target of [...this.#byHandle.values()]) {
+      if (target instanceof EngineListener) target.stop();
+      else target.reset();
+    }
+    this.#ownedEngines?.destroy(this.native.id);
+  }
+}
+
+/** Handler of a connection whose owner has not been asked yet. */
+const NOBODY: ConnectionHandler = {
+  onConnected: () => {},
+  onReadable: () => {},
+  onDrained: () => {},
+  onClosed: () => {},
+};
+
+function connectError(errno: number, options: ConnectOptions): IoError {
+  const code = ['EMFILE', 'ENFILE', 'ENOMEM', 'ENOBUFS'].includes(errnoName(errno))
+    ? 'NO_RESOURCES'
+    : 'CONNECT_FAILED';
+  return limitError(code, options.to, errnoName(errno), errnoName(errno));
+}
