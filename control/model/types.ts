@@ -1,0 +1,89 @@
+/** The mesh's objects as the sources give them: checked, addresses canonical, only the fields that are used, plain data. */
+
+export type Labels = Readonly<Record<string, string>>;
+
+export interface Namespace {
+  readonly kind: 'Namespace';
+  readonly name: string;
+  readonly labels: Labels;
+  readonly annotations: Labels;
+}
+
+export interface Node {
+  readonly kind: 'Node';
+  readonly name: string;
+  readonly labels: Labels;
+}
+
+export interface ServiceAccount {
+  readonly kind: 'ServiceAccount';
+  readonly namespace: string;
+  readonly name: string;
+}
+
+export interface ContainerPort {
+  readonly name: string;
+  readonly port: number;
+  readonly protocol: Protocol;
+}
+
+export type Protocol = 'TCP' | 'UDP' | 'SCTP';
+
+export interface Pod {
+  readonly kind: 'Pod';
+  readonly namespace: string;
+  readonly name: string;
+  /** metadata.uid; may be empty in hand-written manifests. */
+  readonly uid: string;
+  readonly labels: Labels;
+  readonly annotations: Labels;
+  /** The controller among metadata.ownerReferences. */
+  readonly owner: { readonly kind: string; readonly name: string } | null;
+  /** Empty while not scheduled. */
+  readonly nodeName: string;
+  readonly serviceAccount: string;
+  readonly hostNetwork: boolean;
+  readonly phase: 'Pending' | 'Running' | 'Succeeded' | 'Failed' | 'Unknown';
+  /** Condition Ready is True, and it is not being deleted. */
+  readonly ready: boolean;
+  readonly addresses: readonly string[];
+  /** Named ports of containers. */
+  readonly ports: readonly ContainerPort[];
+}
+
+export interface ServicePort {
+  readonly name: string;
+  readonly port: number;
+  /** A number, or the name of a container port. */
+  readonly targetPort: number | string;
+  readonly protocol: Protocol;
+  readonly appProtocol: string;
+}
+
+export interface Service {
+  readonly kind: 'Service';
+  readonly namespace: string;
+  readonly name: string;
+  readonly labels: Labels;
+  readonly annotations: Labels;
+  readonly type: 'ClusterIP' | 'NodePort' | 'LoadBalancer' | 'ExternalName';
+  /** Empty: headless, or no address given. */
+  readonly clusterIPs: readonly string[];
+  readonly ports: readonly ServicePort[];
+  /** Null: no selector, hence no pods by label. */
+  readonly selector: Labels | null;
+  readonly ipFamilies: readonly ('IPv4' | 'IPv6')[];
+  readonly publishNotReadyAddresses: boolean;
+  readonly internalTrafficPolicy: 'Cluster' | 'Local';
+  readonly trafficDistribution: string;
+}
+
+export type MeshObject = Namespace | Node | ServiceAccount | Pod | Service;
+export type Kind = MeshObject['kind'];
+
+/** `Pod/shop/cart-1`, `Node/n1`. */
+export type ObjectKey = string;
+
+export function keyOf(kind: Kind, namespace: string, name: string): ObjectKey {
+  return namespace === '' ? `${kind}/${name}` : `${kind}/${namespace}/${name}`;
+}
