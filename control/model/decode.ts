@@ -1,6 +1,6 @@
 import type { Decoded, RawObject } from '../files/index.js';
 import { Fields } from './fields.js';
-import { keyOf, type Kind, type MeshObject, type Pod, type Service } from './types.js';
+import { type Kind, keyOf, type MeshObject, type Pod, type Service } from './types.js';
 
 interface KindDecoder {
   readonly namespaced: boolean;
@@ -57,7 +57,9 @@ function decodePod(fields: Fields, namespace: string, name: string): Pod {
   const metadata = fields.object('metadata');
   const spec = fields.object('spec');
   const status = fields.object('status');
-  const ready = status.objects('conditions').some((condition) => condition.text('type') === 'Ready' && condition.text('status') === 'True');
+  const ready = status
+    .objects('conditions')
+    .some((condition) => condition.text('type') === 'Ready' && condition.text('status') === 'True');
   return {
     kind: 'Pod',
     namespace,

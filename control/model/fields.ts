@@ -29,7 +29,9 @@ export class Fields {
 
   /** The objects of the list in `field`. */
   objects(field: string): readonly Fields[] {
-    return this.#list(field).map((item, index) => new Fields(item, [...this.path, field, index], this.problems));
+    return this.#list(field).map(
+      (item, index) => new Fields(item, [...this.path, field, index], this.problems),
+    );
   }
 
   text(field: string): string {
@@ -84,7 +86,11 @@ export class Fields {
   portOrName(field: string): number | string | undefined {
     const value = this.#value[field];
     if (value === undefined || value === null || isPort(value)) return value ?? undefined;
-    if (typeof value === 'string' && /^[a-z0-9]([a-z0-9-]{0,13}[a-z0-9])?$/.test(value) && /[a-z]/.test(value))
+    if (
+      typeof value === 'string' &&
+      /^[a-z0-9]([a-z0-9-]{0,13}[a-z0-9])?$/.test(value) &&
+      /[a-z]/.test(value)
+    )
       return value;
     this.wrong(field, `must be a port from 1 to 65535 or the name of a port, not ${describe(value)}`);
     return undefined;
@@ -145,5 +151,5 @@ function isPort(value: unknown): value is number {
 
 function describe(value: unknown): string {
   if (Array.isArray(value)) return 'a list';
-  return typeof value === 'object' && value !== null ? 'an object' : JSON.stringify(value) ?? String(value);
+  return typeof value === 'object' && value !== null ? 'an object' : (JSON.stringify(value) ?? String(value));
 }

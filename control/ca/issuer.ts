@@ -1,0 +1,133 @@
+import { messageOf } from '../../mesh/common/errors.js';
+import {
+  derToPem,
+  type IdentityError,
+  issueCertificate,
+  readCsr,
+  tryParseSpiffeId,
+} from '../../mesh/identity/index.js';
+import type { RootCa } from './root.js';
+import type { Caller, PodDirectory, Refusal } from './types.js';
+
+export interface IssuerOptions {
+  readonly trustDomain: string;
+  /** Given where the request names no lifetime. */
+  readonly defaultLifetimeMs: number;
+  /** Longer wishes are cut to this. */
+  readonly maxLifetimeMs: number;
+  /** Service accounts of node agents, `<namespace>/<name>`: only they may ask for others' identities. */
+  readonly nodeAccounts: readonly string[];
+}
+
+const DAY_MS = 24 * 3_600_000;
+export const ISSUER_DEFAULTS = {
+  defaultLifetimeMs: DAY_MS,
+  maxLifetimeMs: DAY_MS,
+  nodeAccounts: ['culvert-system/culvert-agent'],
+} as const;
+
+export interface IssuerDeps {
+  readonly root: RootCa;
+  readonly pods: PodDirectory;
+  readonly nowMs: () => number;
+}
+
+/** A wish for a certificate, as it came. */
+export interface IssueRequest {
+  /** PEM. Only its key counts; whatever else it asks for is ignored. */
+  readonly csr: string;
+  /** 0 or less: the default. */
+  readonly lifetimeMs: number;
+  /** SPIFFE id wanted; '' where the request names none. */
+  readonly identity: string;
+}
+
+export type IssueOutcome =
+  | {
+      /** PEM, leaf first, last the roots (hbone-and-wds.md 4). */
+      readonly chain: readonly string[];
+      readonly identity: string;
+      readonly notAfterMs: number;
+    }
+  | Refusal;
+
+/** Clocks of nodes may be behind ours. */
+const BACKDATE_MS = 60_000;
+
+/** Decides who gets which certificate, and signs it. A node agent gets the identities of the pods on its node, and nobody gets anything else. */
+export class Issuer {
+  readonly #options: IssuerOptions;
+  readonly #deps: IssuerDeps;
+  readonly #nodeAccounts: ReadonlySet<string>;
+
+  constructor(options: IssuerOptions, deps: IssuerDeps) {
+    this.#options = options;
+    this.#deps = deps;
+    this.#nodeAccounts = new Set(options.nodeAccounts);
+  }
+
+  /** Whether the caller is an agent of a node: null, or why not. */
+  checkAgent(caller: Caller): Refusal | null {
+    const account = `${caller.namespace}/${caller.serviceAccount}`;
+    if (!this.#nodeAccounts.has(account))
+      return { refusal: 'not-a-node-agent', message: `service account ${account} is not a node agent's` };
+    if (caller.nodeName === null) return { refusal: 'no-node', message: 'the token is bound to no node' };
+    if (caller.pod !== null && !this.#isLive(caller, caller.nodeName))
+      return { refusal: 'pod-gone', message: `pod ${caller.pod.name} is not on node ${caller.nodeName}` };
+    return null;
+  }
+
+  issue(caller: Caller, request: IssueRequest): IssueOutcome {
+    const fault = this.checkAgent(caller) ?? this.#checkIdentity(caller.nodeName!, request.identity);
+    if (fault !== null) return fault;
+    try {
+      return this.#sign(request);
+    } catch (error) {
+      const { code } = error as IdentityError;
+      if (code === 'BAD_CSR' || code === 'BAD_PEM')
+        return { refusal: 'csr-invalid', message: messageOf(error) };
+      throw error;
+    }
+  }
+
+  #checkIdentity(nodeName: string, identity: string): Refusal | null {
+    if (identity === '')
+      return { refusal: 'not-impersonating', message: 'metadata ImpersonatedIdentity is required' };
+    const wanted = tryParseSpiffeId(identity);
+    if (wanted === null)
+      return { refusal: 'identity-invalid', message: 'ImpersonatedIdentity is not a SPIFFE id' };
+    if (wanted.trustDomain !== this.#options.trustDomain)
+      return { refusal: 'trust-domain', message: `the trust domain here is ${this.#options.trustDomain}` };
+    for (const pod of this.#deps.pods.podsOnNode(nodeName)) {
+      const isSame = pod.namespace === wanted.namespace && pod.serviceAccount === wanted.serviceAccount;
+      if (isSame && isAlive(pod)) return null;
+    }
+    return { refusal: 'no-such-pod-on-node', message: `no pod of ${identity} on node ${nodeName}` };
+  }
+
+  #isLive({ namespace, serviceAccount, pod }: Caller, nodeName: string): boolean {
+    for (const found of this.#deps.pods.podsOnNode(nodeName)) {
+      const isSame = found.uid === pod?.uid && found.name === pod.name && found.namespace === namespace;
+      if (isSame && found.serviceAccount === serviceAccount && isAlive(found)) return true;
+    }
+    return false;
+  }
+
+  #sign({ csr, lifetimeMs, identity }: IssueRequest): IssueOutcome {
+    const { root, nowMs } = this.#deps;
+    const { publicKey } = readCsr(csr);
+    const { defaultLifetimeMs, maxLifetimeMs } = this.#options;
+    const lifetime = Math.min(lifetimeMs > 0 ? lifetimeMs : defaultLifetimeMs, maxLifetimeMs);
+    const notAfterMs = nowMs() + lifetime;
+    const leaf = issueCertificate(
+      { publicKey, uris: [identity], notBeforeMs: nowMs() - BACKDATE_MS, notAfterMs },
+      root,
+    );
+    return { chain: [derToPem(leaf, 'CERTIFICATE'), root.pem], identity, notAfterMs };
+  }
+}
+
+/** Ended pods keep their object, but nothing of them runs. */
+function isAlive(pod: { readonly phase: string }): boolean {
+  return pod.phase !== 'Failed' && pod.phase !== 'Succeeded';
+}

@@ -1,0 +1,78 @@
+import type { experimental } from '@grpc/grpc-js';
+import { derToPem, generateKeyPair, issueCertificate } from '../../mesh/identity/index.js';
+import type { Log } from '../../mesh/log/index.js';
+import type { RootCa } from './root.js';
+
+type Listener = experimental.IdentityCertificateUpdateListener;
+
+export interface ServerCertificateOptions {
+  /** DNS names and IP addresses that clients reach the controller by. */
+  readonly dnsNames: readonly string[];
+  readonly ipAddresses: readonly string[];
+  readonly lifetimeMs: number;
+}
+
+/** The controller's own TLS certificate, from the mesh's root; made anew at half its life, without a restart. Never on disk. */
+export class ServerCertificate implements experimental.CertificateProvider {
+  readonly #options: ServerCertificateOptions;
+  readonly #deps: { readonly root: RootCa; readonly log: Log };
+  readonly #listeners: Set<Listener>;
+  readonly #renewal: NodeJS.Timeout;
+  #current: experimental.IdentityCertificateUpdate;
+
+  constructor(options: ServerCertificateOptions, deps: { readonly root: RootCa; readonly log: Log }) {
+    this.#options = options;
+    this.#deps = deps;
+    this.#listeners = new Set();
+    this.#current = this.#issue();
+    this.#renewal = setInterval(() => this.renew(), options.lifetimeMs / 2).unref();
+  }
+
+  /** A new key and certificate for connections from now on. */
+  renew(): void {
+    this.#current = this.#issue();
+    this.#deps.log.info(
+      { names: [...this.#options.dnsNames, ...this.#options.ipAddresses] },
+      'server certificate renewed',
+    );
+    for (const listener of this.#listeners) listener(this.#current);
+  }
+
+  close(): void {
+    clearInterval(this.#renewal);
+  }
+
+  addIdentityCertificateListener(listener: Listener): void {
+    this.#listeners.add(listener);
+    listener(this.#current);
+  }
+
+  removeIdentityCertificateListener(listener: Listener): void {
+    this.#listeners.delete(listener);
+  }
+
+  addCaCertificateListener(): void {}
+
+  removeCaCertificateListener(): void {}
+
+  #issue(): experimental.IdentityCertificateUpdate {
+    const { dnsNames, ipAddresses, lifetimeMs } = this.#options;
+    const keys = generateKeyPair();
+    const now = Date.now();
+    const der = issueCertificate(
+      {
+        publicKey: keys.publicKey,
+        commonName: 'culvert-controller',
+        dnsNames,
+        ipAddresses,
+        notBeforeMs: now - 60_000,
+        notAfterMs: now + lifetimeMs,
+      },
+      this.#deps.root,
+    );
+    return {
+      certificate: Buffer.from(derToPem(der, 'CERTIFICATE')),
+      privateKey: Buffer.from(keys.privateKey.export({ type: 'pkcs8', format: 'pem' })),
+    };
+  }
+}

@@ -1,0 +1,67 @@
+import { type OptionValues, option } from '../mesh/config/index.js';
+import { LOG_LEVELS } from '../mesh/log/index.js';
+import { ISSUER_DEFAULTS } from './ca/index.js';
+import { TRANSLATE_DEFAULTS } from './translate/index.js';
+
+export const ENV_PREFIX = 'CULVERT_CONTROLLER_';
+
+const HOUR_MS = 3_600_000;
+
+/** Every option of the controller. */
+export const OPTIONS = {
+  manifests: option.text({
+    metavar: 'DIR',
+    help: 'Folder of Kubernetes manifests, watched (source `files`).',
+  }),
+  state: option.text({
+    metavar: 'DIR',
+    help: 'Folder for root and token keys; made at first start. Secret.',
+  }),
+  listen: option.socketAddress({
+    help: 'xDS and certificates: gRPC over TLS.',
+    fallback: { address: '0.0.0.0', port: 15012 },
+  }),
+  monitoringListen: option.socketAddress({
+    help: 'Metrics (/metrics) and readiness (/healthz/ready): HTTP.',
+    fallback: { address: '0.0.0.0', port: 15014 },
+  }),
+  names: option.list({
+    help: "Further DNS names and IP addresses of the server's certificate, besides localhost, the host's name and the addresses it listens on.",
+    fallback: ['culvert-controller.culvert-system.svc'],
+  }),
+  rootCertificateFile: option.text({
+    metavar: 'FILE',
+    help: "Where to write the mesh's root for agents, PEM; none: root-cert.pem in the state folder.",
+    fallback: '',
+  }),
+  trustDomain: option.text({
+    help: 'Trust domain of all identities.',
+    fallback: TRANSLATE_DEFAULTS.trustDomain,
+    check: (text) => (/^[a-z0-9._-]{1,255}$/.test(text) ? null : 'must be lower-case letters, digits, . _ -'),
+  }),
+  clusterId: option.text({ help: 'Name of this cluster.', fallback: TRANSLATE_DEFAULTS.clusterId }),
+  clusterDomain: option.text({ help: 'DNS domain of services.', fallback: TRANSLATE_DEFAULTS.clusterDomain }),
+  network: option.text({
+    help: 'Network that all addresses belong to.',
+    fallback: TRANSLATE_DEFAULTS.network,
+  }),
+  nodeAccounts: option.list({
+    help: 'Service accounts of node agents, namespace/name: they may ask for the identities of the pods on their node.',
+    fallback: ISSUER_DEFAULTS.nodeAccounts,
+  }),
+  certificateLifetime: option.duration({
+    help: 'Lifetime of certificates, and the longest that an agent may ask for.',
+    fallback: ISSUER_DEFAULTS.maxLifetimeMs,
+    minMs: 1000,
+    maxMs: 90 * 24 * HOUR_MS,
+  }),
+  shutdownTimeout: option.duration({
+    help: 'At SIGTERM: time for calls that are running.',
+    fallback: 3000,
+    minMs: 0,
+    maxMs: HOUR_MS,
+  }),
+  logLevel: option.choice({ help: 'How much is logged.', fallback: 'info', of: LOG_LEVELS }),
+};
+
+export type ControllerOptions = OptionValues<typeof OPTIONS>;

@@ -1,0 +1,63 @@
+import { messageOf } from '../mesh/common/errors.js';
+import { helpOf, option, parseOptions } from '../mesh/config/index.js';
+import { TokenAuthority, writeFileAtomically } from './ca/index.js';
+import { ENV_PREFIX } from './options.js';
+
+const USAGE = 'node dist/control/token.js --state DIR --node NAME [--out FILE] [options]';
+const HOUR_MS = 3_600_000;
+const DNS_NAME = /^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/;
+
+const OPTIONS = {
+  state: option.text({ metavar: 'DIR', help: "The controller's state folder." }),
+  node: option.text({
+    metavar: 'NAME',
+    help: 'The one node whose agent may use the token.',
+    check: (text) => (DNS_NAME.test(text) ? null : 'must be the name of a node'),
+  }),
+  account: option.text({
+    metavar: 'NS/NAME',
+    help: "The agent's service account.",
+    fallback: 'culvert-system/culvert-agent',
+    check: (text) => (/^[a-z0-9-]+\/[a-z0-9.-]+$/.test(text) ? null : 'must be namespace/name'),
+  }),
+  pod: option.text({
+    metavar: 'NAME',
+    help: "The agent's pod; then the token ends with the pod.",
+    fallback: '',
+  }),
+  podUid: option.text({ metavar: 'UID', help: "metadata.uid of the agent's pod.", fallback: '' }),
+  lifetime: option.duration({
+    help: 'How long the token is good.',
+    fallback: 24 * HOUR_MS,
+    minMs: 1000,
+    maxMs: 10 * 365 * 24 * HOUR_MS,
+  }),
+  out: option.text({ metavar: 'FILE', help: 'Written with mode 600; none: standard output.', fallback: '' }),
+};
+
+/** Mints the join token of one node, with the key that the controller keeps in its state folder (and makes it, if the controller has not yet). */
+async function main(): Promise<void> {
+  const argv = process.argv.slice(2);
+  if (argv.includes('--help')) {
+    process.stdout.write(helpOf(OPTIONS, USAGE, ENV_PREFIX));
+    return;
+  }
+  const options = parseOptions(OPTIONS, {
+    argv,
+    env: process.env,
+    envPrefix: ENV_PREFIX,
+    validate: ({ pod, podUid }) =>
+      (pod === '') === (podUid === '') ? [] : ['--pod and --pod-uid go together'],
+  });
+  const [namespace, serviceAccount] = options.account.split('/') as [string, string];
+  const pod = options.pod === '' ? {} : { pod: { name: options.pod, uid: options.podUid } };
+  const subject = { namespace, serviceAccount, nodeName: options.node, ...pod };
+  const token = await TokenAuthority.load(options.state).mint(subject, options.lifetime);
+  if (options.out === '') process.stdout.write(`${token}\n`);
+  else writeFileAtomically(options.out, `${token}\n`, 0o600);
+}
+
+main().catch((error) => {
+  process.stderr.write(`${messageOf(error)}\n`);
+  process.exitCode = 1;
+});

@@ -1,0 +1,2 @@
+export { type AddressUpdates, translateAddresses } from './translator.js';
+export { type Resource, TRANSLATE_DEFAULTS, type TranslateOptions } from './types.js';

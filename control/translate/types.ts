@@ -1,0 +1,26 @@
+/** A resource before encoding: what one model object becomes. */
+export interface Resource<Message> {
+  /** Resource name: a workload's uid, a service's `ns/hostname`. */
+  readonly name: string;
+  /** `network/ip` of each address: names that on-demand clients may ask by (hbone-and-wds.md 3.2, 3.4). */
+  readonly aliases: readonly string[];
+  /** Names of other resources whose subscribers get this one, too: the services of a workload. */
+  readonly follows: readonly string[];
+  readonly message: Message;
+}
+
+export interface TranslateOptions {
+  readonly clusterId: string;
+  /** Network of all pods and VIPs; '' where there is only one. */
+  readonly network: string;
+  readonly trustDomain: string;
+  /** DNS domain of services: `<name>.<namespace>.svc.<domain>`. */
+  readonly clusterDomain: string;
+}
+
+export const TRANSLATE_DEFAULTS: TranslateOptions = {
+  clusterId: 'Kubernetes',
+  network: '',
+  trustDomain: 'cluster.local',
+  clusterDomain: 'cluster.local',
+};

@@ -1,0 +1,188 @@
+import { hostname, networkInterfaces } from 'node:os';
+import { join } from 'node:path';
+import { experimental, Server, type ServerCredentials } from '@grpc/grpc-js';
+import { formatSocketAddress, type SocketAddress, tryCanonicalAddress } from '../mesh/common/address.js';
+import type { Log } from '../mesh/log/index.js';
+import {
+  ADDRESS_TYPE_URL,
+  AggregatedDiscoveryService,
+  AUTHORIZATION_TYPE_URL,
+  IstioCertificateService,
+  istio,
+} from '../mesh/proto/index.js';
+import {
+  CertificateService,
+  Issuer,
+  loadOrCreateRoot,
+  type RootCa,
+  ServerCertificate,
+  TokenAuthority,
+  writeFileAtomically,
+} from './ca/index.js';
+import { FOLDER_SOURCE_DEFAULTS, FolderSource } from './files/index.js';
+import { type ControllerMetrics, createMetrics } from './metrics.js';
+import { decodeObject, type MeshObject, MODEL_DEFAULTS, Model } from './model/index.js';
+import { Monitoring } from './monitoring.js';
+import type { ControllerOptions } from './options.js';
+import { type AddressUpdates, translateAddresses } from './translate/index.js';
+import { type ResourceContent, XDS_DEFAULTS, XdsServer } from './xds/index.js';
+
+/** A running controller. */
+export interface Controller {
+  /** Ports as bound, where the options said 0. */
+  readonly port: number;
+  readonly monitoringPort: number;
+  stop(): Promise<void>;
+}
+
+/** Requests are small; only initial_resource_versions grows, by about 100 bytes a resource. */
+const MAX_REQUEST_BYTES = 64 << 20;
+const SERVER_CERTIFICATE_LIFETIME_MS = 24 * 3_600_000;
+
+/** Builds the controller and starts it: the sources first, so that nobody is served half a state. Throws if it cannot start. */
+export async function startController(
+  options: ControllerOptions,
+  deps: { readonly log: Log },
+): Promise<Controller> {
+  const metrics = createMetrics();
+  const root = loadOrCreateRoot(options.state, options.trustDomain);
+  writeFileAtomically(options.rootCertificateFile || join(options.state, 'root-cert.pem'), root.pem, 0o644);
+  const plane = buildPlane(options, root, metrics, deps.log);
+  const serverCertificate = new ServerCertificate(
+    { ...namesOf(options), lifetimeMs: SERVER_CERTIFICATE_LIFETIME_MS },
+    { root, log: deps.log.child({ room: 'ca' }) },
+  );
+  const grpc = createGrpcServer(plane.xds, plane.certificates);
+  let pending: string | null = 'starting';
+  const monitoring = new Monitoring({ registry: metrics.registry, pending: () => pending });
+  const stop = async () => {
+    pending = 'stopping';
+    plane.source.stop();
+    plane.model.stop();
+    plane.xds.close();
+    await shutDown(grpc, options.shutdownTimeout);
+    serverCertificate.close();
+    monitoring.close();
+  };
+  try {
+    await plane.source.start();
+    plane.model.flush();
+    const port = await bind(grpc, options.listen, serverCertificate);
+    const monitoringPort = await monitoring.listen(options.monitoringListen);
+    pending = null;
+    deps.log.info({ port, monitoringPort, trustDomain: options.trustDomain }, 'controller ready');
+    return { port, monitoringPort, stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+/** What the controller does, without its listeners: source → model → translate → xDS, and the CA beside it. */
+interface Plane {
+  readonly source: FolderSource<MeshObject>;
+  readonly model: Model;
+  readonly xds: XdsServer;
+  readonly certificates: CertificateService;
+}
+
+function buildPlane(options: ControllerOptions, root: RootCa, metrics: ControllerMetrics, log: Log): Plane {
+  const model: Model = new Model(MODEL_DEFAULTS, {
+    onChange: (change) =>
+      xds.update(ADDRESS_TYPE_URL, encodeAddresses(translateAddresses(model, change, options))),
+  });
+  const authenticator = TokenAuthority.load(options.state);
+  const issuer = createIssuer(options, root, model);
+  const xds = new XdsServer(
+    { ...XDS_DEFAULTS, typeUrls: [ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL] },
+    {
+      authenticator,
+      authorize: (caller) => issuer.checkAgent(caller),
+      events: metrics.xds,
+      log: log.child({ room: 'xds' }),
+    },
+  );
+  const certificates = new CertificateService({
+    authenticator,
+    issuer,
+    events: metrics.ca,
+    log: log.child({ room: 'ca' }),
+  });
+  const source = new FolderSource(
+    { ...FOLDER_SOURCE_DEFAULTS, folder: options.manifests },
+    { decode: decodeObject, onBatch: (batch) => model.apply(batch), log: log.child({ room: 'files' }) },
+  );
+  metrics.observe({ resources: () => xds.sizes, manifestProblems: () => source.problems.length });
+  return { source, model, xds, certificates };
+}
+
+function createIssuer(options: ControllerOptions, root: RootCa, model: Model): Issuer {
+  const { trustDomain, certificateLifetime, nodeAccounts } = options;
+  return new Issuer(
+    { trustDomain, nodeAccounts, defaultLifetimeMs: certificateLifetime, maxLifetimeMs: certificateLifetime },
+    { root, pods: model, nowMs: Date.now },
+  );
+}
+
+function encodeAddresses(updates: AddressUpdates): Map<string, ResourceContent | null> {
+  const encoded = new Map<string, ResourceContent | null>();
+  for (const [key, resource] of updates) {
+    const { Address } = istio.workload;
+    encoded.set(key, resource && { ...resource, value: Address.encode(resource.message).finish() });
+  }
+  return encoded;
+}
+
+function createGrpcServer(xds: XdsServer, certificates: CertificateService): Server {
+  const server = new Server({
+    'grpc.max_receive_message_length': MAX_REQUEST_BYTES,
+    'grpc.keepalive_time_ms': 30_000,
+    'grpc.keepalive_timeout_ms': 10_000,
+  });
+  server.addService(AggregatedDiscoveryService, { deltaAggregatedResources: xds.handle });
+  server.addService(IstioCertificateService, { createCertificate: certificates.handle });
+  return server;
+}
+
+function bind(server: Server, listen: SocketAddress, certificate: ServerCertificate): Promise<number> {
+  const credentials: ServerCredentials = experimental.createCertificateProviderServerCredentials(
+    certificate,
+    null,
+    false,
+  );
+  return new Promise((resolve, reject) => {
+    server.bindAsync(formatSocketAddress(listen), credentials, (error, port) => {
+      if (error === null) resolve(port);
+      else reject(error);
+    });
+  });
+}
+
+/** Names and addresses of the server certificate. */
+function namesOf(options: ControllerOptions): { dnsNames: string[]; ipAddresses: string[] } {
+  const { address } = options.listen;
+  const isWildcard = address === '0.0.0.0' || address === '::';
+  const own = Object.values(networkInterfaces()).flatMap((list) => list ?? []);
+  const names = ['localhost', hostname(), ...options.names, '127.0.0.1', '::1'];
+  names.push(...(isWildcard ? own.map((found) => found.address) : [address]));
+  const dnsNames = new Set<string>();
+  const ipAddresses = new Set<string>();
+  for (const name of names) {
+    const ip = tryCanonicalAddress(name);
+    if (ip === null) dnsNames.add(name);
+    else ipAddresses.add(ip);
+  }
+  return { dnsNames: [...dnsNames], ipAddresses: [...ipAddresses] };
+}
+
+/** Lets running calls end; what is left after `timeoutMs` is cut. */
+async function shutDown(server: Server, timeoutMs: number): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const deadline = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, timeoutMs);
+  });
+  const graceful = new Promise<void>((resolve) => server.tryShutdown(() => resolve()));
+  await Promise.race([graceful, deadline]);
+  clearTimeout(timer);
+  server.forceShutdown();
+}

@@ -1,0 +1,126 @@
+import { status } from '@grpc/grpc-js';
+import { messageOf } from '../../mesh/common/errors.js';
+import type { Log } from '../../mesh/log/index.js';
+import type { Authenticator, Caller, Refusal } from '../ca/types.js';
+import { ResourceSet } from './resource-set.js';
+import { type StreamOptions, XdsStream } from './stream.js';
+import type { DeltaCall, ResourceContent, XdsEvents } from './types.js';
+
+export interface XdsServerOptions extends StreamOptions {
+  /** What is served; other types end the stream. */
+  readonly typeUrls: readonly string[];
+}
+
+export const XDS_DEFAULTS: StreamOptions = { ackTimeoutMs: 60_000, maxNamesPerType: 100_000 };
+
+export interface XdsServerDeps {
+  readonly authenticator: Authenticator;
+  /** May this caller have configuration? Null: yes; else why not. */
+  readonly authorize: (caller: Caller) => Refusal | null;
+  readonly events: XdsEvents;
+  readonly log: Log;
+}
+
+/** setTimeout's limit, about 24 days; a token that lives longer is looked at again then. */
+const MAX_TIMER_MS = 0x7fffffff;
+
+/** Delta xDS for all clients: `update` what is served, hand `handle` to the gRPC server. */
+export class XdsServer {
+  readonly #options: XdsServerOptions;
+  readonly #deps: XdsServerDeps;
+  readonly #sets: ReadonlyMap<string, ResourceSet>;
+  readonly #streams: Set<XdsStream>;
+  #isClosing: boolean;
+
+  constructor(options: XdsServerOptions, deps: XdsServerDeps) {
+    this.#options = options;
+    this.#deps = deps;
+    this.#sets = new Map(options.typeUrls.map((typeUrl) => [typeUrl, new ResourceSet({ typeUrl })]));
+    this.#streams = new Set();
+    this.#isClosing = false;
+  }
+
+  /** Sets and removes resources of one type in one step and pushes to whoever subscribes to them. */
+  update(typeUrl: string, updates: ReadonlyMap<string, ResourceContent | null>): void {
+    const set = this.#sets.get(typeUrl);
+    if (set === undefined) throw new TypeError(`${typeUrl} is not among the types served`);
+    if (set.update(updates) === 0) return;
+    for (const stream of this.#streams) stream.push(typeUrl);
+  }
+
+  /** Resources served, by type. */
+  get sizes(): ReadonlyMap<string, number> {
+    return new Map([...this.#sets].map(([typeUrl, { size }]) => [typeUrl, size]));
+  }
+
+  /** gRPC handler of `DeltaAggregatedResources`. */
+  readonly handle = (call: DeltaCall): void => {
+    this.#open(call).catch((error) => {
+      this.#deps.log.error({ err: error }, 'xDS stream failed');
+      call.emit('error', { code: status.INTERNAL, details: messageOf(error) });
+    });
+  };
+
+  /** Ends all streams cleanly; clients go elsewhere, or come back. */
+  close(): void {
+    this.#isClosing = true;
+    for (const stream of this.#streams) stream.end();
+  }
+
+  async #open(call: DeltaCall): Promise<void> {
+    const caller = await this.#admit(call);
+    if (caller === null || call.cancelled) return;
+    if (this.#isClosing) {
+      call.emit('error', { code: status.UNAVAILABLE, details: 'shutting down' });
+      return;
+    }
+    const { events, log } = this.#deps;
+    const stream = new XdsStream(call, this.#options, { sets: this.#sets, caller, events, log });
+    this.#streams.add(stream);
+    events.connected();
+    const expiry = this.#endAtExpiry(stream, caller);
+    let isOver = false;
+    const over = () => {
+      if (isOver) return;
+      isOver = true;
+      clearInterval(expiry);
+      stream.closed();
+      this.#streams.delete(stream);
+      events.disconnected();
+    };
+    call.on('cancelled', over).on('close', over).on('error', over);
+    call.on('end', () => stream.end());
+    call.on('data', (request) => stream.receive(request));
+  }
+
+  async #admit(call: DeltaCall): Promise<Caller | null> {
+    const outcome = await this.#deps.authenticator.authenticate(call.metadata);
+    if ('refusal' in outcome) {
+      this.#refuse(call, outcome);
+      return null;
+    }
+    const fault = this.#deps.authorize(outcome.caller);
+    if (fault !== null) {
+      this.#refuse(call, fault);
+      return null;
+    }
+    return outcome.caller;
+  }
+
+  #refuse(call: DeltaCall, { refusal, message }: Refusal): void {
+    this.#deps.events.refused(refusal);
+    this.#deps.log.warn({ peer: call.getPeer(), reason: refusal, details: message }, 'xDS stream refused');
+    call.emit('error', { code: status.UNAUTHENTICATED, details: `${refusal}: ${message}` });
+  }
+
+  /** A stream lives no longer than the token it was opened with. */
+  #endAtExpiry(stream: XdsStream, caller: Caller): NodeJS.Timeout {
+    const check = () => {
+      if (Date.now() >= caller.expiresAtMs) stream.end(status.UNAUTHENTICATED, 'token expired');
+    };
+    return setInterval(
+      check,
+      Math.min(MAX_TIMER_MS, Math.max(1000, caller.expiresAtMs - Date.now())),
+    ).unref();
+  }
+}

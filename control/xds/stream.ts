@@ -1,0 +1,163 @@
+import { status } from '@grpc/grpc-js';
+import type { Log } from '../../mesh/log/index.js';
+import { encodeDeltaResponse } from '../../mesh/proto/index.js';
+import type { Caller } from '../ca/types.js';
+import { checkNode } from './node.js';
+import type { ResourceSet } from './resource-set.js';
+import { Subscription } from './subscription.js';
+import type { DeltaCall, DeltaRequest, XdsEvents } from './types.js';
+
+export interface StreamOptions {
+  /** A push not answered within this ends the stream; the client comes back with what it has. */
+  readonly ackTimeoutMs: number;
+  readonly maxNamesPerType: number;
+}
+
+export interface StreamDeps {
+  readonly sets: ReadonlyMap<string, ResourceSet>;
+  readonly caller: Caller;
+  readonly events: XdsEvents;
+  readonly log: Log;
+}
+
+interface TypeState {
+  readonly set: ResourceSet;
+  readonly subscription: Subscription;
+  /** The push that is waiting for its ACK or NACK; at most one. */
+  outstanding: { readonly nonce: string; readonly sentMs: number; readonly timer: NodeJS.Timeout } | null;
+}
+
+/** NACK reasons and node ids are the client's text: cut before they are logged. */
+const MAX_LOGGED_CHARS = 4096;
+
+/** One client's delta stream: requests in, one outstanding push per type out. */
+export class XdsStream {
+  readonly #call: DeltaCall;
+  readonly #options: StreamOptions;
+  readonly #deps: StreamDeps;
+  readonly #types: Map<string, TypeState>;
+  #nodeId: string | null;
+  #nonce: number;
+  #isOpen: boolean;
+
+  constructor(call: DeltaCall, options: StreamOptions, deps: StreamDeps) {
+    this.#call = call;
+    this.#options = options;
+    this.#deps = deps;
+    this.#types = new Map();
+    this.#nodeId = null;
+    this.#nonce = 0;
+    this.#isOpen = true;
+  }
+
+  /** Sends what has changed of this type, if the client wants it and owes no answer. */
+  push(typeUrl: string): void {
+    const type = this.#types.get(typeUrl);
+    if (type === undefined || type.outstanding !== null || !this.#isOpen) return;
+    const push = type.subscription.next();
+    if (push === null) return;
+    if (push === 'lost') {
+      this.end(status.UNAVAILABLE, 'too far behind; reconnect');
+      return;
+    }
+    const nonce = `${++this.#nonce}`;
+    const bytes = encodeDeltaResponse({
+      typeUrl,
+      nonce,
+      systemVersion: `${type.set.position}`,
+      resources: push.resources.map(({ encoded }) => encoded),
+      removed: push.removed,
+    });
+    const timer = setTimeout(() => this.#unanswered(typeUrl), this.#options.ackTimeoutMs);
+    type.outstanding = { nonce, sentMs: performance.now(), timer };
+    this.#call.write(bytes);
+    this.#deps.events.pushed(typeUrl, push.resources.length + push.removed.length, bytes.length);
+  }
+
+  receive(request: DeltaRequest): void {
+    if (!this.#isOpen) return;
+    const typeUrl = request.typeUrl ?? '';
+    const type = this.#types.get(typeUrl);
+    if (type === undefined) {
+      if (!this.#begin(typeUrl, request)) return;
+    } else {
+      this.#settle(typeUrl, type, request);
+      type.subscription.change(request);
+    }
+    if (this.#types.get(typeUrl)!.subscription.isExcessive)
+      this.end(status.RESOURCE_EXHAUSTED, `more than ${this.#options.maxNamesPerType} names subscribed`);
+    else this.push(typeUrl);
+  }
+
+  /** Ends the stream with a status other than OK, or (no code) cleanly. Idempotent. */
+  end(code?: status, details = ''): void {
+    if (!this.#isOpen) return;
+    this.closed();
+    if (code === undefined) {
+      this.#call.end();
+      return;
+    }
+    this.#deps.log.info({ node: this.#nodeId, code: status[code], details }, 'xDS stream ended');
+    this.#call.emit('error', { code, details });
+  }
+
+  /** The call is over; releases everything. */
+  closed(): void {
+    this.#isOpen = false;
+    for (const type of this.#types.values()) {
+      if (type.outstanding !== null) clearTimeout(type.outstanding.timer);
+      type.subscription.close();
+    }
+    this.#types.clear();
+  }
+
+  /** First request of a type on this stream. False: refused, the stream has ended. */
+  #begin(typeUrl: string, request: DeltaRequest): boolean {
+    if (this.#nodeId === null) {
+      const fault = checkNode(request.node, this.#deps.caller);
+      if (fault !== null) {
+        this.#deps.events.refused(fault.reason);
+        this.end(
+          fault.reason === 'node-missing' ? status.INVALID_ARGUMENT : status.PERMISSION_DENIED,
+          fault.message,
+        );
+        return false;
+      }
+      this.#nodeId = (request.node?.id ?? '').slice(0, MAX_LOGGED_CHARS);
+    }
+    const set = this.#deps.sets.get(typeUrl);
+    if (set === undefined) {
+      this.end(status.INVALID_ARGUMENT, `type ${typeUrl.slice(0, 200)} is not served here`);
+      return false;
+    }
+    const subscription = new Subscription(set, request, { maxNames: this.#options.maxNamesPerType });
+    this.#types.set(typeUrl, { set, subscription, outstanding: null });
+    this.#deps.log.debug({ node: this.#nodeId, typeUrl }, 'xDS subscription');
+    return true;
+  }
+
+  /** ACK or NACK of the outstanding push; answers to older ones say nothing. */
+  #settle(typeUrl: string, type: TypeState, request: DeltaRequest): void {
+    if (type.outstanding === null || request.responseNonce !== type.outstanding.nonce) return;
+    clearTimeout(type.outstanding.timer);
+    const roundTripMs = performance.now() - type.outstanding.sentMs;
+    type.outstanding = null;
+    if (request.errorDetail == null) {
+      this.#deps.events.acknowledged(typeUrl, roundTripMs);
+      return;
+    }
+    this.#deps.events.rejected(typeUrl);
+    const reason = (request.errorDetail.message ?? '').slice(0, MAX_LOGGED_CHARS);
+    this.#deps.log.warn(
+      { node: this.#nodeId, typeUrl, nonce: request.responseNonce, reason },
+      'client rejected resources; it keeps their last good versions',
+    );
+  }
+
+  #unanswered(typeUrl: string): void {
+    this.end(
+      status.DEADLINE_EXCEEDED,
+      `no answer to a push of ${typeUrl} within ${this.#options.ackTimeoutMs} ms`,
+    );
+  }
+}

@@ -1,0 +1,37 @@
+import type { ServerDuplexStream } from '@grpc/grpc-js';
+import type { envoy } from '../../mesh/proto/index.js';
+
+export type DeltaRequest = envoy.service.discovery.v3.DeltaDiscoveryRequest.$Properties;
+/** Responses go out as encoded bytes (mesh/proto `encodeDeltaResponse`). */
+export type DeltaCall = ServerDuplexStream<DeltaRequest, Buffer>;
+
+/** One resource of a type, encoded once. */
+export interface StoredResource {
+  readonly name: string;
+  /** Hash of the content: equal content has equal versions, also after a restart of the controller. */
+  readonly version: string;
+  /** Name, aliases and followed names: a subscription to any of them brings this resource. */
+  readonly keys: readonly string[];
+  /** As mesh/proto `encodeResource` gives it. */
+  readonly encoded: Buffer;
+}
+
+/** A resource that goes into a `ResourceSet`. */
+export interface ResourceContent {
+  readonly name: string;
+  readonly aliases: readonly string[];
+  /** Names of other resources whose subscribers get this one, too. */
+  readonly follows: readonly string[];
+  /** The message in its `Any`. */
+  readonly value: Uint8Array;
+}
+
+/** What happens on the streams, for metrics. */
+export interface XdsEvents {
+  connected(): void;
+  disconnected(): void;
+  pushed(typeUrl: string, resources: number, bytes: number): void;
+  acknowledged(typeUrl: string, roundTripMs: number): void;
+  rejected(typeUrl: string): void;
+  refused(reason: string): void;
+}
