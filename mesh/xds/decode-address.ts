@@ -7,7 +7,7 @@ import {
   serviceKeyOf,
   type Vip,
   type Workload,
-} from '../store/types.js';
+} from '../store/index.js';
 import { Problems, readAddress, readEnum, readName, readPort, readRange } from './fields.js';
 
 type WireWorkload = istio.workload.Workload.$Properties;
