@@ -1,18 +1,11 @@
-import type { SocketAddress } from '../../mesh/common/address.js';
 import type { HboneClient } from '../../mesh/hbone/index.js';
-import type { ConnectionHandler, ConnectOptions, Reactor } from '../../mesh/io/index.js';
+import type { ConnectionHandler, Reactor } from '../../mesh/io/index.js';
 import type { Store, Workload } from '../../mesh/store/index.js';
 import type { BaggageLabels, ConnectionTelemetry, Party } from '../../mesh/telemetry/index.js';
-import type { OriginalDestinations } from '../capture/types.js';
+import type { ApplicationDialer, OriginalDestinations } from '../capture/index.js';
 import type { ConnectionTable } from './connection-table.js';
 import type { WorkerPod } from './messages.js';
 import type { WaitingRoom } from './waiting-room.js';
-
-/** Dials an application in its pod so that it sees `caller` (agent/capture's `ApplicationDialer` fits). */
-export interface ApplicationDialer {
-  /** `release` gives the shown port back: call it once, when the connection has ended or failed. */
-  dial(pod: WorkerPod, to: SocketAddress, caller: SocketAddress, wantedPort: number): { options: ConnectOptions; release(): void };
-}
 
 /** What every connection of a worker needs. */
 export interface TunnelContext {

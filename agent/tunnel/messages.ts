@@ -1,5 +1,7 @@
+import type { LogLevel } from '../../mesh/log/index.js';
 import type { StoreUpdate } from '../../mesh/store/index.js';
-import type { CaptureHandles } from '../capture/types.js';
+import type { TelemetryBatch } from '../../mesh/telemetry/index.js';
+import type { CaptureHandles } from '../capture/index.js';
 
 /** What crosses between the agent's main thread and its workers; structured-cloneable. */
 
@@ -20,7 +22,7 @@ export type ToWorker =
   | { readonly kind: 'store'; readonly update: StoreUpdate }
   /** Context null: the identity is gone or has expired. */
   | { readonly kind: 'certificate'; readonly identity: string; readonly context: number | null }
-  | { readonly kind: 'pod'; readonly pod: WorkerPod }
+  | { readonly kind: 'pod'; readonly pod: WorkerPod; readonly handles: CaptureHandles }
   /** Answered by `released` once nothing of the pod's descriptors is used for new connections any more. */
   | { readonly kind: 'release'; readonly uid: string; readonly reason: 'unenrolled' | 'deleted' }
   /** Stop accepting, GOAWAY; what is still open after the deadline is reset. Answered by `drained`. */
@@ -29,18 +31,16 @@ export type ToWorker =
   | { readonly kind: 'report'; readonly request: number };
 
 export type FromWorker =
-  | { readonly kind: 'started'; readonly pods: number }
   | { readonly kind: 'released'; readonly uid: string }
   | { readonly kind: 'drained'; readonly reset: number }
   | { readonly kind: 'report'; readonly request: number; readonly report: WorkerReport }
   /** A live connection needs a certificate for this identity: fetch it before others. */
   | { readonly kind: 'identity-wanted'; readonly identity: string }
-  /** Access log lines, each ended by a newline. */
-  | { readonly kind: 'access-log'; readonly lines: string };
+  /** What was counted and logged since the last one. */
+  | { readonly kind: 'telemetry'; readonly batch: TelemetryBatch };
 
 /** Counters and state of one worker, for metrics and admin. */
 export interface WorkerReport {
-  readonly telemetry: unknown;
   readonly connections: readonly ConnectionSummary[];
   readonly engine: Readonly<Record<string, number>>;
   readonly hbone: Readonly<Record<string, number>>;
@@ -61,7 +61,8 @@ export interface ConnectionSummary {
 /** Worker start-up data. */
 export interface WorkerData {
   readonly network: string;
+  readonly logLevel: LogLevel;
+  readonly trustDomain: string;
   readonly trustDomainAliases: readonly string[];
   readonly accessLog: 'json' | 'text' | 'off';
-  readonly capture: CaptureHandles;
 }

@@ -1,0 +1,53 @@
+import type { CertificateManager } from '../mesh/identity/index.js';
+import { identityOf, type Store } from '../mesh/store/index.js';
+import type { LocalPod } from './capture/index.js';
+
+export interface LocalIdentitiesOptions {
+  /** Of pods that the controller has not described yet. */
+  readonly trustDomain: string;
+}
+
+/** Which identities this node needs certificates for: those of its captured pods, as the store names them. */
+export class LocalIdentities {
+  readonly #options: LocalIdentitiesOptions;
+  readonly #store: Store;
+  readonly #certificates: CertificateManager;
+  readonly #pods = new Map<string, LocalPod>();
+  #wanted: ReadonlySet<string> = new Set();
+
+  constructor(
+    options: LocalIdentitiesOptions,
+    deps: { readonly store: Store; readonly certificates: CertificateManager },
+  ) {
+    this.#options = options;
+    this.#store = deps.store;
+    this.#certificates = deps.certificates;
+  }
+
+  add(pod: LocalPod): void {
+    this.#pods.set(pod.uid, pod);
+    this.refresh();
+  }
+
+  remove(uid: string): void {
+    this.#pods.delete(uid);
+    this.refresh();
+  }
+
+  /** The store or the pods changed: fetch what is new, forget what nobody has any more. */
+  refresh(): void {
+    const wanted = new Set([...this.#pods.values()].map((pod) => this.#identityOf(pod)));
+    for (const identity of wanted) if (!this.#wanted.has(identity)) this.#certificates.prefetch(identity);
+    for (const identity of this.#wanted) if (!wanted.has(identity)) this.#certificates.forget(identity);
+    this.#wanted = wanted;
+  }
+
+  has(identity: string): boolean {
+    return this.#wanted.has(identity);
+  }
+
+  #identityOf(pod: LocalPod): string {
+    const workload = this.#store.workloadOfPod(pod.namespace, pod.name, pod.serviceAccount);
+    return identityOf(workload ?? { ...pod, trustDomain: this.#options.trustDomain });
+  }
+}

@@ -1,0 +1,2 @@
+export type * from './messages.js';
+export { TunnelWorker, type TunnelWorkerDeps } from './tunnel-worker.js';

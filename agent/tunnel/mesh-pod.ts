@@ -1,0 +1,51 @@
+import { HboneServer } from '../../mesh/hbone/index.js';
+import type { Listener, TlsOptions } from '../../mesh/io/index.js';
+import type { Log } from '../../mesh/log/index.js';
+import { identityOf } from '../../mesh/store/index.js';
+import type { PeerVerifier } from '../../mesh/tls/index.js';
+import { type TunnelContext, workloadOf } from './context.js';
+import { InboundAcceptor, PlaintextAcceptor } from './inbound.js';
+import type { WorkerPod } from './messages.js';
+import { OutboundAcceptor } from './outbound.js';
+
+export interface MeshPodDeps {
+  readonly context: TunnelContext;
+  readonly verifier: PeerVerifier;
+  readonly tlsOf: (identity: string) => TlsOptions | null;
+  readonly log: Log;
+}
+
+/** One captured pod in one worker: its three listeners and its HBONE server. */
+export class MeshPod {
+  readonly pod: WorkerPod;
+  readonly hbone: HboneServer;
+  readonly #listeners: readonly Listener[];
+
+  constructor(pod: WorkerPod, deps: MeshPodDeps) {
+    const { context, verifier, log } = deps;
+    const { reactor } = context;
+    this.pod = pod;
+    this.hbone = new HboneServer(
+      {},
+      {
+        reactor,
+        acceptor: new InboundAcceptor(pod, context),
+        verifyClient: (leaf) => verifier.clientIdentity(leaf),
+        log,
+      },
+    );
+    const serverTls = () => {
+      const own = workloadOf(context.store, pod);
+      return own === undefined ? null : deps.tlsOf(identityOf(own));
+    };
+    this.#listeners = [
+      reactor.listen({ fd: pod.outboundFd }, new OutboundAcceptor(pod, context)),
+      reactor.listen({ fd: pod.inboundFd }, new PlaintextAcceptor(pod, context)),
+      reactor.listen({ fd: pod.hboneFd, tls: serverTls }, this.hbone),
+    ];
+  }
+
+  stopAccepting(): void {
+    for (const listener of this.#listeners) listener.stop();
+  }
+}

@@ -1,0 +1,169 @@
+import { HboneClient } from '../../mesh/hbone/index.js';
+import type { Reactor, TlsContextId, TlsOptions } from '../../mesh/io/index.js';
+import type { Log } from '../../mesh/log/index.js';
+import { createStore, type Store } from '../../mesh/store/index.js';
+import { ConnectionTelemetry } from '../../mesh/telemetry/index.js';
+import { PeerVerifier } from '../../mesh/tls/index.js';
+import { ApplicationDialer, type CaptureHandles, OriginalDestinationMap } from '../capture/index.js';
+import { ConnectionTable } from './connection-table.js';
+import { newTunnelCounters, type TunnelContext } from './context.js';
+import { MeshPod } from './mesh-pod.js';
+import type { FromWorker, ToWorker, WorkerData, WorkerPod, WorkerReport } from './messages.js';
+import { WaitingRoom } from './waiting-room.js';
+
+/** Metrics and access log lines are handed to the main thread this often. */
+const telemetryIntervalMs = 250;
+const handshakeTimeoutMs = 10_000;
+/** Rows that admin gets per worker. */
+const maxReportedConnections = 10_000;
+
+export interface TunnelWorkerDeps {
+  readonly reactor: Reactor;
+  readonly index: number;
+  readonly post: (message: FromWorker) => void;
+  readonly log: Log;
+  /** The reactor's own counters, for the report. */
+  readonly engineCounters: () => Readonly<Record<string, number>>;
+}
+
+/** Everything of the tunnel that lives in one worker thread; driven by the main thread's messages and the reactor's events. */
+export class TunnelWorker {
+  readonly #options: WorkerData;
+  readonly #deps: TunnelWorkerDeps;
+  readonly #store: Store = createStore();
+  readonly #contexts = new Map<string, TlsContextId>();
+  readonly #pods = new Map<string, MeshPod>();
+  readonly #verifier: PeerVerifier;
+  readonly #hbone: HboneClient;
+  readonly #telemetry: ConnectionTelemetry;
+  readonly #connections = new ConnectionTable();
+  readonly #waitingRoom: WaitingRoom;
+  readonly #counters = newTunnelCounters();
+  #context: TunnelContext | null = null;
+
+  constructor(options: WorkerData, deps: TunnelWorkerDeps) {
+    this.#options = options;
+    this.#deps = deps;
+    const { reactor } = deps;
+    this.#verifier = new PeerVerifier(options);
+    this.#hbone = new HboneClient(
+      {},
+      {
+        reactor,
+        tlsOf: (identity) => this.#tlsOf(identity),
+        verifyServer: (leaf, expected) => this.#verifier.serverIdentity(leaf, expected),
+      },
+    );
+    this.#telemetry = new ConnectionTelemetry(
+      { accessLog: options.accessLog === 'off' ? null : options.accessLog },
+      { nowMs: () => reactor.nowMs, wallClockMs: () => Date.now() },
+    );
+    this.#waitingRoom = new WaitingRoom({ maxWaitMs: 5_000, maxWaiting: 10_000 }, { reactor });
+    this.#scheduleTelemetry();
+  }
+
+  onMessage(message: ToWorker): void {
+    switch (message.kind) {
+      case 'store':
+        this.#store.apply(message.update);
+        return this.#waitingRoom.poke();
+      case 'certificate':
+        if (message.context === null) this.#contexts.delete(message.identity);
+        else this.#contexts.set(message.identity, message.context);
+        return this.#waitingRoom.poke();
+      case 'pod':
+        return this.#addPod(message.pod, message.handles);
+      case 'release':
+        return this.#release(message.uid, message.reason);
+      case 'drain':
+        return this.#drain(message.deadlineMs);
+      case 'report':
+        return this.#deps.post({ kind: 'report', request: message.request, report: this.#report() });
+    }
+  }
+
+  #addPod(pod: WorkerPod, handles: CaptureHandles): void {
+    this.#pods.get(pod.uid)?.stopAccepting();
+    this.#context ??= this.#makeContext(handles);
+    const deps = {
+      context: this.#context,
+      verifier: this.#verifier,
+      tlsOf: (identity: string) => this.#tlsOf(identity),
+      log: this.#deps.log,
+    };
+    this.#pods.set(pod.uid, new MeshPod(pod, deps));
+  }
+
+  /** Un-enrolled: what is open goes on to its end. Deleted: all is cut, and peers are told by GOAWAY while the network may still be there. */
+  #release(uid: string, reason: 'unenrolled' | 'deleted'): void {
+    const pod = this.#pods.get(uid);
+    this.#pods.delete(uid);
+    pod?.stopAccepting();
+    if (reason === 'deleted') {
+      this.#connections.abort('pod deleted', uid);
+      this.#hbone.closeSource(uid);
+      pod?.hbone.close();
+    }
+    // Slabs leave at the end of the turn: only then may the pod's descriptors go.
+    this.#deps.reactor.setTimer(0, () => this.#deps.post({ kind: 'released', uid }));
+  }
+
+  #drain(deadlineMs: number): void {
+    let left = 1 + this.#pods.size;
+    const done = () => {
+      if (--left === 0) this.#deps.post({ kind: 'drained', reset: this.#connections.abort('agent stopped') });
+    };
+    for (const pod of this.#pods.values()) {
+      pod.stopAccepting();
+      pod.hbone.drain(deadlineMs, done);
+    }
+    this.#hbone.drain(deadlineMs, done);
+  }
+
+  #makeContext(handles: CaptureHandles): TunnelContext {
+    return {
+      reactor: this.#deps.reactor,
+      store: this.#store,
+      hbone: this.#hbone,
+      telemetry: this.#telemetry,
+      connections: this.#connections,
+      waitingRoom: this.#waitingRoom,
+      originalDestinations: new OriginalDestinationMap(handles),
+      applicationDialer: new ApplicationDialer({ workerIndex: this.#deps.index, handles }),
+      counters: this.#counters,
+      network: this.#options.network,
+      hasCertificate: (identity) => {
+        if (this.#contexts.has(identity)) return true;
+        this.#deps.post({ kind: 'identity-wanted', identity });
+        return false;
+      },
+    };
+  }
+
+  #tlsOf(identity: string): TlsOptions | null {
+    const context = this.#contexts.get(identity);
+    return context === undefined ? null : { context, handshakeTimeoutMs };
+  }
+
+  #scheduleTelemetry(): void {
+    this.#deps.reactor.setTimer(telemetryIntervalMs, () => {
+      const batch = this.#telemetry.takeBatch();
+      if (batch !== null) this.#deps.post({ kind: 'telemetry', batch });
+      this.#scheduleTelemetry();
+    });
+  }
+
+  #report(): WorkerReport {
+    return {
+      connections: this.#connections.summaries(maxReportedConnections),
+      engine: this.#deps.engineCounters(),
+      hbone: { ...this.#hbone.stats },
+      tunnel: {
+        ...this.#counters,
+        open: this.#connections.size,
+        waiting: this.#waitingRoom.size,
+        pods: this.#pods.size,
+      },
+    };
+  }
+}

@@ -1,0 +1,197 @@
+import { performance } from 'node:perf_hooks';
+import { type AdminServers, startAdmin } from '../mesh/admin/index.js';
+import { systemClock } from '../mesh/common/clock.js';
+import type { OptionValues } from '../mesh/config/index.js';
+import { CertificateManager } from '../mesh/identity/index.js';
+import { createTlsContext, releaseTlsContext, WorkerPool } from '../mesh/io/index.js';
+import { LOG_LEVELS, type Log } from '../mesh/log/index.js';
+import { createStore, type Store, type StoreUpdate } from '../mesh/store/index.js';
+import { MetricsRegistry, processMetrics, TcpMetrics, type TelemetryBatch } from '../mesh/telemetry/index.js';
+import { TlsContexts } from '../mesh/tls/index.js';
+import { CertificateClient, XdsClient } from '../mesh/xds/index.js';
+import { Capture, type CapturedPod, type CaptureListener, FilesPodSource } from './capture/index.js';
+import { LocalIdentities } from './identities.js';
+import { agentMetrics } from './metrics.js';
+import type { agentOptions } from './options.js';
+import type { FromWorker, ToWorker, WorkerData } from './tunnel/index.js';
+import { Workers } from './workers.js';
+
+export type AgentOptions = OptionValues<typeof agentOptions>;
+
+/** The agent's rooms, put together. One per process; nobody imports it but `main.ts`. */
+export class Agent implements CaptureListener {
+  readonly #options: AgentOptions;
+  readonly #log: Log;
+  readonly #store: Store = createStore();
+  readonly #pool: WorkerPool<ToWorker, FromWorker>;
+  readonly #workers: Workers;
+  readonly #xds: XdsClient;
+  readonly #certificates: CertificateManager;
+  readonly #contexts: TlsContexts;
+  readonly #identities: LocalIdentities;
+  readonly #capture: Capture;
+  readonly #tcpMetrics: TcpMetrics;
+  readonly #metrics = new MetricsRegistry();
+  #admin: AdminServers | null = null;
+  #captureStarted = false;
+  #draining = false;
+
+  constructor(options: AgentOptions, deps: { readonly log: Log }) {
+    this.#options = options;
+    this.#log = deps.log;
+    this.#tcpMetrics = new TcpMetrics({}, { nowMs: () => performance.now() });
+    this.#pool = this.#makePool();
+    this.#workers = new Workers({ count: options.workers }, { pool: this.#pool, store: this.#store });
+    const controller = controllerOf(options);
+    this.#xds = new XdsClient(
+      { controller, node: { podName: `culvert-agent-${options.node}`, podNamespace: 'culvert-system', nodeName: options.node } },
+      { log: deps.log.child({ component: 'xds' }), onUpdate: (update) => this.#applyStore(update) },
+    );
+    const ca = new CertificateClient({ controller });
+    this.#certificates = new CertificateManager(
+      {},
+      {
+        fetch: async (identity, csr) => {
+          const { chain, roots } = await ca.fetchCertificate(identity, csr);
+          return { chain, roots: roots.join('') };
+        },
+        clock: systemClock,
+        log: deps.log.child({ component: 'certificates' }),
+      },
+    );
+    this.#contexts = this.#makeContexts();
+    this.#identities = new LocalIdentities(options, { store: this.#store, certificates: this.#certificates });
+    this.#capture = this.#makeCapture();
+    this.#metrics.add(processMetrics({ component: 'agent', tag: 'dev' }));
+    this.#metrics.add(() => this.#tcpMetrics.collect());
+    this.#metrics.add(agentMetrics({ capture: () => this.#capture.status(), xds: () => this.#xds.state, pool: this.#pool }));
+  }
+
+  /** Resolves when the hooks are attached; the controller may still be away (readiness tells). */
+  async start(): Promise<void> {
+    this.#pool.start();
+    this.#xds.start();
+    this.#admin = await startAdmin(
+      { metrics: this.#options.metricsListen, readiness: this.#options.readinessListen, admin: this.#options.adminListen },
+      {
+        metrics: (accept) => this.#metrics.render(accept),
+        pending: () => this.#pending(),
+        config: {
+          options: () => ({ ...this.#options }),
+          workloads: () => this.#store.snapshot(),
+          xds: () => this.#xds.state,
+          certificates: () => this.#certificates.dump(),
+          capture: () => this.#capture.status(),
+          workers: async () => (await this.#workers.reports()).map((report) => report && { ...report, connections: undefined }),
+        },
+        connections: async () => (await this.#workers.reports()).flatMap((report) => report?.connections ?? []),
+        logLevel: {
+          levels: LOG_LEVELS,
+          get: () => this.#log.level,
+          set: (level) => {
+            this.#log.level = level;
+          },
+        },
+        onError: (error, what) => this.#log.warn({ err: error }, what),
+      },
+    );
+    await this.#capture.start();
+    this.#captureStarted = true;
+    this.#log.info({ node: this.#options.node }, 'capture is in place');
+  }
+
+  /** Pins stay: what is captured stays captured (and is refused) until the next agent adopts it. */
+  async stop(): Promise<void> {
+    this.#draining = true;
+    await this.#workers.drain(this.#options.drain);
+    await this.#capture.stop();
+    this.#xds.stop();
+    this.#certificates.close();
+    await this.#admin?.close();
+    await this.#pool.stop();
+  }
+
+  async onCaptured(pod: CapturedPod): Promise<void> {
+    this.#identities.add(pod.pod);
+    this.#workers.addPod(pod, this.#capture.handles);
+  }
+
+  async onReleased(uid: string, reason: 'unenrolled' | 'deleted'): Promise<void> {
+    await this.#workers.releasePod(uid, reason);
+    this.#identities.remove(uid);
+  }
+
+  #makePool(): WorkerPool<ToWorker, FromWorker> {
+    const { network, trustDomain, trustDomainAliases, accessLog, logLevel, workers } = this.#options;
+    const workerData: WorkerData = { network, trustDomain, trustDomainAliases, accessLog, logLevel };
+    return new WorkerPool<ToWorker, FromWorker>(
+      { entry: new URL('./worker.js', import.meta.url), workers, workerData },
+      {
+        log: this.#log.child({ component: 'workers' }),
+        onMessage: (worker, message) => this.#onMessage(worker, message),
+        onWorkerRestarted: (worker) => {
+          this.#tcpMetrics.workerLost(worker);
+          this.#capture.workerRestarted(worker);
+          this.#workers.resend(worker);
+        },
+      },
+    );
+  }
+
+  #makeContexts(): TlsContexts {
+    const contexts = new TlsContexts({}, { createTlsContext, releaseTlsContext, clock: systemClock });
+    contexts.subscribe({ onContext: (identity, context) => this.#workers.setContext(identity, context) });
+    this.#certificates.subscribe(contexts);
+    return contexts;
+  }
+
+  #makeCapture(): Capture {
+    const { node, manifests, workers, cgroupRoot, podsCgroup, bpffs } = this.#options;
+    const log = this.#log.child({ component: 'capture' });
+    return new Capture(
+      { workers, cgroupRoot: cgroupRoot || null, podsParent: podsCgroup || null, bpffsDir: bpffs },
+      { podSource: new FilesPodSource({ directory: manifests, nodeName: node }, { log }), listener: this, log },
+    );
+  }
+
+  #applyStore(update: StoreUpdate): void {
+    this.#store.apply(update);
+    this.#workers.applyStore(update);
+    this.#identities.refresh();
+  }
+
+  #onMessage(worker: number, message: FromWorker): void {
+    switch (message.kind) {
+      case 'telemetry':
+        this.#takeBatch(worker, message.batch);
+        return;
+      case 'identity-wanted':
+        if (this.#identities.has(message.identity)) this.#certificates.require(message.identity);
+        return;
+      default:
+        this.#workers.onMessage(worker, message);
+    }
+  }
+
+  #takeBatch(worker: number, batch: TelemetryBatch): void {
+    this.#tcpMetrics.merge(worker, batch);
+    if (batch.lines !== '') process.stdout.write(batch.lines);
+  }
+
+  #pending(): string[] {
+    const pending = [...this.#xds.state.pending];
+    if (!this.#captureStarted) pending.push('capture: hooks are not in place');
+    if (this.#draining) pending.push('draining');
+    return pending;
+  }
+}
+
+function controllerOf(options: AgentOptions) {
+  return {
+    address: options.controller,
+    rootCertificateFile: options.controllerRoot,
+    tokenFile: options.token,
+    verifyName: options.controllerName || null,
+    clusterId: options.clusterId,
+  };
+}
