@@ -45,6 +45,20 @@ export function formatBaggage(baggage: Baggage): string {
   return pairs.join(',');
 }
 
+/** Remembers the header text of baggage objects, which stand for workloads and are used for every tunnel of theirs. */
+export class BaggageTexts {
+  private readonly known = new WeakMap<Baggage, string>();
+
+  of(baggage: Baggage): string {
+    let text = this.known.get(baggage);
+    if (text === undefined) {
+      text = formatBaggage(baggage);
+      this.known.set(baggage, text);
+    }
+    return text;
+  }
+}
+
 /** Reads one header line into `into` (several lines merge, the last value of a key counts, an empty one unsets it). Takes any text; unknown keys and bad values are passed over. */
 export function readBaggage(line: string, into: { -readonly [K in keyof Baggage]: Baggage[K] }): void {
   for (const pair of line.split(',')) {

@@ -2,7 +2,7 @@ import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { formatAddress, formatSocketAddress } from '../common/address.js';
 import { tryParseAuthority } from './authority.js';
-import { formatBaggage, readBaggage } from './baggage.js';
+import { BaggageTexts, formatBaggage, readBaggage } from './baggage.js';
 import { connectHeaders, readMetadata, tryReadConnect } from './connect-headers.js';
 import { formatForwarded, tryParseForwarded } from './forwarded.js';
 import { isTraceparent, TraceparentSource } from './traceparent.js';
@@ -265,8 +265,12 @@ describe('CONNECT', () => {
   test('what is sent is read', () => {
     const traceparent = new TraceparentSource().next();
     const property = fc.property(addresses, metadatas, (address, metadata) => {
-      const headers = connectHeaders(formatSocketAddress(address), { ...metadata, traceparent });
-      expect(tryReadConnect(headers)).toEqual({ address, host: null, text: formatSocketAddress(address) });
+      const headers = connectHeaders(formatSocketAddress(address), metadata, traceparent, new BaggageTexts());
+      expect(tryReadConnect(headers)).toEqual({
+        address,
+        host: null,
+        authority: formatSocketAddress(address),
+      });
       const { baggage, ...rest } = metadata;
       const sent = baggage !== undefined && Object.keys(baggage).length > 0 ? metadata : rest;
       expect(readMetadata(headers)).toEqual({ ...sent, traceparent });

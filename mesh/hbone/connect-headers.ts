@@ -1,28 +1,32 @@
 import type { HeaderList } from '../http2/types.js';
 import { type Authority, tryParseAuthority } from './authority.js';
-import { formatBaggage, readBaggage } from './baggage.js';
+import { type BaggageTexts, readBaggage } from './baggage.js';
 import { formatForwarded, tryParseForwarded } from './forwarded.js';
 import { isTraceparent } from './traceparent.js';
 import type { Baggage, ConnectMetadata } from './types.js';
 
 /** CONNECT's header list (hbone-and-wds.md 1.3): `:method` and `:authority`, never `:scheme` or `:path`. */
-export function connectHeaders(authority: string, metadata: ConnectMetadata): HeaderList {
+export function connectHeaders(
+  authority: string,
+  metadata: ConnectMetadata,
+  traceparent: string,
+  texts: BaggageTexts,
+): HeaderList {
   const headers: [string, string][] = [
     [':method', 'CONNECT'],
     [':authority', authority],
   ];
-  const add = (name: string, value: string): void => {
-    if (value !== '') headers.push([name, value]);
-  };
-  if (metadata.baggage !== undefined) add('baggage', formatBaggage(metadata.baggage));
-  add('forwarded', formatForwarded(metadata.forwardedFor, metadata.forwardedHost));
-  if (metadata.traceparent !== undefined) add('traceparent', metadata.traceparent);
+  const baggage = metadata.baggage === undefined ? '' : texts.of(metadata.baggage);
+  if (baggage !== '') headers.push(['baggage', baggage]);
+  const forwarded = formatForwarded(metadata.forwardedFor, metadata.forwardedHost);
+  if (forwarded !== '') headers.push(['forwarded', forwarded]);
+  headers.push(['traceparent', traceparent]);
   return headers;
 }
 
 /** What the server answers a CONNECT that it accepts. */
-export function acceptHeaders(baggage: Baggage): HeaderList {
-  const text = formatBaggage(baggage);
+export function acceptHeaders(baggage: Baggage, texts: BaggageTexts): HeaderList {
+  const text = texts.of(baggage);
   return text === ''
     ? [[':status', '200']]
     : [
@@ -50,17 +54,23 @@ export function readMetadata(headers: HeaderList): ConnectMetadata {
   return metadata;
 }
 
-/** The `:authority` of a well-formed CONNECT, or null: another method, `:scheme`, `:path` or `:protocol` present, an authority of neither form (all 400, hbone-and-wds.md 1.4). */
-export function tryReadConnect(headers: HeaderList): (Authority & { readonly text: string }) | null {
-  let text: string | null = null;
+/** A CONNECT whose form is right. */
+export interface ConnectRequest extends Authority {
+  /** As sent. */
+  readonly authority: string;
+}
+
+/** Null (400, hbone-and-wds.md 1.4): another method, `:scheme`, `:path` or `:protocol` present, an authority of neither form. */
+export function tryReadConnect(headers: HeaderList): ConnectRequest | null {
+  let authority: string | null = null;
   let isConnect = false;
   for (const [name, value] of headers) {
     if (!name.startsWith(':')) break;
     if (name === ':method') isConnect = value === 'CONNECT';
-    else if (name === ':authority') text = value;
+    else if (name === ':authority') authority = value;
     else return null;
   }
-  if (!isConnect || text === null) return null;
-  const authority = tryParseAuthority(text);
-  return authority === null ? null : { ...authority, text };
+  if (!isConnect || authority === null) return null;
+  const parsed = tryParseAuthority(authority);
+  return parsed === null ? null : { authority, address: parsed.address, host: parsed.host };
 }

@@ -1,6 +1,6 @@
 import type { SocketAddress } from '../common/address.js';
 import type { Slab } from '../http2/types.js';
-import type { Connection, TlsOptions } from '../io/types.js';
+import type { TlsOptions } from '../io/types.js';
 
 /** HBONE (reference sheet hbone-and-wds.md, section 1): TCP streams as HTTP/2 CONNECT over mTLS 1.3. */
 
@@ -66,7 +66,7 @@ export interface TunnelHandler {
 export interface ClientTunnelHandler extends TunnelHandler {
   /** 200 came. Bytes may flow (they may be sent before, too: they then ride behind the CONNECT). */
   onEstablished(response: ConnectMetadata): void;
-  /** No tunnel: nothing of the application's bytes was delivered. */
+  /** No tunnel. Nothing of the application's bytes was delivered (of a connection lost before the answer: as far as anyone knows). Never a clean end. */
   onFailed(failure: TunnelFailure): void;
 }
 
@@ -100,7 +100,7 @@ export interface TunnelRequest {
   readonly local: SocketAddress;
   /** 200 with our workload's baggage. Call once, after the application accepted the connection. */
   accept(baggage: Baggage): Tunnel;
-  /** 400, 401 or 503 (sheet 1.4), HEADERS with END_STREAM. */
+  /** 400, 401 or 503 (sheet 1.4), HEADERS with END_STREAM. Nothing happens if the peer has gone already. */
   refuse(status: number): void;
 }
 
@@ -111,6 +111,9 @@ export type TlsOf = (identity: string) => TlsOptions | null;
 export interface TunnelAcceptor {
   /** Return the handler for bytes that come; it may accept or refuse later. */
   onTunnel(request: TunnelRequest): TunnelHandler;
-  /** The connection ended; for accounting. */
-  onConnectionClosed?(connection: Connection): void;
+  /**
+   * The authority's IP is not the connection's own address: refused with 400 unless this says otherwise (hbone-and-wds.md 1.4: the workload has an
+   * application tunnel, or is the waypoint of what is addressed).
+   */
+  acceptsAddress?(address: SocketAddress, local: SocketAddress): boolean;
 }

@@ -1,0 +1,241 @@
+import {
+  ErrorCode,
+  type HeaderList,
+  type Session,
+  type Slab,
+  type Stream,
+  type StreamHandler,
+} from '../http2/index.js';
+import { readMetadata } from './connect-headers.js';
+import type { ClientTunnelHandler, Tunnel, TunnelFailure } from './types.js';
+
+/** The pool, as a tunnel needs it. */
+export interface TunnelOwner {
+  /** Opens it on a connection with room, when there is one. */
+  place(tunnel: ClientTunnel): void;
+  /** It waits for a connection no more. */
+  withdraw(tunnel: ClientTunnel): void;
+}
+
+/** The connection that carries a tunnel. */
+export interface TunnelCarrier {
+  tunnelEnded(): void;
+  /** What its loss before an answer means. */
+  failureOf(cause: string): TunnelFailure;
+}
+
+type State =
+  | 'waiting' // for a connection
+  | 'asked' // CONNECT is sent
+  | 'open' // 200 came
+  | 'over';
+
+/**
+ * The client's end of one tunnel. Once open it hands everything straight to its stream. Before the 200 it lets at most `earlyDataBytes` ride behind the CONNECT and keeps a copy,
+ * so that a CONNECT which the peer did surely not look at (REFUSED_STREAM, or above a GOAWAY's last stream) can be sent once more.
+ */
+export class ClientTunnel implements Tunnel, StreamHandler {
+  readonly headers: HeaderList;
+  private readonly handler: ClientTunnelHandler;
+  private readonly owner: TunnelOwner;
+  private readonly earlyLimitBytes: number;
+  private state: State = 'waiting';
+  private stream: Stream | null = null;
+  private carrier: TunnelCarrier | null = null;
+  private hasRetried = false;
+  private localEnded = false;
+  private remoteEnded = false;
+  /** The owner was told that nothing can be sent now, by us and not by the stream: we owe it an `onWritable`. */
+  private owesWritable = false;
+  /** What went behind the CONNECT, until the answer to it. */
+  private early: Buffer | null = null;
+  /** A second CONNECT is out, and from here on `early` has still to go behind it. */
+  private replayFrom = 0;
+  private isReplaying = false;
+  private slab: Slab | null = null;
+  private slabStart = 0;
+
+  constructor(headers: HeaderList, handler: ClientTunnelHandler, owner: TunnelOwner, earlyDataBytes: number) {
+    this.headers = headers;
+    this.handler = handler;
+    this.owner = owner;
+    this.earlyLimitBytes = earlyDataBytes;
+  }
+
+  get isOpen(): boolean {
+    return this.state !== 'over';
+  }
+
+  /** The pool has a connection with room: sends the CONNECT, and whatever may ride behind it. */
+  begin(session: Session, carrier: TunnelCarrier): void {
+    this.state = 'asked';
+    this.carrier = carrier;
+    this.stream = session.request(this.headers, this, false);
+    this.replayFrom = 0;
+    this.isReplaying = this.early !== null || this.localEnded;
+    if (this.isReplaying) this.replay();
+    this.payWritable();
+  }
+
+  /** No tunnel. Says so to the owner, once. */
+  fail(failure: TunnelFailure): void {
+    if (this.state === 'over') return;
+    this.over();
+    this.handler.onFailed(failure);
+  }
+
+  sendCapacity(): number {
+    if (this.state === 'open' && !this.isReplaying) return this.stream!.sendCapacity();
+    if (this.state === 'over' || this.localEnded) return 0;
+    const earlyBytes = this.early === null ? 0 : this.early.length;
+    const room = this.state === 'asked' && !this.isReplaying ? this.earlyLimitBytes - earlyBytes : 0;
+    if (room > 0) return Math.min(room, this.stream!.sendCapacity());
+    this.owesWritable = true;
+    return 0;
+  }
+
+  beginData(max: number): Slab {
+    const slab = this.stream!.beginData(max);
+    if (this.state === 'asked') {
+      this.slab = slab;
+      this.slabStart = slab.end;
+    }
+    return slab;
+  }
+
+  commitData(bytes: number, endStream: boolean): void {
+    if (this.state === 'asked' && bytes > 0) this.keepEarly(bytes);
+    if (endStream) this.localEnded = true;
+    this.stream!.commitData(bytes, endStream);
+    this.endIfBothEnded();
+  }
+
+  endStream(): void {
+    if (this.localEnded || this.state === 'over') return;
+    this.localEnded = true;
+    if (this.state !== 'waiting' && !this.isReplaying) this.stream!.endStream();
+    this.endIfBothEnded();
+  }
+
+  reset(): void {
+    if (this.state === 'over') return;
+    if (this.state === 'waiting') this.owner.withdraw(this);
+    this.stream?.reset(ErrorCode.CANCEL);
+    this.over();
+  }
+
+  consumed(bytes: number): void {
+    if (this.state !== 'over') this.stream!.consumed(bytes);
+  }
+
+  onHeaders(stream: Stream, headers: HeaderList): void {
+    if (this.state !== 'asked') {
+      stream.reset(ErrorCode.PROTOCOL_ERROR);
+      this.lost('the peer sent trailers on a tunnel');
+      return;
+    }
+    const status = Number(headers[0]?.[1]);
+    if (status >= 100 && status < 200) return;
+    if (status === 200) {
+      this.opened(headers);
+      return;
+    }
+    stream.reset(ErrorCode.CANCEL);
+    const flag = status === 401 ? 'DENY' : 'CONNECT';
+    this.fail({ flag, status, message: `the peer refused the tunnel with status ${status}` });
+  }
+
+  onData(_stream: Stream, bytes: Buffer, start: number, end: number): void {
+    this.handler.onData(bytes, start, end);
+  }
+
+  onEnd(_stream: Stream): void {
+    if (this.state !== 'open') return;
+    this.remoteEnded = true;
+    this.handler.onEnd();
+    this.endIfBothEnded();
+  }
+
+  onReset(_stream: Stream, code: ErrorCode, sessionLost: boolean): void {
+    if (this.state === 'open') {
+      this.lost(
+        sessionLost
+          ? 'the connection to the peer is lost'
+          : `the peer reset the tunnel (HTTP/2 error ${code})`,
+      );
+    } else if (!sessionLost && code === ErrorCode.REFUSED_STREAM && !this.hasRetried) this.retry();
+    else if (this.state === 'asked') {
+      const cause = sessionLost
+        ? 'the connection is lost'
+        : `the peer reset the request (HTTP/2 error ${code})`;
+      this.fail(this.carrier!.failureOf(cause));
+    }
+  }
+
+  onWritable(_stream: Stream): void {
+    if (this.isReplaying) this.replay();
+    if (!this.isReplaying && !this.localEnded) this.handler.onWritable();
+  }
+
+  private opened(headers: HeaderList): void {
+    this.state = 'open';
+    if (!this.isReplaying) this.early = null;
+    this.slab = null;
+    this.handler.onEstablished(readMetadata(headers));
+    if (!this.isReplaying) this.payWritable();
+  }
+
+  private keepEarly(bytes: number): void {
+    const added = this.slab!.bytes.subarray(this.slabStart, this.slabStart + bytes);
+    this.early = this.early === null ? Buffer.from(added) : Buffer.concat([this.early, added]);
+  }
+
+  /** Sends what the refused request had carried, as far as it can go now. */
+  private replay(): void {
+    const { early, localEnded } = this;
+    while (early !== null && this.replayFrom < early.length) {
+      const bytes = this.stream!.sendData(early, this.replayFrom, early.length, localEnded);
+      if (bytes === 0) return;
+      this.replayFrom += bytes;
+    }
+    if (early === null) this.stream!.endStream();
+    if (this.state === 'open') this.early = null;
+    this.isReplaying = false;
+  }
+
+  private retry(): void {
+    this.hasRetried = true;
+    this.state = 'waiting';
+    this.stream = null;
+    this.leaveCarrier();
+    this.owner.place(this);
+  }
+
+  private payWritable(): void {
+    if (!this.owesWritable || this.state === 'over' || this.localEnded) return;
+    this.owesWritable = false;
+    this.handler.onWritable();
+  }
+
+  private lost(cause: string): void {
+    if (this.state === 'over') return;
+    this.over();
+    this.handler.onReset(cause);
+  }
+
+  private endIfBothEnded(): void {
+    if (this.localEnded && this.remoteEnded && this.state === 'open') this.over();
+  }
+
+  private over(): void {
+    this.state = 'over';
+    this.early = null;
+    this.leaveCarrier();
+  }
+
+  private leaveCarrier(): void {
+    const { carrier } = this;
+    this.carrier = null;
+    carrier?.tunnelEnded();
+  }
+}

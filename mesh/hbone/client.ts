@@ -1,0 +1,139 @@
+import type { Reactor } from '../io/index.js';
+import { BaggageTexts } from './baggage.js';
+import type { ClientConnectionOptions } from './client-connection.js';
+import { ClientTunnel } from './client-tunnel.js';
+import { connectHeaders } from './connect-headers.js';
+import { PoolSlot } from './pool-slot.js';
+import type { KeepaliveOptions } from './session-link.js';
+import { TraceparentSource } from './traceparent.js';
+import type { ClientTunnelHandler, ConnectMetadata, NextHop, TlsOf, Tunnel, TunnelFailure } from './types.js';
+
+/** Defaults are those of hbone-and-wds.md 1.4 and 1.5. */
+export interface HboneClientOptions extends KeepaliveOptions {
+  /** Default 10 s. */
+  readonly connectTimeoutMs?: number;
+  /** Default 100. */
+  readonly maxTunnelsPerConnection?: number;
+  /** Default 5 min. */
+  readonly idleTimeoutMs?: number;
+  /** Tunnels that may wait for one connection to be made. Default 1024; more fail at once. */
+  readonly maxWaitingTunnels?: number;
+  /** Application bytes that may ride behind a CONNECT before its answer; kept until then. Default 16 KiB; 0 turns it off. */
+  readonly earlyDataBytes?: number;
+}
+
+export interface HboneClientDeps {
+  readonly reactor: Reactor;
+  /** Asked for each new tunnel and connection: a renewed certificate is used at once, an expired one never. */
+  readonly tlsOf: TlsOf;
+  /** `PeerVerifier.serverIdentity` of mesh/tls. Throws unless the leaf (DER) is for one of the expected identities. */
+  readonly verifyServer: (leaf: Buffer | null, expected: readonly string[]) => string;
+}
+
+/** Counts for metrics and admin, at this moment. */
+export interface HboneClientStats {
+  readonly connections: number;
+  readonly tunnels: number;
+  readonly waitingTunnels: number;
+}
+
+const DRAINING: TunnelFailure = { flag: 'CONNECT', message: 'the agent is shutting down' };
+const SOURCE_GONE: TunnelFailure = { flag: 'CONNECT', message: 'the source workload is gone' };
+
+/** Opens tunnels to other nodes over pooled connections. One per worker. Synchronous: a handler may be called before `open` returns. */
+export class HboneClient {
+  private readonly deps: HboneClientDeps;
+  private readonly connectionOptions: ClientConnectionOptions;
+  private readonly maxWaiting: number;
+  private readonly earlyDataBytes: number;
+  private readonly traceparents = new TraceparentSource();
+  private readonly baggageTexts = new BaggageTexts();
+  private readonly slots = new Map<string, PoolSlot>();
+  private isDraining = false;
+  private onDrained: (() => void) | null = null;
+
+  constructor(options: HboneClientOptions, deps: HboneClientDeps) {
+    this.deps = deps;
+    this.maxWaiting = options.maxWaitingTunnels ?? 1024;
+    this.earlyDataBytes = options.earlyDataBytes ?? 16 * 1024;
+    this.connectionOptions = {
+      connectTimeoutMs: options.connectTimeoutMs ?? 10_000,
+      maxTunnels: options.maxTunnelsPerConnection ?? 100,
+      idleTimeoutMs: options.idleTimeoutMs ?? 300_000,
+      pingIntervalMs: options.pingIntervalMs ?? 10_000,
+      pingTimeoutMs: options.pingTimeoutMs ?? 20_000,
+    };
+  }
+
+  get stats(): HboneClientStats {
+    const sum = { connections: 0, tunnels: 0, waitingTunnels: 0 };
+    for (const slot of this.slots.values()) {
+      sum.connections += slot.size;
+      sum.tunnels += slot.openTunnels;
+      sum.waitingTunnels += slot.waitingTunnels;
+    }
+    return sum;
+  }
+
+  /**
+   * A tunnel to `authority` (ip:port or hostname:port) through `hop`. Whatever goes wrong comes as `onFailed`. A `traceparent` is made up where
+   * `metadata` has none.
+   */
+  open(hop: NextHop, authority: string, metadata: ConnectMetadata, handler: ClientTunnelHandler): Tunnel {
+    const traceparent = metadata.traceparent ?? this.traceparents.next();
+    const headers = connectHeaders(authority, metadata, traceparent, this.baggageTexts);
+    const slot = this.slotOf(hop);
+    const tunnel = new ClientTunnel(headers, handler, slot, this.earlyDataBytes);
+    if (this.isDraining) tunnel.fail(DRAINING);
+    else slot.place(tunnel);
+    return tunnel;
+  }
+
+  /** The pod is gone: its connections end at once, with a GOAWAY in case its network still carries it. */
+  closeSource(sourceUid: string): void {
+    for (const slot of [...this.slots.values()]) {
+      if (slot.hop.sourceUid === sourceUid) slot.close(SOURCE_GONE, true);
+    }
+  }
+
+  /** No new tunnels; open ones go on until `deadlineMs` from now and are cut then. `onDrained` once all is closed. */
+  drain(deadlineMs: number, onDrained: () => void): void {
+    this.isDraining = true;
+    this.onDrained = onDrained;
+    for (const slot of [...this.slots.values()]) slot.close(DRAINING, false);
+    this.deps.reactor.setTimer(deadlineMs, () => {
+      for (const slot of [...this.slots.values()]) slot.close(DRAINING, true);
+    });
+    this.tellIfDrained();
+  }
+
+  private slotOf(hop: NextHop): PoolSlot {
+    const key = keyOf(hop);
+    let slot = this.slots.get(key);
+    if (slot === undefined) {
+      const onEmpty = (empty: PoolSlot): void => this.forget(key, empty);
+      slot = new PoolSlot(hop, this.connectionOptions, this.maxWaiting, { ...this.deps, onEmpty });
+      this.slots.set(key, slot);
+    }
+    return slot;
+  }
+
+  private forget(key: string, slot: PoolSlot): void {
+    if (this.slots.get(key) === slot) this.slots.delete(key);
+    this.tellIfDrained();
+  }
+
+  private tellIfDrained(): void {
+    if (!this.isDraining || this.slots.size > 0) return;
+    const { onDrained } = this;
+    this.onDrained = null;
+    onDrained?.();
+  }
+}
+
+/** Everything that a tunnel's connection must have in common with it (types.ts `NextHop`). The uid is free text and stands last; the other parts hold no space. */
+function keyOf(hop: NextHop): string {
+  const { address, port } = hop.address;
+  const identities = hop.expectedIdentities.join(',');
+  return `${address} ${port} ${hop.netnsFd} ${hop.fromAddress ?? '-'} ${hop.sourceIdentity} ${identities} ${hop.sourceUid}`;
+}

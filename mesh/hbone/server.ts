@@ -1,0 +1,160 @@
+import type { SocketAddress } from '../common/address.js';
+import { messageOf } from '../common/errors.js';
+import type { HeaderList, Stream, StreamHandler } from '../http2/index.js';
+import type { AcceptHandler, Connection, ConnectionHandler, Reactor } from '../io/index.js';
+import type { Log } from '../log/index.js';
+import { BaggageTexts } from './baggage.js';
+import { acceptHeaders, readMetadata, tryReadConnect } from './connect-headers.js';
+import { refuseStream, ServerTunnel, type ServerTunnelCarrier } from './server-tunnel.js';
+import { type IoError, type KeepaliveOptions, SessionLink } from './session-link.js';
+import type { Baggage, TunnelAcceptor } from './types.js';
+
+/** Ports of the mesh itself in every pod: never a tunnel's target, so that no tunnel leads into another (hbone-and-wds.md 1.1). */
+export const ILLEGAL_TARGET_PORTS: ReadonlySet<number> = new Set([15001, 15006, 15008]);
+
+/** SETTINGS of hbone-and-wds.md 1.5. */
+const MAX_CONCURRENT_STREAMS = 200;
+
+export interface HboneServerOptions extends KeepaliveOptions {
+  /** Default `ILLEGAL_TARGET_PORTS`. */
+  readonly illegalTargetPorts?: ReadonlySet<number>;
+}
+
+export interface HboneServerDeps {
+  readonly reactor: Reactor;
+  readonly acceptor: TunnelAcceptor;
+  /** `PeerVerifier.clientIdentity` of mesh/tls: the SPIFFE id of the client's leaf (DER). Throws if there is none that counts. */
+  readonly verifyClient: (leaf: Buffer | null) => string;
+  readonly log: Log;
+}
+
+/** The HBONE side of one pod's 15008 in one worker: give it to the engine's `listen`, with TLS. */
+export class HboneServer implements AcceptHandler {
+  readonly illegalTargetPorts: ReadonlySet<number>;
+  readonly deps: HboneServerDeps;
+  readonly baggageTexts = new BaggageTexts();
+  private readonly options: HboneServerOptions;
+  private readonly connections = new Set<ServerConnection>();
+  private isDraining = false;
+  private onDrained: (() => void) | null = null;
+
+  constructor(options: HboneServerOptions, deps: HboneServerDeps) {
+    this.options = options;
+    this.deps = deps;
+    this.illegalTargetPorts = options.illegalTargetPorts ?? ILLEGAL_TARGET_PORTS;
+  }
+
+  get connectionCount(): number {
+    return this.connections.size;
+  }
+
+  onAccepted(_connection: Connection): ConnectionHandler | null {
+    if (this.isDraining) return null;
+    const connection = new ServerConnection(this, this.options);
+    this.connections.add(connection);
+    return connection;
+  }
+
+  /** GOAWAY to all peers; open tunnels go on until `deadlineMs` from now and are cut then. `onDrained` once all is closed. */
+  drain(deadlineMs: number, onDrained: () => void): void {
+    this.isDraining = true;
+    this.onDrained = onDrained;
+    for (const connection of [...this.connections]) connection.drain();
+    this.deps.reactor.setTimer(deadlineMs, () => this.close());
+    this.tellIfDrained();
+  }
+
+  /** Cuts everything, with a GOAWAY in case the pod's network still carries it. */
+  close(): void {
+    this.isDraining = true;
+    for (const connection of [...this.connections]) connection.closeNow('the server is closing');
+  }
+
+  connectionOver(connection: ServerConnection): void {
+    this.connections.delete(connection);
+    this.tellIfDrained();
+  }
+
+  private tellIfDrained(): void {
+    if (!this.isDraining || this.connections.size > 0) return;
+    const { onDrained } = this;
+    this.onDrained = null;
+    onDrained?.();
+  }
+}
+
+/** One accepted connection: from a verified peer, carrying CONNECTs. */
+class ServerConnection extends SessionLink implements ServerTunnelCarrier {
+  peerIdentity = '';
+  private readonly server: HboneServer;
+
+  constructor(server: HboneServer, options: KeepaliveOptions) {
+    super(server.deps.reactor, options);
+    this.server = server;
+  }
+
+  get peer(): SocketAddress {
+    return this.connection!.remote;
+  }
+
+  get local(): SocketAddress {
+    return this.connection!.local;
+  }
+
+  onConnected(connection: Connection): void {
+    this.connection = connection;
+    try {
+      this.peerIdentity = this.server.deps.verifyClient(connection.peerCertificate());
+    } catch (error) {
+      this.server.deps.log.warn({ peer: connection.remote }, `HBONE client refused: ${messageOf(error)}`);
+      this.dropNow('peer not accepted');
+      return;
+    }
+    this.startSession(connection, { role: 'server', maxConcurrentStreams: MAX_CONCURRENT_STREAMS });
+  }
+
+  onRequest(stream: Stream, headers: HeaderList): StreamHandler | null {
+    const { deps, illegalTargetPorts } = this.server;
+    const request = tryReadConnect(headers);
+    if (request === null) return refused(stream, 400);
+    const { address } = request;
+    if (address !== null) {
+      if (illegalTargetPorts.has(address.port)) return refused(stream, 503);
+      const isOwn = address.address === this.local.address;
+      if (!isOwn && deps.acceptor.acceptsAddress?.(address, this.local) !== true) return refused(stream, 400);
+    }
+    const tunnel = new ServerTunnel(stream, request, readMetadata(headers), this);
+    tunnel.handler = deps.acceptor.onTunnel(tunnel);
+    return tunnel;
+  }
+
+  acceptHeaders(baggage: Baggage): HeaderList {
+    return acceptHeaders(baggage, this.server.baggageTexts);
+  }
+
+  /** Before the handshake's end there is nothing to wait for. */
+  drain(): void {
+    if (this.session === null) this.dropNow('the server is draining');
+    else this.session.goAway(0);
+  }
+
+  onGoAway(): void {}
+
+  protected onTick(): void {}
+
+  protected onPeerDead(cause: string): void {
+    this.closeNow(cause);
+  }
+
+  protected onLinkOver(_cause: string, _error: IoError | null): void {
+    this.server.connectionOver(this);
+  }
+}
+
+/** Of a stream that is refused already. */
+const DEAF: StreamHandler = { onHeaders() {}, onData() {}, onEnd() {}, onReset() {}, onWritable() {} };
+
+function refused(stream: Stream, status: number): StreamHandler {
+  refuseStream(stream, status);
+  return DEAF;
+}
