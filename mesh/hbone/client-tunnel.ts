@@ -1,3 +1,4 @@
+import { messageOf } from '../common/errors.js';
 import {
   ErrorCode,
   type HeaderList,
@@ -20,6 +21,8 @@ export interface TunnelOwner {
 /** The connection that carries a tunnel. */
 export interface TunnelCarrier {
   tunnelEnded(): void;
+  /** The peer takes no more tunnels here, whatever its SETTINGS say. */
+  retire(): void;
   /** What its loss before an answer means. */
   failureOf(cause: string): TunnelFailure;
 }
@@ -70,7 +73,12 @@ export class ClientTunnel implements Tunnel, StreamHandler {
   begin(session: Session, carrier: TunnelCarrier): void {
     this.state = 'asked';
     this.carrier = carrier;
-    this.stream = session.request(this.headers, this, false);
+    try {
+      this.stream = session.request(this.headers, this, false);
+    } catch (error) {
+      this.fail({ flag: 'CONNECT', message: messageOf(error) });
+      return;
+    }
     this.replayFrom = 0;
     this.isReplaying = this.early !== null || this.localEnded;
     if (this.isReplaying) this.replay();
@@ -128,12 +136,8 @@ export class ClientTunnel implements Tunnel, StreamHandler {
     if (this.state !== 'over') this.stream!.consumed(bytes);
   }
 
+  /** An answer: mesh/http2 lets no trailers through on a tunnel. */
   onHeaders(stream: Stream, headers: HeaderList): void {
-    if (this.state !== 'asked') {
-      stream.reset(ErrorCode.PROTOCOL_ERROR);
-      this.lost('the peer sent trailers on a tunnel');
-      return;
-    }
     const status = Number(headers[0]?.[1]);
     if (status >= 100 && status < 200) return;
     if (status === 200) {
@@ -207,6 +211,7 @@ export class ClientTunnel implements Tunnel, StreamHandler {
     this.hasRetried = true;
     this.state = 'waiting';
     this.stream = null;
+    this.carrier!.retire();
     this.leaveCarrier();
     this.owner.place(this);
   }

@@ -106,11 +106,8 @@ export class ServerTunnel implements TunnelRequest, Tunnel, StreamHandler {
     this.stream.consumed(bytes);
   }
 
-  /** Trailers: a tunnel has none (RFC 9113 8.5). */
-  onHeaders(stream: Stream): void {
-    stream.reset(ErrorCode.PROTOCOL_ERROR);
-    this.lost('the peer sent trailers on a tunnel');
-  }
+  /** Never called: mesh/http2 lets no trailers through on a tunnel. */
+  onHeaders(): void {}
 
   onData(_stream: Stream, bytes: Buffer, start: number, end: number): void {
     if (this.state !== 'over') this.handler.onData(bytes, start, end);

@@ -140,12 +140,10 @@ export abstract class SessionLink implements ConnectionHandler {
     const nowMs = this.reactor.nowMs;
     // Any byte is a sign of life: an ACK may wait behind megabytes of DATA on a slow path.
     const heardAtMs = Math.max(this.pingSentAtMs, this.receivedAtMs);
-    if (!this.hasPeerSettings) {
-      this.onPeerDead(`no SETTINGS within ${this.pingIntervalMs} ms`);
+    const isSilent = this.awaitsPong && nowMs - heardAtMs >= this.pingTimeoutMs;
+    if (isSilent || !this.hasPeerSettings) {
+      this.onPeerDead(isSilent ? `no answer to PING within ${this.pingTimeoutMs} ms` : 'no SETTINGS came');
       return;
-    }
-    if (this.awaitsPong && nowMs - heardAtMs >= this.pingTimeoutMs) {
-      return this.onPeerDead(`no answer to PING within ${this.pingTimeoutMs} ms`);
     }
     if (!this.awaitsPong) {
       this.awaitsPong = true;
