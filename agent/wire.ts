@@ -27,7 +27,6 @@ export class Agent implements CaptureListener {
   readonly #workers: Workers;
   readonly #xds: XdsClient;
   readonly #certificates: CertificateManager;
-  readonly #contexts: TlsContexts;
   readonly #identities: LocalIdentities;
   readonly #capture: Capture;
   readonly #tcpMetrics: TcpMetrics;
@@ -51,15 +50,12 @@ export class Agent implements CaptureListener {
     this.#certificates = new CertificateManager(
       {},
       {
-        fetch: async (identity, csr) => {
-          const { chain, roots } = await ca.fetchCertificate(identity, csr);
-          return { chain, roots: roots.join('') };
-        },
+        fetch: (identity, csr) => ca.fetchCertificate(identity, csr),
         clock: systemClock,
         log: deps.log.child({ component: 'certificates' }),
       },
     );
-    this.#contexts = this.#makeContexts();
+    this.#makeContexts();
     this.#identities = new LocalIdentities(options, { store: this.#store, certificates: this.#certificates });
     this.#capture = this.#makeCapture();
     this.#metrics.add(processMetrics({ component: 'agent', tag: 'dev' }));
@@ -131,18 +127,17 @@ export class Agent implements CaptureListener {
         onMessage: (worker, message) => this.#onMessage(worker, message),
         onWorkerRestarted: (worker) => {
           this.#tcpMetrics.workerLost(worker);
-          this.#capture.workerRestarted(worker);
+          this.#capture.onWorkerDied(worker);
           this.#workers.resend(worker);
         },
       },
     );
   }
 
-  #makeContexts(): TlsContexts {
+  #makeContexts(): void {
     const contexts = new TlsContexts({}, { createTlsContext, releaseTlsContext, clock: systemClock });
     contexts.subscribe({ onContext: (identity, context) => this.#workers.setContext(identity, context) });
     this.#certificates.subscribe(contexts);
-    return contexts;
   }
 
   #makeCapture(): Capture {
@@ -150,7 +145,7 @@ export class Agent implements CaptureListener {
     const log = this.#log.child({ component: 'capture' });
     return new Capture(
       { workers, cgroupRoot: cgroupRoot || null, podsParent: podsCgroup || null, bpffsDir: bpffs },
-      { podSource: new FilesPodSource({ directory: manifests, nodeName: node }, { log }), listener: this, log },
+      { podSource: new FilesPodSource({ folder: manifests, nodeName: node }, { log }), listener: this, log },
     );
   }
 

@@ -128,7 +128,7 @@ export class TunnelWorker {
       telemetry: this.#telemetry,
       connections: this.#connections,
       waitingRoom: this.#waitingRoom,
-      originalDestinations: new OriginalDestinationMap(handles),
+      originalDestinations: new OriginalDestinationMap({ handles }),
       applicationDialer: new ApplicationDialer({ workerIndex: this.#deps.index, handles }),
       counters: this.#counters,
       network: this.#options.network,
