@@ -1,11 +1,12 @@
 export { IoError } from './errors.js';
 export {
   EpollReactor,
-  type IoLog,
   type ReactorCounters,
   type ReactorDeps,
   type ReactorOptions,
 } from './reactor.js';
+export { runWorker, type WorkerContext, type WorkerProgram } from './run-worker.js';
 export { MAX_RESERVE_BYTES } from './slab-pool.js';
 export { createTlsContext, releaseTlsContext } from './tls-context.js';
 export * from './types.js';
+export { WorkerPool, type WorkerPoolDeps, type WorkerPoolOptions } from './worker-pool.js';

@@ -20,6 +20,7 @@ import type {
   Connection,
   ConnectionHandler,
   ConnectOptions,
+  IoLog,
   Listener,
   ListenOptions,
   Reactor,
@@ -42,12 +43,6 @@ export interface ReactorOptions {
   readonly acceptsPerTurn?: number;
   /** How long a closed connection may take to send what is pending and see its peer's end. Default 5 s. Only for an own engine. */
   readonly lingerMs?: number;
-}
-
-/** What the engine says when something is wrong; mesh/log's Log fits. */
-export interface IoLog {
-  warn(data: object, message: string): void;
-  error(data: object, message: string): void;
 }
 
 export interface ReactorDeps {
@@ -134,7 +129,7 @@ export class EpollReactor implements Reactor, ConnectionHome, ListenerHome {
     this.counters.turns++;
     this.#nowMs = Math.floor(performance.now());
     for (let i = 0; i < count; i++) this.#dispatch(this.#events[2 * i]!, this.#events[2 * i + 1]!);
-    this.#timers.expire(this.#nowMs, (callback) => this.#guard(callback));
+    this.#timers.expire(this.#nowMs, (callback) => this.guard(callback));
     this.#finishTurn();
     return true;
   }
@@ -152,13 +147,13 @@ export class EpollReactor implements Reactor, ConnectionHome, ListenerHome {
 
   #dispatch(handle: number, events: number): void {
     if (handle === WAKE_HANDLE) {
-      this.#guard(this.#onWake);
+      this.guard(this.#onWake);
       return;
     }
     // Undefined: closed earlier in this turn.
     const target = this.#byHandle.get(handle);
     if (target === undefined) return;
-    if (target instanceof EngineListener) this.#guard(() => target.onEvent(events));
+    if (target instanceof EngineListener) this.guard(() => target.onEvent(events));
     else this.#dispatchConnection(target, events);
     if (this.#closedReports.length > 0) this.#reportAllClosed();
   }
@@ -192,7 +187,7 @@ export class EpollReactor implements Reactor, ConnectionHome, ListenerHome {
     while (this.#hasWork()) {
       const callbacks = this.#endOfTurn;
       this.#endOfTurn = [];
-      for (const callback of callbacks) this.#guard(callback);
+      for (const callback of callbacks) this.guard(callback);
       this.#flushDirty();
       this.#reportAllClosed();
     }
@@ -210,12 +205,13 @@ export class EpollReactor implements Reactor, ConnectionHome, ListenerHome {
       const reports = this.#closedReports;
       this.#closedReports = [];
       for (const { connection, error } of reports) {
-        this.#guard(() => connection.handler.onClosed(connection, error));
+        this.guard(() => connection.handler.onClosed(connection, error));
       }
     }
   }
 
-  #guard(callback: () => void): void {
+  /** Runs `callback`; an exception is counted and logged. */
+  guard(callback: () => void): void {
     try {
       callback();
     } catch (thrown) {

@@ -142,3 +142,9 @@ export interface Reactor {
   /** Runs `callback` once at the end of this turn, before slabs are sealed and sent. */
   atEndOfTurn(callback: () => void): void;
 }
+
+/** What the engine says when something is wrong; mesh/log's Log fits. */
+export interface IoLog {
+  warn(data: object, message: string): void;
+  error(data: object, message: string): void;
+}

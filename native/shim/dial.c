@@ -36,7 +36,8 @@ static void socket_options(int fd)
 
 /*
  * Accepts from a listening socket that stays its owner's. Accepted sockets inherit its options, so they are set once, here: of plain
- * TCP also SO_LINGER 0 (a process that dies resets its connections; TLS has close_notify to tell a cut from an end).
+ * TCP also SO_LINGER 0 (a process that dies resets its connections; TLS has close_notify to tell a cut from an end). Only connections
+ * that were in the backlog already do not inherit: see `settled`.
  */
 CULVERT_API int culvert_listen(int id, int fd, int tls)
 {
@@ -79,7 +80,12 @@ static int accepted(struct conn *listener, int fd, int context, const struct soc
 		close(fd);
 		return -ENOMEM;
 	}
-	c->abortive = listener->abortive;
+	if (listener->settled) {
+		c->abortive = listener->abortive;
+	} else {
+		socket_options(fd);
+		conn_set_linger(c, listener->abortive);
+	}
 	struct sockaddr_in6 local = { 0 };
 	socklen_t length = sizeof local;
 	int error = getsockname(fd, (struct sockaddr *)&local, &length) < 0 ? -errno : 0;
@@ -122,6 +128,7 @@ CULVERT_API int culvert_accept(int id, int handle, int context, unsigned char *o
 		}
 		if (fd < 0 && is_passing(-error))
 			continue;
+		listener->settled = listener->settled || error == -EAGAIN;
 		return n > 0 || error == -EAGAIN ? n : error;
 	}
 	return n;

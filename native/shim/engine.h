@@ -96,6 +96,7 @@ struct conn {
 	bool eof; /* the peer's direction has ended and was reported */
 	bool fin_wanted, fin_sent;
 	bool abortive; /* the socket has SO_LINGER 0: it resets if the process dies */
+	bool settled; /* listener: whatever it accepts from now on was made after its options were set */
 	bool drained; /* the socket had no more bytes in this call */
 	bool flooded;
 	bool doomed; /* failed after bytes that are still to be delivered */
