@@ -1,12 +1,17 @@
 // Tests run on what is shipped: dist/, built by `npm run build`. Tiers are folders; see test/README.md.
-const tier = (displayName, testMatch) => ({
+const tier = (displayName, testMatch, settings = {}) => ({
   displayName,
   testMatch,
   testEnvironment: 'node',
   transform: {},
   rootDir: '.',
   modulePathIgnorePatterns: ['<rootDir>/node_modules'],
+  ...settings,
 });
+
+// One file at a time: these share the kernel.
+const serialTier = (displayName, testMatch) =>
+  tier(displayName, testMatch, { runner: '<rootDir>/test/serial-runner.js' });
 
 export default {
   projects: [
@@ -14,9 +19,9 @@ export default {
       '<rootDir>/dist/{mesh,native,agent,control,waypoint,cli}/**/*.test.js',
       '<rootDir>/dist/test/*.test.js',
     ]),
-    tier('bpf', ['<rootDir>/dist/test/bpf/**/*.test.js']),
-    tier('netns', ['<rootDir>/dist/test/{netns,lab}/**/*.test.js']),
-    tier('interop', ['<rootDir>/dist/test/interop/**/*.test.js']),
-    tier('bench', ['<rootDir>/dist/test/bench/**/*.test.js']),
+    serialTier('bpf', ['<rootDir>/dist/test/bpf/**/*.test.js']),
+    serialTier('netns', ['<rootDir>/dist/test/{netns,lab}/**/*.test.js']),
+    serialTier('interop', ['<rootDir>/dist/test/interop/**/*.test.js']),
+    serialTier('bench', ['<rootDir>/dist/test/bench/**/*.test.js']),
   ],
 };
