@@ -1,6 +1,14 @@
 export { type CgroupDriver, findCgroup2, processesIn, type QosClass } from './cgroup.js';
 export { Lab, type NodeOptions } from './lab.js';
 export type { Manifest, ManifestFolder, ServiceOptions } from './manifests.js';
+export {
+  type AccessLogLine,
+  MESH_NAMESPACE,
+  type Mesh,
+  type MeshAgent,
+  type MeshOptions,
+  startMesh,
+} from './mesh.js';
 export { addressPlan, type IpFamilies } from './network.js';
 export type { LabNode } from './node.js';
 export type { CaptureOptions, PacketCapture } from './pcap.js';

@@ -1,0 +1,60 @@
+import { writeFileSync } from 'node:fs';
+import { parseArgs } from 'node:util';
+import { PEER_NAMES, type PeerName } from './bed.js';
+import { type BenchOptions, type BenchResult, runBench } from './bench.js';
+import { formatTable } from './report.js';
+import { formatVerdicts } from './targets.js';
+
+const USAGE = `npm run bench -- [--json FILE] [--rounds N] [--secs S] [--only PEER,…] [--short]
+  --json FILE   write the results there as JSON, too
+  --rounds N    rounds, of whose readings medians are taken (3)
+  --secs S      seconds of load per reading (3)
+  --only …      some of: ${PEER_NAMES.join(', ')}
+  --short       1 round of 0.3 s: shows that it works, measures nothing
+`;
+
+function parse(args: readonly string[]): BenchOptions & { json: string | undefined } {
+  const text = { type: 'string' } as const;
+  const { values } = parseArgs({
+    args: [...args],
+    options: { json: text, rounds: text, secs: text, only: text, short: { type: 'boolean' } },
+  });
+  const rounds = Number(values.rounds ?? (values.short ? 1 : 3));
+  const secs = Number(values.secs ?? (values.short ? 0.3 : 3));
+  if (!Number.isInteger(rounds) || rounds < 1)
+    throw new Error(`--rounds ${values.rounds}: a whole number from 1`);
+  if (!(secs >= 0.1 && secs <= 60)) throw new Error(`--secs ${values.secs}: 0.1 to 60`);
+  const names = values.only?.split(',') ?? PEER_NAMES;
+  const unknown = names.find((name) => !PEER_NAMES.some((peer) => peer === name));
+  if (unknown !== undefined) throw new Error(`--only ${unknown}: one of ${PEER_NAMES.join(', ')}`);
+  return { json: values.json, rounds, secs, peers: names as PeerName[] };
+}
+
+function print(result: BenchResult): string {
+  const { rounds, secs } = result.options;
+  const memory = result.memoryAfterRounds.map((round) =>
+    Object.entries(round)
+      .map(([peer, megabytes]) => `${peer} ${megabytes.toFixed(1)}`)
+      .join('  '),
+  );
+  const parts = [
+    `Medians of ${rounds} rounds of ${secs} s; ± is half the spread`,
+    formatTable(result.rows),
+    `PSS of the pairs after each round of load, MB\n${memory.map((line, i) => `  ${i + 1}: ${line}`).join('\n')}`,
+  ];
+  if (result.targets.length > 0) parts.push(formatVerdicts(result.targets));
+  return `\n${parts.join('\n\n')}\n`;
+}
+
+let options: ReturnType<typeof parse>;
+try {
+  options = parse(process.argv.slice(2));
+} catch (thrown) {
+  process.stderr.write(`${(thrown as Error).message}\n${USAGE}`);
+  process.exit(2);
+}
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => process.exit(130));
+const { json, ...benchOptions } = options;
+const result = await runBench(benchOptions, (line) => process.stderr.write(`bench: ${line}\n`));
+process.stdout.write(print(result));
+if (json !== undefined) writeFileSync(json, `${JSON.stringify(result, null, 2)}\n`);

@@ -1,0 +1,197 @@
+import { copyFileSync, existsSync, mkdirSync, renameSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { packageRoot } from '../../native/package-root.js';
+import type { Lab } from './lab.js';
+import type { LabNode } from './node.js';
+import type { LabPod } from './pod.js';
+import type { LabProcess } from './process.js';
+import { waitFor } from './wait.js';
+
+/** Namespace of the mesh's own pods. */
+export const MESH_NAMESPACE = 'culvert-system';
+
+/** Of the agents and the controller, in the namespace of their node. */
+const METRICS_URL = 'http://127.0.0.1:15020/metrics';
+const READY_URL = 'http://127.0.0.1:15021/healthz/ready';
+
+export interface MeshOptions {
+  /** Nodes that get an agent. */
+  readonly nodes: readonly LabNode[];
+  readonly workers?: number;
+  readonly logLevel?: string;
+  readonly accessLog?: 'json' | 'off';
+  /** Runs the programs from a copy of node, so that they share no page with this process: their memory is then their own. */
+  readonly ownNodeBinary?: boolean;
+  /** Further flags of every agent. */
+  readonly agentFlags?: readonly string[];
+}
+
+/** One line of an agent's access log. */
+export type AccessLogLine = Readonly<Record<string, unknown>>;
+
+/** An agent at work: a host-network pod, as a DaemonSet makes it. */
+export class MeshAgent {
+  readonly node: LabNode;
+  readonly pod: LabPod;
+  #command: readonly string[];
+  #process: LabProcess;
+
+  constructor(pod: LabPod, command: readonly string[]) {
+    this.node = pod.node;
+    this.pod = pod;
+    this.#command = command;
+    this.#process = pod.spawn(command);
+  }
+
+  get process(): LabProcess {
+    return this.#process;
+  }
+
+  /** Starts the program again after its end, with the same flags. */
+  async restart(): Promise<void> {
+    this.#process = this.pod.spawn(this.#command);
+    await this.waitUntilReady();
+  }
+
+  async waitUntilReady(): Promise<void> {
+    await waitUntilReady(this.node, this.#process, `agent of node ${this.node.name}`);
+  }
+
+  /** Text of /metrics. */
+  async metrics(): Promise<string> {
+    return await this.node.output(['curl', '-sS', '-m', '10', METRICS_URL]);
+  }
+
+  /** The access log so far: every line of JSON on standard output that tells of a connection. */
+  accessLog(): AccessLogLine[] {
+    return this.#process.stdout
+      .split('\n')
+      .filter((line) => line.startsWith('{'))
+      .map((line) => JSON.parse(line) as AccessLogLine)
+      .filter((line) => 'direction' in line);
+  }
+}
+
+/** Controller and agents in a lab. Ends with the lab, or before it with `stop`. */
+export interface Mesh {
+  readonly controller: LabProcess;
+  /** In the order of `MeshOptions.nodes`. */
+  readonly agents: readonly MeshAgent[];
+  /** Resolves once each pod has the agent's listeners in its namespace. */
+  waitUntilCaptured(pods: readonly LabPod[]): Promise<void>;
+  stop(): Promise<void>;
+}
+
+/** Starts a controller on a node of its own and an agent on each given node; resolves when all are ready. Throws with their output where one is not. */
+export async function startMesh(lab: Lab, options: MeshOptions): Promise<Mesh> {
+  const controlNode = await lab.node(`control-${lab.nodes.length + 1}`);
+  lab.namespace(MESH_NAMESPACE);
+  const stateDir = join(controlNode.stateDir, 'controller');
+  mkdirSync(stateDir, { recursive: true });
+  const node = options.ownNodeBinary ? copyOfNode() : process.execPath;
+  const commands = meshCommands({ lab, controlNode, stateDir, node, options });
+
+  const controller = controlNode.spawn(commands.controller, { service: 'culvert-controller' });
+  await waitUntilReady(controlNode, controller, 'controller');
+  const agents: MeshAgent[] = [];
+  for (const agentNode of options.nodes) {
+    const pod = await agentNode.pod(`culvert-agent-${agentNode.name}`, {
+      namespace: MESH_NAMESPACE,
+      serviceAccount: 'culvert-agent',
+      hostNetwork: true,
+    });
+    agents.push(new MeshAgent(pod, await commands.agent(agentNode)));
+  }
+  for (const agent of agents) await agent.waitUntilReady();
+
+  return {
+    controller,
+    agents,
+    waitUntilCaptured: async (pods) => {
+      for (const pod of pods) await waitFor(`capture of ${pod.name}`, () => hasTunnelListener(pod));
+    },
+    stop: async () => {
+      await Promise.all([...agents.map((agent) => agent.process.stop()), controller.stop()]);
+    },
+  };
+}
+
+interface CommandInputs {
+  readonly lab: Lab;
+  readonly controlNode: LabNode;
+  /** Folder of the controller's own files. */
+  readonly stateDir: string;
+  /** The node binary to run. */
+  readonly node: string;
+  readonly options: MeshOptions;
+}
+
+/** How the programs are called: the only place that knows their flags. */
+function meshCommands({ lab, controlNode, stateDir, node, options }: CommandInputs) {
+  const program = (name: string): string[] => [node, join(packageRoot(), 'dist', name, 'main.js')];
+  const manifests = ['--manifests', lab.manifests.path];
+  const level = ['--log-level', options.logLevel ?? 'info'];
+  const root = join(stateDir, 'root.pem');
+  return {
+    controller: [...program('control'), ...manifests, ...level, '--state', stateDir],
+    agent: async (agentNode: LabNode): Promise<string[]> => {
+      const token = join(agentNode.stateDir, 'join-token');
+      const issue = [
+        ...program('control'),
+        'token',
+        '--state',
+        stateDir,
+        '--node',
+        agentNode.name,
+        '--out',
+        token,
+      ];
+      await controlNode.output(issue);
+      return [
+        ...program('agent'),
+        ...manifests,
+        ...level,
+        ...['--node', agentNode.name],
+        ...['--controller', `${controlNode.ip}:15012`, '--controller-root', root, '--token', token],
+        ...['--pods-cgroup', agentNode.kubepods, '--bpffs', agentNode.bpffsDir],
+        ...['--workers', String(options.workers ?? 1), '--access-log', options.accessLog ?? 'json'],
+        ...(options.agentFlags ?? []),
+      ];
+    },
+  };
+}
+
+async function waitUntilReady(node: LabNode, program: LabProcess, what: string): Promise<void> {
+  const isReady = async (): Promise<boolean> => {
+    if (!program.running) return true; // Then it never will be; told below.
+    return (await node.exec(['curl', '-sf', '-m', '2', '-o', '/dev/null', READY_URL])).code === 0;
+  };
+  try {
+    await waitFor(`${what} to be ready`, isReady, { timeoutMs: 30_000, intervalMs: 100 });
+    if (!program.running) throw new Error(`${what} ended`);
+  } catch (thrown) {
+    throw new Error(
+      `${what} is not ready\n${program.command.join(' ')}\n${program.stdout}\n${program.stderr}`,
+      {
+        cause: thrown,
+      },
+    );
+  }
+}
+
+/** The tunnel's port listens in the pod's namespace. */
+async function hasTunnelListener(pod: LabPod): Promise<boolean> {
+  return (await pod.output(['ss', '-Hltn', 'sport = :15008'])).trim() !== '';
+}
+
+function copyOfNode(): string {
+  const cache = process.env['CULVERT_CACHE'] ?? join(homedir(), '.cache/culvert');
+  const copy = join(cache, `node-${process.version}`);
+  if (!existsSync(copy)) {
+    mkdirSync(cache, { recursive: true });
+    copyFileSync(process.execPath, `${copy}.${process.pid}`);
+    renameSync(`${copy}.${process.pid}`, copy);
+  }
+  return copy;
+}
