@@ -1,5 +1,6 @@
+import type { SocketAddress } from '../../../mesh/common/address.js';
 import { startMesh } from '../../lab/mesh.js';
-import { APP_PORT, type Bed, type Peer, waitUntilServing } from '../bed.js';
+import { APP_PORT, type Bed, type Peer, runLoad, waitUntilServing } from '../bed.js';
 
 /** Two agents with one worker each and the controller; the client dials the application and knows nothing of them. */
 export const culvert: Peer = {
@@ -10,6 +11,18 @@ export const culvert: Peer = {
     const target = { address: bed.server.ip, port: APP_PORT };
     await mesh.waitUntilCaptured([bed.client, bed.server]);
     await waitUntilServing(bed, target, 'culvert');
+    await assertTunnelled(bed, target);
     return { target, proxies: mesh.agents.map((agent) => agent.process), stop: () => mesh.stop() };
   },
 };
+
+/** A pod that was not captured would be measured as "none". */
+async function assertTunnelled(bed: Bed, target: SocketAddress): Promise<void> {
+  const capture = await bed.client.node.capture({ filter: 'tcp' });
+  await runLoad(bed, target, 'rr', 1, 0.1);
+  await capture.stop();
+  const [tunnelled, plain] = [await capture.count('port 15008'), await capture.count(`port ${APP_PORT}`)];
+  if (tunnelled === 0 || plain > 0) {
+    throw new Error(`culvert is not in the way: ${tunnelled} packets on 15008, ${plain} on ${APP_PORT}`);
+  }
+}
