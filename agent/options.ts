@@ -28,6 +28,11 @@ export const agentOptions = {
     fallback: '',
     metavar: 'DIR',
   }),
+  hostNetns: option.text({
+    help: "A file that is the host's network namespace.",
+    fallback: '/proc/1/ns/net',
+    metavar: 'FILE',
+  }),
   bpffs: option.text({
     help: 'Folder for pinned programs and maps; a bpffs is mounted there where none is.',
     fallback: '/sys/fs/bpf/culvert',

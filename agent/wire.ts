@@ -141,10 +141,10 @@ export class Agent implements CaptureListener {
   }
 
   #makeCapture(): Capture {
-    const { node, manifests, workers, cgroupRoot, podsCgroup, bpffs } = this.#options;
+    const { node, manifests, workers, cgroupRoot, podsCgroup, hostNetns, bpffs } = this.#options;
     const log = this.#log.child({ component: 'capture' });
     return new Capture(
-      { workers, cgroupRoot: cgroupRoot || null, podsParent: podsCgroup || null, bpffsDir: bpffs },
+      { workers, cgroupRoot: cgroupRoot || null, podsParent: podsCgroup || null, hostNetns, bpffsDir: bpffs },
       { podSource: new FilesPodSource({ folder: manifests, nodeName: node }, { log }), listener: this, log },
     );
   }
