@@ -1,0 +1,100 @@
+/**
+ * How the agent dials an application in its pod so that it sees its caller (design.md 3, "Dialling the application"): from a rotating
+ * address in 127.0.0.0/8 (or ::1) to the address that the caller wanted; BPF shows the application the caller's own address, and a port
+ * that no other live connection of that caller to it has.
+ */
+import { formatSocketAddress, isIpv6, type SocketAddress } from '../../mesh/common/address.js';
+import type { ConnectOptions } from '../../mesh/io/types.js';
+import { CaptureError } from './errors.js';
+import { ShownPorts } from './shown-ports.js';
+import type { CaptureHandles } from './types.js';
+
+export interface ApplicationDialerOptions {
+  readonly workerIndex: number;
+  readonly handles: CaptureHandles;
+  readonly connectTimeoutMs?: number;
+}
+
+export interface ApplicationDial {
+  readonly options: ConnectOptions;
+  /** Whom the application sees. */
+  readonly shown: SocketAddress;
+  /** Gives the shown port back. Call it once, when the connection has ended or failed. */
+  release(): void;
+}
+
+/** Of a captured pod. */
+export interface DialledPod {
+  readonly netnsFd: number;
+  readonly netnsCookie: bigint;
+}
+
+/** Ports shown where the caller's own cannot be: the ephemeral range that Linux has by default. */
+const firstPort = 32_768;
+const portCount = 28_232;
+/** Ports tried before a caller is refused. */
+const maxTries = 64;
+/** Source addresses per worker: 127.(64 + worker).0.1 to 127.(64 + worker).255.254. */
+const firstSourceOctet = 64;
+const sourcesPerOctet = 254;
+
+/** One per worker. */
+export class ApplicationDialer {
+  readonly #options: Required<ApplicationDialerOptions>;
+  readonly #ports: ShownPorts;
+  #nextSource: number;
+  #nextPort: number;
+
+  constructor(options: ApplicationDialerOptions) {
+    this.#options = { connectTimeoutMs: 10_000, ...options };
+    this.#ports = new ShownPorts(options.handles.shownPorts, options.workerIndex);
+    this.#nextSource = Math.floor(Math.random() * sourcesPerOctet * 256);
+    this.#nextPort = Math.floor(Math.random() * portCount);
+  }
+
+  /**
+   * `to`: what the caller wanted. `caller.address` is shown as it is; of its ports `wantedPort` (0: none) if it is free, else another. Throws
+   * NO_SHOWN_PORT when 64 ports in a row are in use: tens of thousands of connections, or one caller with that many.
+   */
+  dial(pod: DialledPod, to: SocketAddress, caller: SocketAddress, wantedPort: number): ApplicationDial {
+    const scope = `${pod.netnsCookie} ${formatSocketAddress(to)} ${caller.address}`;
+    const { port, claim } = this.#claim(scope, wantedPort);
+    const shown = { address: caller.address, port };
+    const { handles, connectTimeoutMs } = this.#options;
+    return {
+      shown,
+      options: {
+        to,
+        netnsFd: pod.netnsFd,
+        fromAddress: isIpv6(to.address) ? '::1' : this.#sourceAddress(),
+        socketStorage: { mapFd: handles.callerStorageFd, value: encodeCaller(shown) },
+        connectTimeoutMs,
+      },
+      release: () => this.#ports.release(claim),
+    };
+  }
+
+  #claim(scope: string, wantedPort: number): { port: number; claim: number } {
+    let port = wantedPort > 0 ? wantedPort : this.#anyPort();
+    for (let tries = 0; tries < maxTries; tries++) {
+      const claim = this.#ports.claim(scope, port);
+      if (claim >= 0) return { port, claim };
+      port = this.#anyPort();
+    }
+    throw new CaptureError('NO_SHOWN_PORT', `no free port to show an application its caller with (${scope})`);
+  }
+
+  #anyPort(): number {
+    // A stride without common factor with the count: neighbours in time are not neighbours in number.
+    this.#nextPort = (this.#nextPort + 9_973) % portCount;
+    return firstPort + this.#nextPort;
+  }
+
+  /** Rotating, because each source address has its own 28,000 ports towards one destination, and closed ones wait for a minute. */
+  #sourceAddress(): string {
+    this.#nextSource = (this.#nextSource + 1) % (sourcesPerOctet * 256);
+    const third = Math.floor(this.#nextSource / sourcesPerOctet);
+    const fourth = 1 + (this.#nextSource % sourcesPerOctet);
+    return `127.${firstSourceOctet + this.#options.workerIndex}.${third}.${fourth}`;
+  }
+}

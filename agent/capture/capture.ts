@@ -1,0 +1,253 @@
+/** Which local pods are in the mesh, and that their traffic comes to us: pod source × cgroup tree → one `Enrolment` per pod. */
+import { statSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { messageOf } from '../../mesh/common/errors.js';
+import type { Log } from '../../mesh/log/index.js';
+import { cgroupLevel, findCgroupRoot, findPodsParent, ownCgroup, tryCgroupId, tryPodUid } from './cgroups.js';
+import { Enrolment, type PodState } from './enrolment.js';
+import { NodeDatapath } from './node-datapath.js';
+import { openPresence } from './pod-presence.js';
+import { PodSightings } from './pod-sightings.js';
+import type { CaptureHandles, CaptureListener, LocalPod, PodSource } from './types.js';
+
+export interface CaptureOptions {
+  /** Worker threads: as many listening sockets per pod and port. */
+  readonly workers: number;
+  /** Mount point of cgroup v2; null: found. */
+  readonly cgroupRoot?: string | null;
+  /** Parent of all pod cgroups, absolute or below the root; null: found. */
+  readonly podsParent?: string | null;
+  /** Cgroup of the agent itself; null: this process's. */
+  readonly agentCgroup?: string | null;
+  /** A file that is the host's network namespace. */
+  readonly hostNetns?: string;
+  /** Where everything is pinned; a bpffs is mounted where there is none. */
+  readonly bpffsDir?: string;
+  /** How often everything is looked at though nothing was heard. */
+  readonly pollIntervalMs?: number;
+  readonly emptyPodLingerMs?: number;
+  readonly unenrolGraceMs?: number;
+  /** Where no hook was before, they wait this long for the pods that run already: these would be refused until captured. */
+  readonly firstAttachDelayMs?: number;
+  /** `start` waits no longer for pods whose capture hangs; they stay refused. */
+  readonly settleTimeoutMs?: number;
+  /** Connections waiting to be accepted, per listening socket (the kernel's net.core.somaxconn caps it). */
+  readonly listenBacklog?: number;
+}
+
+export interface CaptureDeps {
+  readonly podSource: PodSource;
+  readonly listener: CaptureListener;
+  readonly log: Log;
+}
+
+export interface PodStatus {
+  readonly uid: string;
+  readonly name: string;
+  readonly namespace: string;
+  readonly state: PodState;
+  /** Why it is refused; else empty. */
+  readonly reason: string;
+}
+
+/** For admin and metrics. */
+export interface CaptureStatus {
+  readonly pods: readonly PodStatus[];
+  /** Pod cgroups that the pod source does not know: refused. */
+  readonly unknownPods: number;
+  /** BPF's counters since the maps were made: REFUSED_UNKNOWN, DROPPED_NO_LISTENER, … (bpf/include/abi.h). */
+  readonly refusals: Readonly<Record<string, number>>;
+}
+
+export const captureDefaults = {
+  cgroupRoot: null,
+  podsParent: null,
+  agentCgroup: null,
+  hostNetns: '/proc/1/ns/net',
+  bpffsDir: '/sys/fs/bpf/culvert',
+  pollIntervalMs: 1_000,
+  emptyPodLingerMs: 1_000,
+  unenrolGraceMs: 200,
+  firstAttachDelayMs: 1_000,
+  settleTimeoutMs: 10_000,
+  listenBacklog: 4_096,
+} as const;
+
+export class Capture {
+  readonly #options: Required<CaptureOptions>;
+  readonly #deps: CaptureDeps;
+  readonly #log: Log;
+  readonly #pods = new Map<string, LocalPod>();
+  readonly #enrolments = new Map<string, Enrolment>();
+  #datapath: NodeDatapath | null = null;
+  #sightings: PodSightings | null = null;
+  #ownUid: string | null = null;
+
+  constructor(options: CaptureOptions, deps: CaptureDeps) {
+    this.#options = { ...captureDefaults, ...options };
+    this.#deps = deps;
+    this.#log = deps.log.child({ component: 'capture' });
+  }
+
+  /** For workers. Valid between `start` and `stop`. */
+  get handles(): CaptureHandles {
+    return this.#running().handles;
+  }
+
+  /**
+   * Resolves when the hooks are attached and every pod that runs now is plain or captured (or refused, with the reason in the log).
+   * Throws CaptureError; what an agent before us has pinned is then still there.
+   */
+  async start(): Promise<void> {
+    try {
+      await this.#start();
+    } catch (error) {
+      await this.stop();
+      throw error;
+    }
+  }
+
+  async #start(): Promise<void> {
+    const { podsParent, agentPod } = this.#openDatapath();
+    const datapath = this.#running();
+    this.#ownUid = agentPod?.uid ?? null;
+    // Before anything is attached or adopted: our own connections must never come back to us.
+    if (agentPod !== null) datapath.listAgent(agentPod.id);
+    this.#sightings = new PodSightings(
+      {
+        podsParent,
+        hostNamespaceInode: statSync(this.#options.hostNetns).ino,
+        pollIntervalMs: this.#options.pollIntervalMs,
+        emptyPodLingerMs: this.#options.emptyPodLingerMs,
+      },
+      { log: this.#log, onChange: (uid) => void this.#touch(uid) },
+    );
+    datapath.attachObservers();
+    await this.#deps.podSource.start((pods) => this.#onPods(pods));
+    this.#sightings.start();
+    const settled = Promise.all([...this.#pods.keys()].map((uid) => this.#touch(uid)));
+    // One pod whose capture hangs must not keep the rest of the node open, nor us from starting.
+    if (!datapath.isDeciding) await Promise.race([settled, sleep(this.#options.firstAttachDelayMs)]);
+    datapath.attachDeciders();
+    await Promise.race([settled, sleep(this.#options.settleTimeoutMs)]);
+    this.#sweep();
+  }
+
+  #openDatapath(): { podsParent: string; agentPod: { uid: string; id: bigint } | null } {
+    const root = findCgroupRoot(this.#options.cgroupRoot);
+    const podsParent = findPodsParent(root, this.#options.podsParent);
+    const agentCgroup = this.#options.agentCgroup ?? ownCgroup(root);
+    const agentPod = podCgroupAbove(podsParent, agentCgroup);
+    this.#datapath = NodeDatapath.open(
+      {
+        bpffsDir: this.#options.bpffsDir,
+        podsParent,
+        podsParentLevel: cgroupLevel(root, podsParent),
+        // Below the pods' parent its sockets run the parent's program already.
+        agentCgroup: agentPod === null ? agentCgroup : null,
+        hostNetns: this.#options.hostNetns,
+      },
+      { log: this.#log },
+    );
+    return { podsParent, agentPod };
+  }
+
+  /**
+   * Lets go of every descriptor and leaves the kernel's part in place: known pods' connections are dropped or refused until the next agent
+   * comes, plain pods are served, new ones refused. Call it when workers have stopped.
+   */
+  async stop(): Promise<void> {
+    await this.#deps.podSource.stop();
+    this.#sightings?.stop();
+    await Promise.all([...this.#enrolments.values()].map((enrolment) => enrolment.stop()));
+    this.#enrolments.clear();
+    this.#datapath?.close();
+    this.#datapath = null;
+  }
+
+  status(): CaptureStatus {
+    const pods: PodStatus[] = [];
+    for (const { uid, pod, state, reason } of this.#enrolments.values()) {
+      if (pod !== null) pods.push({ uid, name: pod.name, namespace: pod.namespace, state, reason });
+    }
+    let unknownPods = 0;
+    for (const uid of this.#sightings?.cgroups.keys() ?? []) {
+      if (!this.#pods.has(uid) && uid !== this.#ownUid) unknownPods++;
+    }
+    return { pods, unknownPods, refusals: this.#datapath?.counters() ?? {} };
+  }
+
+  #running(): NodeDatapath {
+    if (this.#datapath === null) throw new Error('capture is not started');
+    return this.#datapath;
+  }
+
+  #onPods(pods: readonly LocalPod[]): void {
+    const gone = new Set(this.#pods.keys());
+    for (const pod of pods) {
+      gone.delete(pod.uid);
+      this.#pods.set(pod.uid, pod);
+    }
+    for (const uid of gone) this.#pods.delete(uid);
+    for (const uid of [...this.#pods.keys(), ...gone]) void this.#touch(uid);
+  }
+
+  async #touch(uid: string): Promise<void> {
+    if (uid === this.#ownUid || this.#datapath === null || this.#sightings === null) return;
+    const pod = this.#pods.get(uid) ?? null;
+    if (pod?.enrolled && !pod.hostNetwork) this.#sightings.follow(uid);
+    else this.#sightings.unfollow(uid);
+    const sighting = this.#sightings.sightingOf(uid);
+    let enrolment = this.#enrolments.get(uid);
+    if (enrolment === undefined) {
+      if (pod === null) return; // unknown: refused as it is
+      enrolment = this.#newEnrolment(uid, this.#datapath);
+      this.#enrolments.set(uid, enrolment);
+    }
+    await enrolment.update(pod, sighting);
+    if (enrolment.isOver && this.#enrolments.get(uid) === enrolment) this.#enrolments.delete(uid);
+  }
+
+  #newEnrolment(uid: string, datapath: NodeDatapath): Enrolment {
+    const { workers, listenBacklog, unenrolGraceMs } = this.#options;
+    return new Enrolment(
+      { uid, unenrolGraceMs },
+      {
+        tables: datapath,
+        listener: this.#deps.listener,
+        openPresence: (pod, seen) => openPresence({ pod, seen, workers, listenBacklog }, { datapath }),
+        log: this.#log,
+      },
+    );
+  }
+
+  /** What earlier agents left for pods that are gone, or that are no more in the mesh. */
+  #sweep(): void {
+    const cookies = new Set<bigint>();
+    const uids = new Set<string>();
+    for (const { uid, captured, state } of this.#enrolments.values()) {
+      if (captured !== null) cookies.add(captured.netnsCookie);
+      if (state !== 'plain' && state !== 'unknown') uids.add(uid);
+    }
+    const cgroups = new Map<bigint, boolean>();
+    for (const [uid, { id }] of this.#sightings!.cgroups) cgroups.set(id, this.#pods.has(uid));
+    try {
+      this.#running().sweep({ cookies, uids, cgroups });
+    } catch (error) {
+      this.#log.error({ error: messageOf(error) }, 'leftovers of an earlier agent could not be removed');
+    }
+  }
+}
+
+/** The pod cgroup that `cgroup` is, or is in. */
+function podCgroupAbove(parent: string, cgroup: string): { uid: string; id: bigint } | null {
+  if (!cgroup.startsWith(`${parent}/`)) return null;
+  let path = parent;
+  for (const name of cgroup.slice(parent.length + 1).split('/')) {
+    path = `${path}/${name}`;
+    const uid = tryPodUid(name);
+    const id = uid === null ? null : tryCgroupId(path);
+    if (uid !== null && id !== null) return { uid, id };
+  }
+  return null;
+}

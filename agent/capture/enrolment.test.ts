@@ -1,0 +1,177 @@
+import { beforeEach, expect, test } from '@jest/globals';
+import { createLog } from '../../mesh/log/index.js';
+import { Enrolment, type PodPresence } from './enrolment.js';
+import { CaptureError } from './errors.js';
+import type { PodSighting } from './pod-sightings.js';
+import type { CapturedPod, LocalPod } from './types.js';
+
+const log = createLog({ level: 'silent', component: 'test' });
+let steps: string[];
+let enrolment: Enrolment;
+let failOpen: boolean;
+let failReady: boolean;
+let ready: Promise<void>;
+
+const pod = (more: Partial<LocalPod> = {}): LocalPod => ({
+  uid: 'u',
+  name: 'one',
+  namespace: 'shop',
+  serviceAccount: 'default',
+  addresses: ['10.0.0.1', 'fd00::1'],
+  hostNetwork: false,
+  enrolled: true,
+  ...more,
+});
+const seen = (inode: number | null, id = 7n): PodSighting => ({
+  cgroup: { uid: 'u', path: '/c', id },
+  namespace: inode === null ? null : { pid: 0, inode },
+});
+
+beforeEach(() => {
+  steps = [];
+  failOpen = false;
+  failReady = false;
+  ready = Promise.resolve();
+  const presence = (inode: number): PodPresence => ({
+    captured: { netnsCookie: BigInt(inode) } as CapturedPod,
+    steer: () => steps.push(`steer ${inode}`),
+    unsteer: () => steps.push(`unsteer ${inode}`),
+    close: () => steps.push(`close ${inode}`),
+  });
+  enrolment = new Enrolment(
+    { uid: 'u', unenrolGraceMs: 1 },
+    {
+      log,
+      tables: {
+        listCgroup: (id, kind) => steps.push(`list ${id} ${kind}`),
+        unlistCgroup: (id) => steps.push(`unlist ${id}`),
+        setCaptured: (cookie, { ipv4, ipv6 }) => steps.push(`captured ${cookie} ${ipv4} ${ipv6}`),
+        removeCaptured: (cookie) => steps.push(`uncaptured ${cookie}`),
+      },
+      openPresence: (_, { inode }) => {
+        if (failOpen) throw new CaptureError('ROUTE_LOCALNET', 'route_localnet is 1');
+        steps.push(`open ${inode}`);
+        return presence(inode);
+      },
+      listener: {
+        onCaptured: async () => {
+          steps.push('ready?');
+          await ready;
+          if (failReady) throw new Error('no certificate');
+          steps.push('ready');
+        },
+        onReleased: async (_, reason) => void steps.push(`released ${reason}`),
+      },
+    },
+  );
+});
+
+const taken = () => steps.splice(0);
+const enrol = ['open 1', 'ready?', 'ready', 'steer 1', 'captured 1 10.0.0.1 fd00::1', 'list 7 captured'];
+
+test('enrol a new pod: steered before redirected, redirected before listed', async () => {
+  await enrolment.update(pod(), seen(null));
+  expect([enrolment.state, taken()]).toEqual(['waiting', ['unlist 7']]);
+  await enrolment.update(pod(), seen(1));
+  expect([enrolment.state, taken()]).toEqual(['captured', enrol]);
+});
+
+test('a plain pod stays plain until its capture is complete', async () => {
+  await enrolment.update(pod({ enrolled: false }), seen(null));
+  expect([enrolment.state, taken()]).toEqual(['plain', ['list 7 plain']]);
+  await enrolment.update(pod(), seen(1));
+  expect([enrolment.state, taken()]).toEqual(['captured', enrol]);
+});
+
+test('un-enrol: plain first, then no more redirected, then let go', async () => {
+  await enrolment.update(pod(), seen(1));
+  taken();
+  await enrolment.update(pod({ enrolled: false }), seen(1));
+  expect(enrolment.state).toBe('plain');
+  expect(taken()).toEqual(['list 7 plain', 'uncaptured 1', 'unsteer 1', 'released unenrolled', 'close 1']);
+});
+
+test.each([
+  ['cgroup gone', () => enrolment.update(pod(), null)],
+  ['source has it no more', () => enrolment.update(null, seen(1))],
+  ['both', () => enrolment.update(null, null)],
+])('the end (%s): refused first, then let go', async (_, end) => {
+  await enrolment.update(pod(), seen(1));
+  taken();
+  await end();
+  expect(enrolment.state).toBe('unknown');
+  expect(taken()).toEqual(['unlist 7', 'uncaptured 1', 'unsteer 1', 'released deleted', 'close 1']);
+  await enrolment.update(null, null);
+  expect(enrolment.isOver).toBe(true);
+});
+
+test('a namespace replaced (sandbox restart): the old one is left, the new one captured', async () => {
+  await enrolment.update(pod(), seen(1));
+  taken();
+  await enrolment.update(pod(), seen(2));
+  expect(taken()).toEqual([
+    ...['unlist 7', 'uncaptured 1', 'unsteer 1', 'released deleted', 'close 1'],
+    ...['open 2', 'ready?', 'ready', 'steer 2', 'captured 2 10.0.0.1 fd00::1', 'list 7 captured'],
+  ]);
+});
+
+test('a cgroup made anew: the old entry goes, the new one is listed', async () => {
+  await enrolment.update(pod(), seen(1));
+  taken();
+  await enrolment.update(pod(), seen(1, 8n));
+  expect(taken()).toEqual(['unlist 7', 'list 8 captured']);
+});
+
+test('new addresses of a captured pod are written; nothing else is', async () => {
+  await enrolment.update(pod(), seen(1));
+  taken();
+  await enrolment.update(pod({ addresses: ['10.0.0.2', 'fd00::1'] }), seen(1));
+  expect(taken()).toEqual(['captured 1 10.0.0.2 fd00::1', 'list 7 captured']);
+});
+
+test('host network is plain, whatever the source says', async () => {
+  await enrolment.update(pod({ hostNetwork: true }), seen(null));
+  expect([enrolment.state, taken()]).toEqual(['plain', ['list 7 plain']]);
+});
+
+test('capture refused: no more plain, and tried again', async () => {
+  await enrolment.update(pod({ enrolled: false }), seen(null));
+  failOpen = true;
+  taken();
+  await enrolment.update(pod(), seen(1));
+  expect([enrolment.state, taken()]).toEqual(['refused', ['unlist 7']]);
+  expect(enrolment.reason).toMatch(/^ROUTE_LOCALNET/);
+  failOpen = false;
+  await new Promise((resolve) => setTimeout(resolve, 700));
+  expect([enrolment.state, taken()]).toEqual(['captured', enrol]);
+});
+
+test('workers that do not get ready: closed again, nothing redirected', async () => {
+  failReady = true;
+  await enrolment.update(pod(), seen(1));
+  expect(enrolment.state).toBe('refused');
+  expect(taken()).toEqual(['open 1', 'ready?', 'close 1', 'unlist 7']);
+  await enrolment.stop();
+});
+
+test('what happens while workers get ready is acted upon afterwards', async () => {
+  let resolveReady = (): void => {};
+  ready = new Promise((resolve) => {
+    resolveReady = resolve;
+  });
+  const first = enrolment.update(pod(), seen(1));
+  void enrolment.update(pod({ enrolled: false }), seen(1));
+  const last = enrolment.update(null, null);
+  expect(taken()).toEqual(['open 1', 'ready?']);
+  resolveReady();
+  await Promise.all([first, last]);
+  expect(taken().slice(-5)).toEqual(['unlist 7', 'uncaptured 1', 'unsteer 1', 'released deleted', 'close 1']);
+  expect(enrolment.isOver).toBe(true);
+});
+
+test('stop closes descriptors and leaves the kernel as it is, also in the middle of a capture', async () => {
+  await enrolment.update(pod(), seen(1));
+  taken();
+  await enrolment.stop();
+  expect(taken()).toEqual(['close 1']);
+});

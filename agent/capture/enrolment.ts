@@ -1,0 +1,275 @@
+/**
+ * One pod from first sight to its end: plain, captured, or (until it is one of these) refused by the kernel. Decides the order of
+ * steps, so that at no moment traffic of an enrolled pod is plain, and traffic of a running pod that changes sides is not refused:
+ *   enrol    listeners open → workers ready → inbound steered → outbound redirected → cgroup listed (was it plain before, now no more)
+ *   un-enrol cgroup listed plain → outbound no more redirected → inbound no more steered → workers let go → listeners closed
+ *   end      cgroup no more listed → outbound refused → inbound no more steered → workers let go → listeners closed
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { MeshError, messageOf } from '../../mesh/common/errors.js';
+import type { Log } from '../../mesh/log/index.js';
+import { type PodAddresses, podAddresses } from './namespace-facts.js';
+import type { PodSighting, SeenNamespace } from './pod-sightings.js';
+import type { CapturedPod, CaptureListener, LocalPod } from './types.js';
+
+/** What of the node's maps concerns single pods. */
+export interface PodTables {
+  /** Never over a live agent's entry. */
+  listCgroup(cgroupId: bigint, kind: 'plain' | 'captured'): void;
+  /** Never a live agent's entry. */
+  unlistCgroup(cgroupId: bigint): void;
+  setCaptured(netnsCookie: bigint, addresses: PodAddresses): void;
+  removeCaptured(netnsCookie: bigint): void;
+}
+
+/** Our presence in one pod's namespace: listeners, and the program that steers inbound connections to them. */
+export interface PodPresence {
+  readonly captured: CapturedPod;
+  /** Inbound connections come to the listeners from now on (also: in place of another agent's). */
+  steer(): void;
+  /** Inbound connections go where they would without us. */
+  unsteer(): void;
+  /** Closes every descriptor. */
+  close(): void;
+}
+
+export interface EnrolmentDeps {
+  readonly tables: PodTables;
+  readonly listener: CaptureListener;
+  /** Opens listeners inside the namespace. Throws CaptureError (ROUTE_LOCALNET, …). */
+  readonly openPresence: (pod: LocalPod, seen: SeenNamespace) => PodPresence;
+  readonly log: Log;
+}
+
+export interface EnrolmentOptions {
+  /** After un-enrolment, for handshakes that were already on their way to the listeners. */
+  readonly unenrolGraceMs: number;
+}
+
+/** `waiting`: enrolled, but no process has a namespace of its own yet, or workers are not ready. `refused`: capture failed; `reason` says why. */
+export type PodState = 'unknown' | 'plain' | 'waiting' | 'captured' | 'refused';
+
+const firstRetryMs = 500;
+const maxRetryMs = 30_000;
+
+export class Enrolment {
+  readonly uid: string;
+  readonly #options: EnrolmentOptions;
+  readonly #deps: EnrolmentDeps;
+  #pod: LocalPod | null = null;
+  #sighting: PodSighting | null = null;
+  #state: PodState = 'unknown';
+  #reason = '';
+  #presence: PodPresence | null = null;
+  #seen: SeenNamespace | null = null;
+  #listedCgroup: bigint | null = null;
+  #addresses = '';
+  #running: Promise<void> | null = null;
+  #again = false;
+  #stopped = false;
+  #retry: NodeJS.Timeout | null = null;
+  #retryDelayMs = firstRetryMs;
+
+  constructor(options: EnrolmentOptions & { uid: string }, deps: EnrolmentDeps) {
+    this.uid = options.uid;
+    this.#options = options;
+    this.#deps = deps;
+  }
+
+  get state(): PodState {
+    return this.#state;
+  }
+
+  /** Why it is `refused`; else empty. */
+  get reason(): string {
+    return this.#reason;
+  }
+
+  get pod(): LocalPod | null {
+    return this.#pod;
+  }
+
+  get captured(): CapturedPod | null {
+    return this.#presence?.captured ?? null;
+  }
+
+  /** True once nothing of the pod is left: no cgroup, not in the source, no presence. */
+  get isOver(): boolean {
+    return this.#running === null && this.#pod === null && this.#sighting === null && this.#presence === null;
+  }
+
+  /** The pod (null: the source has none) or what is seen of it (null: no cgroup) has changed. Resolves when acted upon. */
+  update(pod: LocalPod | null, sighting: PodSighting | null): Promise<void> {
+    this.#pod = pod;
+    this.#sighting = sighting;
+    return this.#touch();
+  }
+
+  /** Closes descriptors; what is in the kernel stays as it is, so that the pod's traffic waits for the next agent (fails closed). */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    if (this.#retry !== null) clearTimeout(this.#retry);
+    await this.#running;
+    this.#presence?.close();
+    this.#presence = null;
+  }
+
+  #touch(): Promise<void> {
+    this.#again = true;
+    this.#running ??= this.#run();
+    return this.#running;
+  }
+
+  async #run(): Promise<void> {
+    if (this.#retry !== null) clearTimeout(this.#retry);
+    this.#retry = null;
+    while (this.#again && !this.#stopped) {
+      this.#again = false;
+      try {
+        await this.#step();
+        this.#retryDelayMs = firstRetryMs;
+      } catch (error) {
+        this.#failed(error);
+      }
+    }
+    this.#running = null;
+  }
+
+  async #step(): Promise<void> {
+    const [pod, sighting] = [this.#pod, this.#sighting];
+    if (this.#listedCgroup !== null && this.#listedCgroup !== sighting?.cgroup.id) this.#unlist();
+    if (pod === null || sighting === null) {
+      await this.#end();
+      this.#become('unknown');
+    } else if (!pod.enrolled || pod.hostNetwork) {
+      await this.#makePlain(sighting.cgroup.id);
+      this.#become('plain');
+    } else if (sighting.namespace === null) {
+      await this.#end();
+      this.#become('waiting');
+    } else {
+      if (this.#seen !== null && this.#seen.inode !== sighting.namespace.inode) await this.#end();
+      if (this.#state === 'unknown') this.#become('waiting');
+      await this.#capture(pod, sighting.namespace, sighting.cgroup.id);
+    }
+  }
+
+  async #capture(pod: LocalPod, seen: SeenNamespace, cgroupId: bigint): Promise<void> {
+    if (this.#presence === null) await this.#enter(pod, seen);
+    if (this.#presence === null) return;
+    this.#setAddresses(podAddresses(pod.addresses, seen.pid));
+    this.#list(cgroupId, 'captured');
+    this.#become('captured');
+  }
+
+  async #enter(pod: LocalPod, seen: SeenNamespace): Promise<void> {
+    const presence = await this.#open(pod, seen);
+    if (presence === null) return;
+    try {
+      presence.steer();
+      this.#presence = presence;
+      this.#seen = seen;
+    } catch (error) {
+      await this.#letGo(presence, 'unenrolled');
+      throw error;
+    }
+  }
+
+  /** Null: stopped meanwhile. */
+  async #open(pod: LocalPod, seen: SeenNamespace): Promise<PodPresence | null> {
+    const presence = this.#deps.openPresence(pod, seen);
+    try {
+      await this.#deps.listener.onCaptured(presence.captured);
+    } catch (error) {
+      presence.close();
+      throw error;
+    }
+    if (!this.#stopped) return presence;
+    presence.close();
+    return null;
+  }
+
+  async #makePlain(cgroupId: bigint): Promise<void> {
+    this.#list(cgroupId, 'plain');
+    const presence = this.#withdraw();
+    if (presence === null) return;
+    await sleep(this.#options.unenrolGraceMs);
+    await this.#letGo(presence, 'unenrolled');
+  }
+
+  async #end(): Promise<void> {
+    this.#unlist();
+    const presence = this.#withdraw();
+    if (presence !== null) await this.#letGo(presence, 'deleted');
+  }
+
+  /** From here on nothing new comes to the listeners. */
+  #withdraw(): PodPresence | null {
+    const presence = this.#presence;
+    if (presence === null) return null;
+    this.#deps.tables.removeCaptured(presence.captured.netnsCookie);
+    presence.unsteer();
+    this.#presence = null;
+    this.#seen = null;
+    this.#addresses = '';
+    return presence;
+  }
+
+  async #letGo(presence: PodPresence, reason: 'unenrolled' | 'deleted'): Promise<void> {
+    try {
+      await this.#deps.listener.onReleased(this.uid, reason);
+    } catch (error) {
+      this.#deps.log.error({ uid: this.uid, error: messageOf(error) }, 'releasing a pod failed in the tunnel');
+    }
+    presence.close();
+  }
+
+  #setAddresses(addresses: PodAddresses): void {
+    const text = JSON.stringify(addresses);
+    if (text === this.#addresses) return;
+    this.#deps.tables.setCaptured(this.#presence!.captured.netnsCookie, addresses);
+    this.#addresses = text;
+  }
+
+  #list(cgroupId: bigint, kind: 'plain' | 'captured'): void {
+    this.#deps.tables.listCgroup(cgroupId, kind);
+    this.#listedCgroup = cgroupId;
+  }
+
+  #unlist(): void {
+    const cgroupId = this.#listedCgroup ?? this.#sighting?.cgroup.id ?? null;
+    if (cgroupId !== null) this.#deps.tables.unlistCgroup(cgroupId);
+    this.#listedCgroup = null;
+  }
+
+  #become(state: PodState): void {
+    if (state === this.#state) return;
+    this.#reason = '';
+    this.#state = state;
+    this.#deps.log.info({ uid: this.uid, pod: this.#pod?.name, namespace: this.#pod?.namespace, state }, 'pod');
+  }
+
+  #failed(error: unknown): void {
+    if (this.#presence === null && this.#pod?.enrolled) this.#refuse();
+    const code = error instanceof MeshError ? error.code : 'INTERNAL';
+    const reason = `${code}: ${messageOf(error)}`;
+    if (this.#reason !== reason) {
+      const pod = this.#pod;
+      this.#deps.log.error({ uid: this.uid, pod: pod?.name, namespace: pod?.namespace, reason }, 'pod not captured: its connections are refused');
+    }
+    this.#state = 'refused';
+    this.#reason = reason;
+    if (this.#retry !== null) clearTimeout(this.#retry);
+    this.#retry = setTimeout(() => void this.#touch(), this.#retryDelayMs);
+    this.#retryDelayMs = Math.min(this.#retryDelayMs * 2, maxRetryMs);
+  }
+
+  /** An enrolled pod that cannot be captured must not stay listed as plain from before. */
+  #refuse(): void {
+    try {
+      this.#unlist();
+    } catch (error) {
+      this.#deps.log.error({ uid: this.uid, error: messageOf(error) }, 'a pod could not be unlisted');
+    }
+  }
+}
