@@ -5,6 +5,7 @@
  */
 import { formatSocketAddress, isIpv6, type SocketAddress } from '../../mesh/common/address.js';
 import type { ConnectOptions } from '../../mesh/io/types.js';
+import { encodeCaller } from '../../native/bpf/index.js';
 import { CaptureError } from './errors.js';
 import { ShownPorts } from './shown-ports.js';
 import type { CaptureHandles } from './types.js';

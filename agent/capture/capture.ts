@@ -3,11 +3,12 @@ import { statSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../../mesh/common/errors.js';
 import type { Log } from '../../mesh/log/index.js';
-import { cgroupLevel, findCgroupRoot, findPodsParent, ownCgroup, tryCgroupId, tryPodUid } from './cgroups.js';
+import { findCgroupRoot, findPodsParent, ownCgroup, tryCgroupId, tryPodUid } from './cgroups.js';
 import { Enrolment, type PodState } from './enrolment.js';
 import { NodeDatapath } from './node-datapath.js';
 import { openPresence } from './pod-presence.js';
 import { PodSightings } from './pod-sightings.js';
+import { createShownPorts, ShownPorts } from './shown-ports.js';
 import type { CaptureHandles, CaptureListener, LocalPod, PodSource } from './types.js';
 
 export interface CaptureOptions {
@@ -33,6 +34,8 @@ export interface CaptureOptions {
   readonly settleTimeoutMs?: number;
   /** Connections waiting to be accepted, per listening socket (the kernel's net.core.somaxconn caps it). */
   readonly listenBacklog?: number;
+  /** Live connections to applications, all workers together, for which the caller's own port can nearly always be shown. 8 bytes each. */
+  readonly maxShownConnections?: number;
 }
 
 export interface CaptureDeps {
@@ -71,6 +74,7 @@ export const captureDefaults = {
   firstAttachDelayMs: 1_000,
   settleTimeoutMs: 10_000,
   listenBacklog: 4_096,
+  maxShownConnections: 65_536,
 } as const;
 
 export class Capture {
@@ -79,6 +83,9 @@ export class Capture {
   readonly #log: Log;
   readonly #pods = new Map<string, LocalPod>();
   readonly #enrolments = new Map<string, Enrolment>();
+  /** Last seen, also of pods that the source does not know. */
+  readonly #cgroups = new Map<string, bigint>();
+  readonly #shownPorts: SharedArrayBuffer;
   #datapath: NodeDatapath | null = null;
   #sightings: PodSightings | null = null;
   #ownUid: string | null = null;
@@ -87,11 +94,22 @@ export class Capture {
     this.#options = { ...captureDefaults, ...options };
     this.#deps = deps;
     this.#log = deps.log.child({ component: 'capture' });
+    this.#shownPorts = createShownPorts(this.#options.maxShownConnections);
   }
 
   /** For workers. Valid between `start` and `stop`. */
   get handles(): CaptureHandles {
-    return this.#running().handles;
+    const datapath = this.#running();
+    return {
+      originalDestinationsFd: datapath.map('original_dst').fd,
+      callerStorageFd: datapath.map('caller_sk').fd,
+      shownPorts: this.#shownPorts,
+    };
+  }
+
+  /** A worker is gone and its connections are closed: the ports that it showed are free again. Its listeners stay: the next worker of that index takes them over. */
+  onWorkerDied(workerIndex: number): void {
+    new ShownPorts(this.#shownPorts, workerIndex).releaseAll();
   }
 
   /**
@@ -138,11 +156,11 @@ export class Capture {
     const podsParent = findPodsParent(root, this.#options.podsParent);
     const agentCgroup = this.#options.agentCgroup ?? ownCgroup(root);
     const agentPod = podCgroupAbove(podsParent, agentCgroup);
-    this.#datapath = NodeDatapath.open(
+    this.#datapath = new NodeDatapath(
       {
         bpffsDir: this.#options.bpffsDir,
+        cgroupRoot: root,
         podsParent,
-        podsParentLevel: cgroupLevel(root, podsParent),
         // Below the pods' parent its sockets run the parent's program already.
         agentCgroup: agentPod === null ? agentCgroup : null,
         hostNetns: this.#options.hostNetns,
@@ -161,6 +179,7 @@ export class Capture {
     this.#sightings?.stop();
     await Promise.all([...this.#enrolments.values()].map((enrolment) => enrolment.stop()));
     this.#enrolments.clear();
+    this.#pods.clear();
     this.#datapath?.close();
     this.#datapath = null;
   }
@@ -194,6 +213,7 @@ export class Capture {
 
   async #touch(uid: string): Promise<void> {
     if (uid === this.#ownUid || this.#datapath === null || this.#sightings === null) return;
+    this.#noteCgroup(uid, this.#sightings.cgroups.get(uid)?.id ?? null, this.#datapath);
     const pod = this.#pods.get(uid) ?? null;
     if (pod?.enrolled && !pod.hostNetwork) this.#sightings.follow(uid);
     else this.#sightings.unfollow(uid);
@@ -206,6 +226,13 @@ export class Capture {
     }
     await enrolment.update(pod, sighting);
     if (enrolment.isOver && this.#enrolments.get(uid) === enrolment) this.#enrolments.delete(uid);
+  }
+
+  #noteCgroup(uid: string, id: bigint | null, datapath: NodeDatapath): void {
+    const before = this.#cgroups.get(uid);
+    if (before !== undefined && before !== id) datapath.forgetCgroup(before);
+    if (id === null) this.#cgroups.delete(uid);
+    else this.#cgroups.set(uid, id);
   }
 
   #newEnrolment(uid: string, datapath: NodeDatapath): Enrolment {

@@ -3,7 +3,6 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import {
-  cgroupLevel,
   findCgroupRoot,
   findPodsParent,
   isQosDirectory,
@@ -82,10 +81,4 @@ test('the root is a cgroup v2 mount or an error', () => {
   expect(() => findCgroupRoot('/proc')).toThrow(expect.objectContaining({ code: 'NO_CGROUP2' }));
   expect(() => findCgroupRoot('/nowhere')).toThrow(expect.objectContaining({ code: 'NO_CGROUP2' }));
   expect(findCgroupRoot(findCgroupRoot(null))).toBe(findCgroupRoot(null));
-});
-
-test('levels count from the root', () => {
-  expect(cgroupLevel('/c', '/c')).toBe(0);
-  expect(cgroupLevel('/c', '/c/kubepods')).toBe(1);
-  expect(cgroupLevel('/c', '/c/a/b/kubepods')).toBe(3);
 });

@@ -4,8 +4,10 @@
  *   systemd   kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod<uid, - as _>.slice
  * and the same below anything (`kubelet.slice/kubelet-kubepods.slice/…`, a test's root).
  */
-import { readdirSync, readFileSync, statfsSync, statSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { messageOf } from '../../mesh/common/errors.js';
+import { cgroupId, cgroupRoot } from '../../native/net/index.js';
 import { CaptureError } from './errors.js';
 
 /** A pod's cgroup. `id` is what bpf_*_cgroup_id gives: the directory's inode number. */
@@ -15,7 +17,6 @@ export interface PodCgroup {
   readonly id: bigint;
 }
 
-const cgroup2Magic = 0x63677270;
 const parentSearchDepth = 3;
 
 /** The pod uid in the name of a pod's cgroup, or null for any other name. */
@@ -30,34 +31,15 @@ export function isQosDirectory(directoryName: string): boolean {
   return /^(?:burstable|besteffort|guaranteed|.+-(?:burstable|besteffort)\.slice)$/.test(directoryName);
 }
 
-/** Where cgroup v2 is mounted: `given`, or the first mount of it (in the hybrid layout not /sys/fs/cgroup). Throws NO_CGROUP2. */
+/** Where cgroup v2 is mounted: `given`, or found (in the hybrid layout not at /sys/fs/cgroup). Throws NO_CGROUP2. */
 export function findCgroupRoot(given: string | null): string {
-  const root = given ?? mountsOf('cgroup2')[0];
-  if (root === undefined) throw new CaptureError('NO_CGROUP2', 'no cgroup v2 is mounted');
-  let type: number;
   try {
-    type = statfsSync(root).type;
+    const root = given ?? cgroupRoot();
+    cgroupId(root);
+    return root;
   } catch (error) {
-    throw new CaptureError('NO_CGROUP2', `the cgroup root ${root} cannot be read`, { root }, error);
+    throw new CaptureError('NO_CGROUP2', messageOf(error), { root: given }, error);
   }
-  if (type !== cgroup2Magic)
-    throw new CaptureError('NO_CGROUP2', `${root} is not a cgroup v2 mount`, { root });
-  return root;
-}
-
-/** Mount points of a file system type, in the order of the mount table. */
-export function mountsOf(type: string): string[] {
-  const mounts: string[] = [];
-  for (const line of readFileSync('/proc/self/mountinfo', 'utf8').split('\n')) {
-    const [mount, fileSystem] = line.split(' - ');
-    if (fileSystem?.split(' ')[0] !== type) continue;
-    mounts.push(
-      mount!
-        .split(' ')[4]!
-        .replace(/\\([0-7]{3})/g, (_, code) => String.fromCharCode(Number.parseInt(code, 8))),
-    );
-  }
-  return mounts;
 }
 
 /**
@@ -89,14 +71,6 @@ function searchParents(directory: string, depth: number, found: string[]): void 
     if (/^(?:.+-)?kubepods(?:\.slice)?$/.test(name)) found.push(path);
     else if (depth > 1) searchParents(path, depth - 1, found);
   }
-}
-
-/** Depth of a cgroup below the root of the hierarchy (the root's is 0): what bpf_*_ancestor_cgroup_id counts in. */
-export function cgroupLevel(root: string, path: string): number {
-  return path
-    .slice(root.length)
-    .split('/')
-    .filter((part) => part !== '').length;
 }
 
 /** All pod cgroups there are below `parent`, keyed by uid, and the directories in which new ones appear. */

@@ -8,7 +8,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { MeshError, messageOf } from '../../mesh/common/errors.js';
 import type { Log } from '../../mesh/log/index.js';
-import { type PodAddresses, podAddresses } from './namespace-facts.js';
+import type { CapturedAddresses } from '../../native/bpf/index.js';
+import { podAddresses } from './namespace-facts.js';
 import type { PodSighting, SeenNamespace } from './pod-sightings.js';
 import type { CapturedPod, CaptureListener, LocalPod } from './types.js';
 
@@ -18,7 +19,7 @@ export interface PodTables {
   listCgroup(cgroupId: bigint, kind: 'plain' | 'captured'): void;
   /** Never a live agent's entry. */
   unlistCgroup(cgroupId: bigint): void;
-  setCaptured(netnsCookie: bigint, addresses: PodAddresses): void;
+  setCaptured(netnsCookie: bigint, addresses: CapturedAddresses): void;
   removeCaptured(netnsCookie: bigint): void;
 }
 
@@ -224,7 +225,7 @@ export class Enrolment {
     presence.close();
   }
 
-  #setAddresses(addresses: PodAddresses): void {
+  #setAddresses(addresses: CapturedAddresses): void {
     const text = JSON.stringify(addresses);
     if (text === this.#addresses) return;
     this.#deps.tables.setCaptured(this.#presence!.captured.netnsCookie, addresses);

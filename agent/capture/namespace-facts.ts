@@ -1,14 +1,10 @@
 /** What /proc/<pid>/net tells of a pod's network namespace without entering it. */
 import { readFileSync } from 'node:fs';
 import { formatAddress, isIpv6 } from '../../mesh/common/address.js';
+import type { CapturedAddresses } from '../../native/bpf/index.js';
 
 /** One address per family for redirects: the pod source's word first, else what the namespace itself has. */
-export interface PodAddresses {
-  readonly ipv4: string | null;
-  readonly ipv6: string | null;
-}
-
-export function podAddresses(known: readonly string[], pid: number): PodAddresses {
+export function podAddresses(known: readonly string[], pid: number): CapturedAddresses {
   return {
     ipv4:
       known.find((address) => !isIpv6(address)) ??

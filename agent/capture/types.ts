@@ -50,4 +50,6 @@ export interface CaptureHandles {
   readonly originalDestinationsFd: number;
   /** sk_storage map that carries the caller's address to BPF at `connect`. */
   readonly callerStorageFd: number;
+  /** Which ports are shown to applications now; shared by all workers (ApplicationDialer). */
+  readonly shownPorts: SharedArrayBuffer;
 }

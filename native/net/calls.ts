@@ -9,6 +9,9 @@ export function bindNetCalls({ bind }: NativeLibrary) {
     cookie: bind<(netnsFd: number, cookie: Buffer) => number>(
       'int culvert_net_cookie(int netns_fd, uint8_t *cookie)',
     ),
+    readFile: bind<(netnsFd: number, path: string, out: Buffer, size: number) => number>(
+      'int culvert_net_read_file(int netns_fd, const char *path, uint8_t *out, uint32_t size)',
+    ),
     listen: bind<(netnsFd: number, family: number, port: number, backlog: number) => number>(
       'int culvert_net_listen(int netns_fd, int family, int port, int backlog)',
     ),

@@ -73,6 +73,13 @@ export class NetworkNamespace implements Disposable {
     return bytes.readBigUInt64LE();
   }
 
+  /** The first 4 KiB of a file as seen from inside: /proc/sys/net/… belongs to the namespace of whoever opens it. */
+  readFile(path: string): string {
+    const out = Buffer.alloc(4096);
+    const bytes = check(this.#calls.readFile(this.fd, path, out, out.length), 'read', { path });
+    return out.toString('utf8', 0, bytes);
+  }
+
   /** A non-blocking TCP listener on all addresses, in a SO_REUSEPORT group with others on its port; the caller owns the descriptor. */
   listen(options: ListenOptions): number {
     const family = options.family === 'dual' ? AF_INET6 : AF_INET;

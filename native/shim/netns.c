@@ -19,33 +19,62 @@
 #endif
 
 /*
- * A socket made inside `netns_fd` (-1: here). setns is per thread, and all of it happens in this one call: nothing else runs on the
- * thread meanwhile. A thread that cannot go back would send everybody's traffic from the wrong namespace, so then the process ends.
+ * Enters `netns_fd` on this thread; returns the way home, a descriptor. Nothing else may run on the thread until leave(). A thread that
+ * cannot go back would send everybody's traffic from the wrong namespace, so then the process ends.
  */
-static int socket_in(int netns_fd, int family, int type, int protocol)
+static int enter(int netns_fd)
 {
-	int home, fd, err;
+	int home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC), err;
 
-	if (netns_fd < 0) {
-		fd = socket(family, type | SOCK_CLOEXEC, protocol);
-		return fd < 0 ? -errno : fd;
-	}
-	home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
 	if (home < 0)
 		return -errno;
-	if (setns(netns_fd, CLONE_NEWNET)) {
-		err = -errno;
-		close(home);
-		return err;
-	}
-	fd = socket(family, type | SOCK_CLOEXEC, protocol);
+	if (!setns(netns_fd, CLONE_NEWNET))
+		return home;
 	err = -errno;
+	close(home);
+	return err;
+}
+
+static void leave(int home)
+{
 	if (setns(home, CLONE_NEWNET)) {
 		fputs("culvert: cannot return to the own network namespace\n", stderr);
 		abort();
 	}
 	close(home);
+}
+
+/* A socket made inside `netns_fd` (-1: here). */
+static int socket_in(int netns_fd, int family, int type, int protocol)
+{
+	int home = netns_fd < 0 ? -1 : enter(netns_fd), fd, err;
+
+	if (netns_fd >= 0 && home < 0)
+		return home;
+	fd = socket(family, type | SOCK_CLOEXEC, protocol);
+	err = -errno;
+	if (home >= 0)
+		leave(home);
 	return fd < 0 ? err : fd;
+}
+
+/* The start of a file whose content depends on who opens it (/proc/sys/net/...), as seen from inside; returns its bytes. */
+CULVERT_API int culvert_net_read_file(int netns_fd, const char *path, uint8_t *out, uint32_t size)
+{
+	int home = enter(netns_fd), fd, err;
+	ssize_t bytes;
+
+	if (home < 0)
+		return home;
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	err = -errno;
+	leave(home);
+	if (fd < 0)
+		return err;
+	bytes = read(fd, out, size);
+	err = -errno;
+	close(fd);
+	return bytes < 0 ? err : (int)bytes;
 }
 
 CULVERT_API int culvert_net_socket(int netns_fd, int family, int type, int protocol)

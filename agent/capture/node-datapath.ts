@@ -1,0 +1,285 @@
+/**
+ * The node's part of BPF: shared maps and the programs at the pods' parent cgroup, pinned, so that they outlive us and are adopted by the
+ * next agent. A pinned link counts only if its target is the present one; programs of a live link are replaced in one step.
+ */
+import { unlinkSync } from 'node:fs';
+import { join } from 'node:path';
+import { messageOf } from '../../mesh/common/errors.js';
+import type { Log } from '../../mesh/log/index.js';
+import {
+  Bpf,
+  type BpfLink,
+  type BpfMap,
+  type BpfObject,
+  type BpfProgram,
+  type CapturedAddresses,
+  type CgroupKind,
+  cgroupKind,
+  counterNames,
+  encodeCapturedPod,
+  encodeU32,
+  encodeU64,
+  type SharedMap,
+  sharedMaps,
+} from '../../native/bpf/index.js';
+import { NativeError, packageRoot } from '../../native/index.js';
+import { cgroupId, cgroupLevel, Net } from '../../native/net/index.js';
+import type { PodTables } from './enrolment.js';
+import { CaptureError } from './errors.js';
+import { Pins } from './pins.js';
+
+export interface NodeDatapathOptions {
+  readonly bpffsDir: string;
+  readonly cgroupRoot: string;
+  readonly podsParent: string;
+  /** Where our own sockets are, if not below the pods' parent. */
+  readonly agentCgroup: string | null;
+  readonly hostNetns: string;
+}
+
+/** What is still in use when leftovers are removed. */
+export interface InUse {
+  /** Of captured namespaces. */
+  readonly cookies: ReadonlySet<bigint>;
+  /** Of pods that are captured or are to be. */
+  readonly uids: ReadonlySet<string>;
+  /** Ids of all pod cgroups, and whether the pod source knows the pod. */
+  readonly cgroups: ReadonlyMap<bigint, boolean>;
+}
+
+/** Program by name, and the object it is in. Observers only record; deciders refuse and redirect. */
+const observers = [
+  ['getpeername4', 'connect'],
+  ['getpeername6', 'connect'],
+  ['sockops', 'sockops'],
+] as const;
+const deciders = [
+  ['connect4', 'connect'],
+  ['connect6', 'connect'],
+  ['hold_ingress', 'ingress'],
+] as const;
+const agentHook = 'sockops_agent_';
+
+export class NodeDatapath implements PodTables {
+  readonly bpf: Bpf;
+  readonly net: Net;
+  readonly pins: Pins;
+  readonly #options: NodeDatapathOptions;
+  readonly #log: Log;
+  readonly #maps = new Map<SharedMap, BpfMap>();
+  readonly #objects = new Map<string, BpfObject>();
+
+  /** Adopts or makes the maps and loads the programs; attaches nothing. Throws CaptureError. */
+  constructor(options: NodeDatapathOptions, deps: { log: Log }) {
+    this.#options = options;
+    this.#log = deps.log;
+    this.bpf = new Bpf();
+    this.net = new Net();
+    this.pins = Pins.open(options.bpffsDir, this.bpf);
+    try {
+      this.#load();
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+  }
+
+  map(name: SharedMap): BpfMap {
+    return this.#maps.get(name)!;
+  }
+
+  get sharedMaps(): Readonly<Record<string, BpfMap>> {
+    return Object.fromEntries(this.#maps);
+  }
+
+  /** True: an agent before us has attached all deciders, and they work. */
+  get isDeciding(): boolean {
+    const parent = cgroupId(this.#options.podsParent);
+    return deciders.every(([hook]) => {
+      using link = this.bpf.openPinnedLink(this.pins.link(hook));
+      return link?.info().target === parent;
+    });
+  }
+
+  attachObservers(): void {
+    const { podsParent, agentCgroup } = this.#options;
+    for (const [hook, object] of observers) this.#attach(hook, this.#program(object, hook), podsParent);
+    if (agentCgroup === null || agentCgroup === podsParent) return;
+    this.#attach(`${agentHook}${cgroupId(agentCgroup)}`, this.#program('sockops', 'sockops'), agentCgroup);
+  }
+
+  /** From now on unknown pods are refused and captured ones redirected. */
+  attachDeciders(): void {
+    for (const [hook, object] of deciders) this.#attach(hook, this.#program(object, hook), this.#options.podsParent);
+    for (const [hook, object] of [...observers, ...deciders]) this.#checkAlone(this.#program(object, hook));
+    // Links keep their programs.
+    for (const object of this.#objects.values()) object.close();
+    this.#objects.clear();
+  }
+
+  /** Our own pod: its processes connect plainly, from any namespace. */
+  listAgent(cgroup: bigint): void {
+    this.map('pod_cgroups').update(encodeU64(cgroup), kindValue('agent'));
+  }
+
+  listCgroup(cgroup: bigint, kind: 'plain' | 'captured'): void {
+    const key = encodeU64(cgroup);
+    const value = kindValue(kind);
+    // An agent may list itself at any moment: only a pod's own entry is ever overwritten.
+    if (this.map('pod_cgroups').update(key, value, 'create')) return;
+    const present = this.#kindOf(cgroup);
+    if (present !== kind && present !== 'agent') this.map('pod_cgroups').update(key, value);
+  }
+
+  unlistCgroup(cgroup: bigint): void {
+    if (this.#kindOf(cgroup) !== 'agent') this.map('pod_cgroups').delete(encodeU64(cgroup));
+  }
+
+  /** The cgroup itself is gone: an agent's entry goes, too. */
+  forgetCgroup(cgroup: bigint): void {
+    this.map('pod_cgroups').delete(encodeU64(cgroup));
+  }
+
+  setCaptured(netnsCookie: bigint, addresses: CapturedAddresses): void {
+    this.map('captured').update(encodeU64(netnsCookie), encodeCapturedPod(addresses));
+  }
+
+  removeCaptured(netnsCookie: bigint): void {
+    this.map('captured').delete(encodeU64(netnsCookie));
+  }
+
+  /** Since the maps were made, by reason. */
+  counters(): Record<string, number> {
+    const values: Record<string, number> = {};
+    for (const [index, name] of counterNames.entries()) {
+      values[name] = Number(this.map('counters').sumPerCpu(encodeU32(index)));
+    }
+    return values;
+  }
+
+  /** Removes what earlier agents have left for pods, cgroups and agents that are gone. */
+  sweep({ cookies, uids, cgroups }: InUse): void {
+    for (const [key, value] of [...this.map('pod_cgroups').entries()]) {
+      const known = cgroups.get(key.readBigUInt64LE());
+      if (known === true) continue;
+      if (known === undefined || value.readUInt32LE() !== cgroupKind.agent) this.map('pod_cgroups').delete(key);
+    }
+    for (const [key] of [...this.map('captured').entries()]) {
+      if (!cookies.has(key.readBigUInt64LE())) this.map('captured').delete(key);
+    }
+    for (const uid of this.pins.pods()) {
+      if (!uids.has(uid)) this.removePod(uid);
+    }
+    for (const hook of this.pins.links()) {
+      if (!hook.startsWith(agentHook)) continue;
+      using link = this.bpf.openPinnedLink(this.pins.link(hook));
+      if (link?.info().target === 0n) unlinkSync(this.pins.link(hook));
+    }
+  }
+
+  /** Takes a pod's sk_lookup program off and forgets it, whoever has pinned it. */
+  removePod(uid: string): void {
+    using link = this.bpf.openPinnedLink(this.pins.pod(uid, 'link'));
+    if (link !== null && link.info().target !== 0n) link.detach();
+    this.pins.removePod(uid);
+  }
+
+  /** Loads one more instance of the program that steers a pod's inbound connections. */
+  loadInbound(netnsCookie: bigint, listeners: BpfMap | null): BpfObject {
+    return this.#loadObject('inbound', { netns_cookie: netnsCookie }, listeners === null ? {} : { listeners });
+  }
+
+  close(): void {
+    for (const object of this.#objects.values()) object.close();
+    for (const map of this.#maps.values()) map.close();
+    this.#objects.clear();
+    this.#maps.clear();
+  }
+
+  #load(): void {
+    for (const name of sharedMaps) {
+      const map = this.bpf.openPinnedMap(this.pins.map(name));
+      if (map !== null) this.#maps.set(name, map);
+    }
+    const { cgroupRoot, podsParent, hostNetns } = this.#options;
+    using host = this.net.openNetns(hostNetns);
+    const deciding = { host_netns_cookie: host.cookie(), parent_level: cgroupLevel(podsParent, cgroupRoot) };
+    this.#objects.set('connect', this.#loadObject('connect', deciding, {}));
+    for (const name of sharedMaps) {
+      if (this.#maps.has(name)) continue;
+      this.#objects.get('connect')!.map(name).pin(this.pins.map(name));
+      this.#maps.set(name, this.bpf.openPinnedMap(this.pins.map(name))!);
+    }
+    this.#objects.set('sockops', this.#loadObject('sockops', {}, {}));
+    this.#objects.set('ingress', this.#loadObject('ingress', deciding, {}));
+  }
+
+  #loadObject(name: string, rodata: Record<string, number | bigint>, maps: Record<string, BpfMap>): BpfObject {
+    const path = join(packageRoot(), 'bpf/build', `${name}.bpf.o`);
+    const reuseMaps = { ...this.sharedMaps, ...maps };
+    try {
+      return this.bpf.load(path, { rodata, reuseMaps });
+    } catch (error) {
+      if (error instanceof NativeError && error.data['map'] !== undefined) {
+        const reason = `the pinned map ${error.data['map']} is of another build: drain the node, then npm run clean`;
+        throw new CaptureError('ABI_MISMATCH', reason, { map: error.data['map'] }, error);
+      }
+      throw new CaptureError('ATTACH_FAILED', `${name}: ${messageOf(error)}`, { object: name }, error);
+    }
+  }
+
+  #program(object: string, program: string): BpfProgram {
+    return this.#objects.get(object)!.program(program);
+  }
+
+  #attach(hook: string, program: BpfProgram, cgroup: string): void {
+    const path = this.pins.link(hook);
+    try {
+      using adopted = adoptLink(this.bpf, path, cgroupId(cgroup));
+      if (adopted !== null) adopted.updateProgram(program);
+      else pinNew(path, this.bpf.attachCgroup(program, cgroup)).close();
+    } catch (error) {
+      throw new CaptureError('ATTACH_FAILED', `${hook}: ${messageOf(error)}`, { hook, cgroup }, error);
+    }
+  }
+
+  /** Ours once, whoever else is there. A second one was pinned elsewhere (another bpffsDir): both would act. */
+  #checkAlone(program: BpfProgram): void {
+    const { tag, name } = program.info();
+    const attached = this.bpf.attached(this.#options.podsParent, program.attachType);
+    const ours = attached.filter((other) => other.name === name && other.tag === tag);
+    if (ours.length === 1) return;
+    this.#log.error({ program: name, ids: ours.map(({ id }) => id) }, 'not exactly one of our programs at its hook');
+  }
+
+  #kindOf(cgroup: bigint): CgroupKind | null {
+    const value = this.map('pod_cgroups').lookup(encodeU64(cgroup))?.readUInt32LE();
+    return (Object.keys(cgroupKind) as CgroupKind[]).find((kind) => cgroupKind[kind] === value) ?? null;
+  }
+}
+
+/** The link pinned at `path` if it is attached to `target`; one that is not is taken away. */
+export function adoptLink(bpf: Bpf, path: string, target: bigint): BpfLink | null {
+  const link = bpf.openPinnedLink(path);
+  if (link === null) return null;
+  const attachedTo = link.info().target;
+  if (attachedTo === target) return link;
+  if (attachedTo !== 0n) link.detach();
+  link.close();
+  unlinkSync(path);
+  return null;
+}
+
+export function pinNew(path: string, link: BpfLink): BpfLink {
+  try {
+    link.pin(path);
+    return link;
+  } catch (error) {
+    link.close();
+    throw error;
+  }
+}
+
+function kindValue(kind: CgroupKind): Buffer {
+  return encodeU32(cgroupKind[kind]);
+}

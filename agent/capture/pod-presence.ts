@@ -1,0 +1,134 @@
+/** Our presence in one pod's namespace: a listener per worker and port, and the sk_lookup program that steers inbound connections to them. */
+import { closeSync } from 'node:fs';
+import { type BpfMap, type BpfObject, encodeU32, encodeU64, hbonePort, listenerSlot, outboundPort } from '../../native/bpf/index.js';
+import { NativeError } from '../../native/index.js';
+import type { Net, NetworkNamespace } from '../../native/net/index.js';
+import type { PodPresence } from './enrolment.js';
+import { CaptureError } from './errors.js';
+import { interfaceNames } from './namespace-facts.js';
+import { adoptLink, type NodeDatapath, pinNew } from './node-datapath.js';
+import type { SeenNamespace } from './pod-sightings.js';
+import type { CapturedPod, LocalPod } from './types.js';
+
+/** The inbound listener's own port; connections come to it by sk_lookup only. */
+const inboundPort = 15006;
+
+export interface PresenceOptions {
+  readonly pod: LocalPod;
+  readonly seen: SeenNamespace;
+  readonly workers: number;
+  readonly listenBacklog: number;
+}
+
+/** Listens in the pod's namespace; nothing comes there before `steer`. Throws CaptureError (POD_GONE, ROUTE_LOCALNET). */
+export function openPresence(options: PresenceOptions, deps: { datapath: NodeDatapath }): PodPresence {
+  const namespace = openNamespace(deps.datapath.net, options.seen);
+  const fds: number[] = [];
+  try {
+    refuseRouteLocalnet(namespace, options.seen.pid);
+    const { pod, workers, listenBacklog } = options;
+    const listenAll = (port: number): number[] =>
+      Array.from({ length: workers }, () => {
+        const fd = listen(namespace, port, listenBacklog);
+        fds.push(fd);
+        return fd;
+      });
+    const captured: CapturedPod = {
+      pod,
+      netnsFd: namespace.fd,
+      netnsCookie: namespace.cookie(),
+      outboundFds: listenAll(outboundPort),
+      inboundFds: listenAll(inboundPort),
+      hboneFds: listenAll(hbonePort),
+    };
+    return new Presence({ captured, namespace, fds }, deps);
+  } catch (error) {
+    for (const fd of fds) closeSync(fd);
+    namespace.close();
+    throw error;
+  }
+}
+
+class Presence implements PodPresence {
+  readonly captured: CapturedPod;
+  readonly #namespace: NetworkNamespace;
+  readonly #fds: readonly number[];
+  readonly #datapath: NodeDatapath;
+
+  constructor(
+    options: { captured: CapturedPod; namespace: NetworkNamespace; fds: readonly number[] },
+    deps: { datapath: NodeDatapath },
+  ) {
+    this.captured = options.captured;
+    this.#namespace = options.namespace;
+    this.#fds = options.fds;
+    this.#datapath = deps.datapath;
+  }
+
+  steer(): void {
+    const { pins, bpf } = this.#datapath;
+    const { uid } = this.captured.pod;
+    const linkPath = pins.pod(uid, 'link');
+    using adopted = adoptLink(bpf, linkPath, this.#namespace.inode);
+    if (adopted === null) this.#datapath.removePod(uid); // what is left of an earlier namespace
+    using object = this.#loadInbound(pins.pod(uid, 'listeners', true));
+    const program = object.program('inbound');
+    this.#fillSlots(object.map('listeners'));
+    if (adopted !== null) adopted.updateProgram(program);
+    else pinNew(linkPath, bpf.attachNetns(program, this.#namespace.fd)).close();
+  }
+
+  unsteer(): void {
+    this.#datapath.removePod(this.captured.pod.uid);
+  }
+
+  close(): void {
+    for (const fd of this.#fds) closeSync(fd);
+    this.#namespace.close();
+  }
+
+  #loadInbound(listenersPath: string): BpfObject {
+    const { bpf } = this.#datapath;
+    using pinned = bpf.openPinnedMap(listenersPath);
+    const object = this.#datapath.loadInbound(this.captured.netnsCookie, pinned);
+    if (pinned === null) object.map('listeners').pin(listenersPath);
+    return object;
+  }
+
+  /** Any one member stands for its SO_REUSEPORT group; ours stays open as long as the pod is captured. */
+  #fillSlots(listeners: BpfMap): void {
+    listeners.update(encodeU32(listenerSlot.inbound), encodeU64(BigInt(this.captured.inboundFds[0]!)));
+    listeners.update(encodeU32(listenerSlot.hbone), encodeU64(BigInt(this.captured.hboneFds[0]!)));
+  }
+}
+
+function openNamespace(net: Net, seen: SeenNamespace): NetworkNamespace {
+  let namespace: NetworkNamespace | null = null;
+  try {
+    namespace = net.ofProcess(seen.pid);
+    if (namespace.inode === BigInt(seen.inode)) return namespace;
+  } catch (error) {
+    throw new CaptureError('POD_GONE', 'its process has ended', { pid: seen.pid }, error);
+  }
+  namespace.close();
+  throw new CaptureError('POD_GONE', 'its process has another network namespace now', { pid: seen.pid });
+}
+
+/** Where an interface takes 127.0.0.0/8 from the network, anybody there could pass for the agent and reach the application in clear text. */
+function refuseRouteLocalnet(namespace: NetworkNamespace, pid: number): void {
+  for (const name of ['all', ...interfaceNames(pid)]) {
+    const path = `/proc/sys/net/ipv4/conf/${name}/route_localnet`;
+    if (namespace.readFile(path).trim() === '0') continue;
+    throw new CaptureError('ROUTE_LOCALNET', `${path} is not 0 in the pod's namespace`, { interface: name });
+  }
+}
+
+function listen(namespace: NetworkNamespace, port: number, backlog: number): number {
+  try {
+    return namespace.listen({ port, family: 'dual', backlog });
+  } catch (error) {
+    // A kernel without IPv6. In a namespace that merely has no IPv6 address a dual-stack socket serves IPv4.
+    if (!(error instanceof NativeError) || error.data['errno'] !== 'EAFNOSUPPORT') throw error;
+    return namespace.listen({ port, family: 'ipv4', backlog });
+  }
+}
