@@ -93,7 +93,7 @@ export class Capture {
   constructor(options: CaptureOptions, deps: CaptureDeps) {
     this.#options = { ...captureDefaults, ...options };
     this.#deps = deps;
-    this.#log = deps.log.child({ component: 'capture' });
+    this.#log = deps.log;
     this.#shownPorts = createShownPorts(this.#options.maxShownConnections);
   }
 
@@ -107,8 +107,11 @@ export class Capture {
     };
   }
 
-  /** A worker is gone and its connections are closed: the ports that it showed are free again. Its listeners stay: the next worker of that index takes them over. */
-  onWorkerDied(workerIndex: number): void {
+  /**
+   * A worker has died and its connections are closed: the ports that it showed are free again. Its listeners are ours and stay; the worker
+   * that takes its place accepts what waits in them.
+   */
+  workerRestarted(workerIndex: number): void {
     new ShownPorts(this.#shownPorts, workerIndex).releaseAll();
   }
 

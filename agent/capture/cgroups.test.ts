@@ -2,13 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
-import {
-  findCgroupRoot,
-  findPodsParent,
-  isQosDirectory,
-  listPodCgroups,
-  tryPodUid,
-} from './cgroups.js';
+import { findCgroupRoot, findPodsParent, isQosDirectory, listPodCgroups, tryPodUid } from './cgroups.js';
 
 let root: string;
 beforeEach(() => {

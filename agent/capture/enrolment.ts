@@ -220,7 +220,10 @@ export class Enrolment {
     try {
       await this.#deps.listener.onReleased(this.uid, reason);
     } catch (error) {
-      this.#deps.log.error({ uid: this.uid, error: messageOf(error) }, 'releasing a pod failed in the tunnel');
+      this.#deps.log.error(
+        { uid: this.uid, error: messageOf(error) },
+        'releasing a pod failed in the tunnel',
+      );
     }
     presence.close();
   }
@@ -247,7 +250,10 @@ export class Enrolment {
     if (state === this.#state) return;
     this.#reason = '';
     this.#state = state;
-    this.#deps.log.info({ uid: this.uid, pod: this.#pod?.name, namespace: this.#pod?.namespace, state }, 'pod');
+    this.#deps.log.info(
+      { uid: this.uid, pod: this.#pod?.name, namespace: this.#pod?.namespace, state },
+      'pod',
+    );
   }
 
   #failed(error: unknown): void {
@@ -256,7 +262,10 @@ export class Enrolment {
     const reason = `${code}: ${messageOf(error)}`;
     if (this.#reason !== reason) {
       const pod = this.#pod;
-      this.#deps.log.error({ uid: this.uid, pod: pod?.name, namespace: pod?.namespace, reason }, 'pod not captured: its connections are refused');
+      this.#deps.log.error(
+        { uid: this.uid, pod: pod?.name, namespace: pod?.namespace, reason },
+        'pod not captured: its connections are refused',
+      );
     }
     this.#state = 'refused';
     this.#reason = reason;

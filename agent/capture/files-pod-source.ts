@@ -7,7 +7,7 @@ import { ManifestFolder } from './manifest-folder.js';
 import type { LocalPod, PodSource } from './types.js';
 
 export interface FilesPodSourceOptions {
-  readonly folder: string;
+  readonly directory: string;
   readonly nodeName: string;
   /** Pods of these are plain whatever their labels say. */
   readonly excludedNamespaces?: readonly string[];

@@ -1,13 +1,18 @@
-export { type ApplicationDial, ApplicationDialer, type ApplicationDialerOptions, type DialledPod } from './application-dialer.js';
+export {
+  type ApplicationDial,
+  ApplicationDialer,
+  type ApplicationDialerOptions,
+  type DialledPod,
+} from './application-dialer.js';
 export {
   Capture,
-  captureDefaults,
   type CaptureDeps,
   type CaptureOptions,
   type CaptureStatus,
+  captureDefaults,
   type PodStatus,
 } from './capture.js';
-export { clean, type CleanOptions } from './clean.js';
+export { type CleanOptions, clean } from './clean.js';
 export type { PodState } from './enrolment.js';
 export { CaptureError, type CaptureErrorCode } from './errors.js';
 export { FilesPodSource, type FilesPodSourceOptions } from './files-pod-source.js';

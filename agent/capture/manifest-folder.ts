@@ -39,8 +39,8 @@ export class ManifestFolder {
   readonly #excludedNamespaces: ReadonlySet<string>;
   #files = new Map<string, FileState>();
 
-  constructor(options: { folder: string; nodeName: string; excludedNamespaces: readonly string[] }) {
-    this.#root = options.folder;
+  constructor(options: { directory: string; nodeName: string; excludedNamespaces: readonly string[] }) {
+    this.#root = options.directory;
     this.#nodeName = options.nodeName;
     this.#excludedNamespaces = new Set(options.excludedNamespaces);
   }

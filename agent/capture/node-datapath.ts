@@ -51,14 +51,14 @@ export interface InUse {
 const observers = [
   ['getpeername4', 'connect'],
   ['getpeername6', 'connect'],
-  ['sockops', 'sockops'],
+  ['sock_ops', 'sockops'],
 ] as const;
 const deciders = [
   ['connect4', 'connect'],
   ['connect6', 'connect'],
   ['hold_ingress', 'ingress'],
 ] as const;
-const agentHook = 'sockops_agent_';
+const agentHook = 'sock_ops_agent_';
 
 export class NodeDatapath implements PodTables {
   readonly bpf: Bpf;
@@ -105,12 +105,13 @@ export class NodeDatapath implements PodTables {
     const { podsParent, agentCgroup } = this.#options;
     for (const [hook, object] of observers) this.#attach(hook, this.#program(object, hook), podsParent);
     if (agentCgroup === null || agentCgroup === podsParent) return;
-    this.#attach(`${agentHook}${cgroupId(agentCgroup)}`, this.#program('sockops', 'sockops'), agentCgroup);
+    this.#attach(`${agentHook}${cgroupId(agentCgroup)}`, this.#program('sockops', 'sock_ops'), agentCgroup);
   }
 
   /** From now on unknown pods are refused and captured ones redirected. */
   attachDeciders(): void {
-    for (const [hook, object] of deciders) this.#attach(hook, this.#program(object, hook), this.#options.podsParent);
+    for (const [hook, object] of deciders)
+      this.#attach(hook, this.#program(object, hook), this.#options.podsParent);
     for (const [hook, object] of [...observers, ...deciders]) this.#checkAlone(this.#program(object, hook));
     // Links keep their programs.
     for (const object of this.#objects.values()) object.close();
@@ -162,7 +163,8 @@ export class NodeDatapath implements PodTables {
     for (const [key, value] of [...this.map('pod_cgroups').entries()]) {
       const known = cgroups.get(key.readBigUInt64LE());
       if (known === true) continue;
-      if (known === undefined || value.readUInt32LE() !== cgroupKind.agent) this.map('pod_cgroups').delete(key);
+      if (known === undefined || value.readUInt32LE() !== cgroupKind.agent)
+        this.map('pod_cgroups').delete(key);
     }
     for (const [key] of [...this.map('captured').entries()]) {
       if (!cookies.has(key.readBigUInt64LE())) this.map('captured').delete(key);
@@ -186,7 +188,11 @@ export class NodeDatapath implements PodTables {
 
   /** Loads one more instance of the program that steers a pod's inbound connections. */
   loadInbound(netnsCookie: bigint, listeners: BpfMap | null): BpfObject {
-    return this.#loadObject('inbound', { netns_cookie: netnsCookie }, listeners === null ? {} : { listeners });
+    return this.#loadObject(
+      'inbound',
+      { netns_cookie: netnsCookie },
+      listeners === null ? {} : { listeners },
+    );
   }
 
   close(): void {
@@ -214,7 +220,11 @@ export class NodeDatapath implements PodTables {
     this.#objects.set('ingress', this.#loadObject('ingress', deciding, {}));
   }
 
-  #loadObject(name: string, rodata: Record<string, number | bigint>, maps: Record<string, BpfMap>): BpfObject {
+  #loadObject(
+    name: string,
+    rodata: Record<string, number | bigint>,
+    maps: Record<string, BpfMap>,
+  ): BpfObject {
     const path = join(packageRoot(), 'bpf/build', `${name}.bpf.o`);
     const reuseMaps = { ...this.sharedMaps, ...maps };
     try {
@@ -249,7 +259,10 @@ export class NodeDatapath implements PodTables {
     const attached = this.bpf.attached(this.#options.podsParent, program.attachType);
     const ours = attached.filter((other) => other.name === name && other.tag === tag);
     if (ours.length === 1) return;
-    this.#log.error({ program: name, ids: ours.map(({ id }) => id) }, 'not exactly one of our programs at its hook');
+    this.#log.error(
+      { program: name, ids: ours.map(({ id }) => id) },
+      'not exactly one of our programs at its hook',
+    );
   }
 
   #kindOf(cgroup: bigint): CgroupKind | null {

@@ -1,6 +1,13 @@
 /** Where a connection accepted on 15001 wanted to go: an entry of BPF's map, good for one connection. */
 import type { SocketAddress } from '../../mesh/common/address.js';
-import { Bpf, type BpfMap, decodeOriginal, encodeOriginalKey, markOriginalRead, sizeOf } from '../../native/bpf/index.js';
+import {
+  Bpf,
+  type BpfMap,
+  decodeOriginal,
+  encodeOriginalKey,
+  markOriginalRead,
+  sizeOf,
+} from '../../native/bpf/index.js';
 import type { CaptureHandles, OriginalDestinations } from './types.js';
 
 /** One per worker: two short syscalls and no allocation but the result. */

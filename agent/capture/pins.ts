@@ -27,12 +27,15 @@ export class Pins {
       throw new CaptureError('BPFFS_UNUSABLE', reason, { bpffsDir }, error);
     }
     const pins = new Pins(bpffsDir);
-    const other = readdirSync(bpffsDir).find((name) => /^abi-/.test(name) && join(bpffsDir, name) !== pins.#root);
+    const other = readdirSync(bpffsDir).find(
+      (name) => /^abi-/.test(name) && join(bpffsDir, name) !== pins.#root,
+    );
     if (other !== undefined) {
       const reason = `${bpffsDir} holds ${other}, we are abi-${abiVersion}: drain the node, remove it (npm run clean), then start this agent`;
       throw new CaptureError('ABI_MISMATCH', reason, { bpffsDir, found: other });
     }
-    for (const folder of ['maps', 'links', 'pods']) mkdirSync(join(pins.#root, folder), { recursive: true, mode: 0o700 });
+    for (const folder of ['maps', 'links', 'pods'])
+      mkdirSync(join(pins.#root, folder), { recursive: true, mode: 0o700 });
     return pins;
   }
 
@@ -83,6 +86,7 @@ export function isOnBpffs(path: string): boolean {
 function mountBpffs(bpffsDir: string, bpf: Bpf): void {
   let existing = bpffsDir;
   while (!existsSync(existing)) existing = dirname(existing);
-  if (!isOnBpffs(existing)) bpf.ensureBpffs(bpffsDir.startsWith(`${standardMount}/`) ? standardMount : bpffsDir);
+  if (!isOnBpffs(existing))
+    bpf.ensureBpffs(bpffsDir.startsWith(`${standardMount}/`) ? standardMount : bpffsDir);
   mkdirSync(bpffsDir, { recursive: true, mode: 0o700 });
 }

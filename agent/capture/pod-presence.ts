@@ -1,6 +1,14 @@
 /** Our presence in one pod's namespace: a listener per worker and port, and the sk_lookup program that steers inbound connections to them. */
 import { closeSync } from 'node:fs';
-import { type BpfMap, type BpfObject, encodeU32, encodeU64, hbonePort, listenerSlot, outboundPort } from '../../native/bpf/index.js';
+import {
+  type BpfMap,
+  type BpfObject,
+  encodeU32,
+  encodeU64,
+  hbonePort,
+  listenerSlot,
+  outboundPort,
+} from '../../native/bpf/index.js';
 import { NativeError } from '../../native/index.js';
 import type { Net, NetworkNamespace } from '../../native/net/index.js';
 import type { PodPresence } from './enrolment.js';

@@ -3,7 +3,6 @@
  * to standard output (`event`: ready, failed, captured, released, outbound, inbound, status, stopped); reads `status` and `stop` from standard
  * input. A relayed connection is told with its pod, caller and destination.
  */
-import { createServer, type Server, Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import {
   ApplicationDialer,
@@ -14,10 +13,15 @@ import {
   FilesPodSource,
   OriginalDestinationMap,
 } from '../../agent/capture/index.js';
-import { isIpv6, type SocketAddress } from '../../mesh/common/address.js';
+import {
+  AGAIN,
+  type Connection,
+  type ConnectionHandler,
+  EOF,
+  EpollReactor,
+  type Listener,
+} from '../../mesh/io/index.js';
 import { createLog } from '../../mesh/log/index.js';
-import { Bpf, encodeU32 } from '../../native/bpf/index.js';
-import { Net } from '../../native/net/index.js';
 
 export interface CaptureAgentConfig {
   readonly capture: Omit<CaptureOptions, 'workers'>;
@@ -28,38 +32,74 @@ export interface CaptureAgentConfig {
 }
 
 const config = JSON.parse(process.argv[2]!) as CaptureAgentConfig;
-const log = createLog({ level: 'info', component: 'agent' }, { destination: { write: (line) => process.stderr.write(line) } });
-const bpf = new Bpf();
-const net = new Net();
-const servers = new Map<string, Server[]>();
+const log = createLog(
+  { level: 'info', component: 'agent' },
+  { destination: { write: (line) => process.stderr.write(line) } },
+);
+const reactor = new EpollReactor({}, { log });
+const listeners = new Map<string, Listener[]>();
 
 function tell(event: string, fields: Record<string, unknown> = {}): void {
   process.stdout.write(`${JSON.stringify({ event, atMs: Date.now(), ...fields })}\n`);
 }
 
-function remoteOf(socket: Socket): SocketAddress {
-  return { address: socket.remoteAddress!.replace('::ffff:', ''), port: socket.remotePort! };
-}
+/** One direction of a relayed connection, and the owner of its source. An end is an end, a failure is a reset. */
+class Half implements ConnectionHandler {
+  other!: { connection: Connection; half: Half };
+  ended = false;
+  readonly #onOver: () => void;
 
-function localOf(socket: Socket): SocketAddress {
-  return { address: socket.localAddress!.replace('::ffff:', ''), port: socket.localPort! };
-}
-
-/** Joins both ways; an end is an end, a reset is a reset. */
-function join(one: Socket, two: Socket, onOver: () => void = () => {}): void {
-  for (const [from, to] of [
-    [one, two],
-    [two, one],
-  ] as const) {
-    from.on('error', () => to.resetAndDestroy());
-    from.pipe(to);
+  constructor(onOver: () => void) {
+    this.#onOver = onOver;
   }
-  two.on('close', onOver);
+
+  onConnected(connection: Connection): void {
+    this.other.connection.resumeReading();
+    connection.resumeReading();
+  }
+
+  onReadable(connection: Connection): void {
+    const { receiveBuffer } = reactor;
+    const to = this.other.connection;
+    const bytes = connection.read(receiveBuffer, 0, receiveBuffer.length);
+    if (bytes > 0) {
+      if (to.write(receiveBuffer, 0, bytes) > 0) connection.pauseReading();
+    } else if (bytes === EOF) {
+      this.ended = true;
+      connection.pauseReading();
+      to.shutdownWrite();
+      if (this.other.half.ended) this.#over((one) => one.close());
+    } else if (bytes !== AGAIN) {
+      connection.pauseReading(); // onClosed follows
+    }
+  }
+
+  onDrained(): void {
+    if (!this.other.half.ended) this.other.connection.resumeReading();
+  }
+
+  onClosed(): void {
+    this.#over((one) => one.reset());
+  }
+
+  #over(end: (one: Connection) => void): void {
+    end(this.other.connection);
+    end(this.other.half.other.connection);
+    this.#onOver();
+  }
 }
 
-function socketIn(netnsFd: number, to: SocketAddress): { socket: Socket; fd: number } {
-  const fd = net.borrowNetns(netnsFd).tcpSocket(isIpv6(to.address) ? 'ipv6' : 'ipv4');
-  return { socket: new Socket({ fd, allowHalfOpen: true }), fd };
+function relay(
+  accepted: Connection,
+  dialled: (handler: ConnectionHandler) => Connection,
+  onOver = () => {},
+): ConnectionHandler {
+  accepted.pauseReading();
+  const [from, to] = [new Half(onOver), new Half(onOver)];
+  const dial = dialled(to);
+  from.other = { connection: dial, half: to };
+  to.other = { connection: accepted, half: from };
+  return from;
 }
 
 class Relay implements CaptureListener {
@@ -70,53 +110,41 @@ class Relay implements CaptureListener {
     const { handles } = capture;
     this.#originals ??= new OriginalDestinationMap({ handles });
     this.#dialer ??= new ApplicationDialer({ workerIndex: 0, handles });
-    servers.set(pod.pod.uid, [
-      await listen(pod.outboundFds[0]!, (app) => this.#outbound(pod, app)),
-      await listen(pod.inboundFds[0]!, (caller) => this.#inbound(pod, caller)),
-      await listen(pod.hboneFds[0]!, (caller) => caller.end('hbone')),
+    listeners.set(pod.pod.uid, [
+      reactor.listen({ fd: pod.outboundFds[0]! }, { onAccepted: (app) => this.#outbound(pod, app) }),
+      reactor.listen({ fd: pod.inboundFds[0]! }, { onAccepted: (caller) => this.#inbound(pod, caller) }),
+      reactor.listen({ fd: pod.hboneFds[0]! }, { onAccepted: () => null }),
     ]);
     tell('captured', { uid: pod.pod.uid, pod: pod.pod.name });
   }
 
   async onReleased(uid: string, reason: 'unenrolled' | 'deleted'): Promise<void> {
-    for (const server of servers.get(uid) ?? []) server.close();
-    servers.delete(uid);
+    for (const listener of listeners.get(uid) ?? []) listener.stop();
+    listeners.delete(uid);
     tell('released', { uid, reason });
   }
 
-  #outbound(pod: CapturedPod, app: Socket): void {
-    const caller = remoteOf(app);
-    const destination = this.#originals!.take(pod.netnsCookie, caller);
-    if (!config.quiet) tell('outbound', { pod: pod.pod.name, caller, destination });
-    if (destination === null) {
-      app.resetAndDestroy();
-      return;
-    }
-    const { socket } = socketIn(pod.netnsFd, destination);
-    socket.connect({ host: destination.address, port: destination.port });
-    join(app, socket);
+  #outbound({ pod, netnsCookie, netnsFd }: CapturedPod, app: Connection): ConnectionHandler | null {
+    const to = this.#originals!.take(netnsCookie, app.remote);
+    if (!config.quiet) tell('outbound', { pod: pod.name, caller: app.remote, destination: to });
+    if (to === null) return null;
+    return relay(app, (handler) => reactor.connect({ to, netnsFd, connectTimeoutMs: 10_000 }, handler));
   }
 
-  #inbound(pod: CapturedPod, caller: Socket): void {
-    const [from, to] = [remoteOf(caller), localOf(caller)];
-    const { options, shown, release } = this.#dialer!.dial(pod, to, from, from.port);
-    if (!config.quiet) tell('inbound', { pod: pod.pod.name, caller: from, destination: to, shown });
-    const { socket, fd } = socketIn(pod.netnsFd, to);
-    const { mapFd, value } = options.socketStorage!;
-    bpf.borrowMap(mapFd).update(encodeU32(fd), value);
-    socket.connect({ host: to.address, port: to.port, localAddress: options.fromAddress! });
-    join(caller, socket, release);
+  #inbound(pod: CapturedPod, caller: Connection): ConnectionHandler {
+    const { options, shown, release } = this.#dialer!.dial(
+      pod,
+      caller.local,
+      caller.remote,
+      caller.remote.port,
+    );
+    if (!config.quiet)
+      tell('inbound', { pod: pod.pod.name, caller: caller.remote, destination: caller.local, shown });
+    return relay(caller, (handler) => reactor.connect(options, handler), release);
   }
 }
 
-async function listen(fd: number, onConnection: (socket: Socket) => void): Promise<Server> {
-  const server = createServer({ allowHalfOpen: true }, onConnection);
-  server.on('error', (error) => tell('listen-error', { error: String(error) }));
-  await new Promise<void>((resolve) => server.listen({ fd }, resolve));
-  return server;
-}
-
-const podSource = new FilesPodSource({ folder: config.folder, nodeName: config.nodeName }, { log });
+const podSource = new FilesPodSource({ directory: config.folder, nodeName: config.nodeName }, { log });
 const capture = new Capture({ workers: 1, ...config.capture }, { podSource, listener: new Relay(), log });
 capture.start().then(
   () => tell('ready', { status: capture.status() }),
@@ -135,3 +163,6 @@ createInterface({ input: process.stdin }).on('line', (line) => {
     });
   }
 });
+
+// The reactor's turns between Node's own: a real agent gives it a thread.
+setInterval(() => reactor.turn(0), 1);
