@@ -111,7 +111,7 @@ export class Capture {
    * A worker has died and its connections are closed: the ports that it showed are free again. Its listeners are ours and stay; the worker
    * that takes its place accepts what waits in them.
    */
-  workerRestarted(workerIndex: number): void {
+  onWorkerDied(workerIndex: number): void {
     new ShownPorts(this.#shownPorts, workerIndex).releaseAll();
   }
 

@@ -14,7 +14,7 @@ let calls: number;
 
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'culvert-pods-'));
-  source = new FilesPodSource({ directory: folder, nodeName: 'node-a' }, { log });
+  source = new FilesPodSource({ folder, nodeName: 'node-a' }, { log });
   pods = [];
   calls = 0;
 });
@@ -225,7 +225,7 @@ test('one object in two files: the first file is used, the other reported', asyn
 });
 
 test('no folder: start fails; a folder that vanishes later leaves the pods as they were', async () => {
-  const missing = new FilesPodSource({ directory: join(folder, 'missing'), nodeName: 'n' }, { log });
+  const missing = new FilesPodSource({ folder: join(folder, 'missing'), nodeName: 'n' }, { log });
   await expect(missing.start(() => {})).rejects.toMatchObject({ code: 'FOLDER_UNREADABLE' });
   await missing.stop();
   await writeFile(join(folder, 'a.yaml'), pod('one'));

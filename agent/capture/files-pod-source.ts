@@ -7,7 +7,7 @@ import { ManifestFolder } from './manifest-folder.js';
 import type { LocalPod, PodSource } from './types.js';
 
 export interface FilesPodSourceOptions {
-  readonly directory: string;
+  readonly folder: string;
   readonly nodeName: string;
   /** Pods of these are plain whatever their labels say. */
   readonly excludedNamespaces?: readonly string[];

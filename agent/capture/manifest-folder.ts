@@ -39,8 +39,8 @@ export class ManifestFolder {
   readonly #excludedNamespaces: ReadonlySet<string>;
   #files = new Map<string, FileState>();
 
-  constructor(options: { directory: string; nodeName: string; excludedNamespaces: readonly string[] }) {
-    this.#root = options.directory;
+  constructor(options: { folder: string; nodeName: string; excludedNamespaces: readonly string[] }) {
+    this.#root = options.folder;
     this.#nodeName = options.nodeName;
     this.#excludedNamespaces = new Set(options.excludedNamespaces);
   }

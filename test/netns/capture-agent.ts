@@ -144,7 +144,7 @@ class Relay implements CaptureListener {
   }
 }
 
-const podSource = new FilesPodSource({ directory: config.folder, nodeName: config.nodeName }, { log });
+const podSource = new FilesPodSource({ folder: config.folder, nodeName: config.nodeName }, { log });
 const capture = new Capture({ workers: 1, ...config.capture }, { podSource, listener: new Relay(), log });
 capture.start().then(
   () => tell('ready', { status: capture.status() }),
