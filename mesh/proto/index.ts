@@ -1,4 +1,5 @@
 export { type EncodedResource, encodeDeltaResponse, encodeResource } from './delta-response.js';
 export { envoy, google, istio } from './gen/messages.js';
+export { decodeKeepingUnknown } from './keep-unknown.js';
 export { AggregatedDiscoveryService, IstioCertificateService } from './services.js';
 export { ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL } from './type-urls.js';

@@ -1,5 +1,5 @@
 import { messageOf } from '../common/errors.js';
-import { istio } from '../proto/index.js';
+import { decodeKeepingUnknown, istio } from '../proto/index.js';
 import type {
   AddressRange,
   AuthorizationMatch,
@@ -28,7 +28,7 @@ export interface DecodedAuthorization {
 export function decodeAuthorization(name: string, bytes: Uint8Array): DecodedAuthorization {
   const problems = new Problems();
   try {
-    const wire = istio.security.Authorization.decode(bytes);
+    const wire = decodeKeepingUnknown(istio.security.Authorization, bytes);
     const policy = readPolicy(name, wire, problems);
     return { policy: { ...policy, defect: problems.list[0] ?? null }, problems: problems.list };
   } catch (error) {
