@@ -2,7 +2,7 @@
 /*
  * sk_lookup, one instance and one `listeners` map per pod, attached to the pod's network namespace. Steers every inbound TCP connection,
  * whatever its port, to the agent's listeners; the accepted socket's local address is the original destination. Fails closed: no
- * listener, no connection, also where plaintext would be allowed.
+ * listener, no connection, also where plaintext would be allowed. (SK_DROP ends the lookup without a socket: the peer gets an RST.)
  */
 #include <linux/bpf.h>
 #include <linux/in.h>

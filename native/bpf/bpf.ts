@@ -30,13 +30,13 @@ export class Bpf {
     return new BpfMap({ fd, owned: false }, { calls: this.#calls });
   }
 
-  /** Null where nothing is pinned. Throws CALL_FAILED (EMEDIUMTYPE: it is no map). */
+  /** Null where nothing is pinned. Throws CALL_FAILED (EINVAL: it is no map). */
   openPinnedMap(path: string): BpfMap | null {
     const fd = this.#openPinned(path, 'map');
     return fd === null ? null : new BpfMap({ fd, owned: true }, { calls: this.#calls });
   }
 
-  /** Null where nothing is pinned. A link may be there whose target is not: see BpfLinkInfo.target. */
+  /** Null where nothing is pinned. A link may be there whose target is gone: it counts only if BpfLinkInfo.target is the present one. */
   openPinnedLink(path: string): BpfLink | null {
     const fd = this.#openPinned(path, 'link');
     return fd === null ? null : new BpfLink({ fd }, { calls: this.#calls });

@@ -290,7 +290,7 @@ CULVERT_API int culvert_bpf_pin(int fd, const char *path)
 	return bpf_obj_pin(fd, path);
 }
 
-/* Opens what is pinned at `path`; -EMEDIUMTYPE when it is not of `kind` ("map", "prog" or "link"). */
+/* Opens what is pinned at `path`; -EINVAL when it is not of `kind` ("map", "prog" or "link"). */
 CULVERT_API int culvert_bpf_open_pinned(const char *path, const char *kind)
 {
 	char proc[48], target[64] = "";
@@ -303,7 +303,7 @@ CULVERT_API int culvert_bpf_open_pinned(const char *path, const char *kind)
 	if (readlink(proc, target, sizeof(target) - 1) > 0 && strstr(target, kind))
 		return fd;
 	close(fd);
-	return -EMEDIUMTYPE;
+	return -EINVAL;
 }
 
 CULVERT_API int culvert_bpf_link_create(int program_fd, int target_fd, int attach_type)
