@@ -44,7 +44,10 @@ export class ServerCertificate implements experimental.CertificateProvider {
 
   addIdentityCertificateListener(listener: Listener): void {
     this.#listeners.add(listener);
-    listener(this.#current);
+    // Later: grpc-js adds its server to those who hear of it only after this call, and would drop every connection for want of a certificate.
+    queueMicrotask(() => {
+      if (this.#listeners.has(listener)) listener(this.#current);
+    });
   }
 
   removeIdentityCertificateListener(listener: Listener): void {
