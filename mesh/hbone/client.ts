@@ -82,10 +82,13 @@ export class HboneClient {
   open(hop: NextHop, authority: string, metadata: ConnectMetadata, handler: ClientTunnelHandler): Tunnel {
     const traceparent = metadata.traceparent ?? this.traceparents.next();
     const headers = connectHeaders(authority, metadata, traceparent, this.baggageTexts);
-    const slot = this.slotOf(hop);
+    const key = keyOf(hop);
+    const slot = this.slots.get(key) ?? this.newSlot(key, hop);
     const tunnel = new ClientTunnel(headers, handler, slot, this.earlyDataBytes);
     if (this.isDraining) tunnel.fail(DRAINING);
     else slot.place(tunnel);
+    // it failed at once, without a connection
+    if (slot.isEmpty) this.forget(key, slot);
     return tunnel;
   }
 
@@ -107,14 +110,10 @@ export class HboneClient {
     this.tellIfDrained();
   }
 
-  private slotOf(hop: NextHop): PoolSlot {
-    const key = keyOf(hop);
-    let slot = this.slots.get(key);
-    if (slot === undefined) {
-      const onEmpty = (empty: PoolSlot): void => this.forget(key, empty);
-      slot = new PoolSlot(hop, this.connectionOptions, this.maxWaiting, { ...this.deps, onEmpty });
-      this.slots.set(key, slot);
-    }
+  private newSlot(key: string, hop: NextHop): PoolSlot {
+    const onEmpty = (slot: PoolSlot): void => this.forget(key, slot);
+    const slot = new PoolSlot(hop, this.connectionOptions, this.maxWaiting, { ...this.deps, onEmpty });
+    this.slots.set(key, slot);
     return slot;
   }
 

@@ -20,14 +20,16 @@ export class PoolSlot implements ConnectionPool, TunnelOwner {
   /** In order of arrival. */
   private readonly waiting = new Set<ClientTunnel>();
   private closed: TunnelFailure | null = null;
-  opened = 0;
-  failed = 0;
 
   constructor(hop: NextHop, options: ClientConnectionOptions, maxWaiting: number, deps: PoolSlotDeps) {
     this.hop = hop;
     this.options = options;
     this.maxWaiting = maxWaiting;
     this.deps = deps;
+  }
+
+  get isEmpty(): boolean {
+    return this.connections.size === 0 && this.waiting.size === 0;
   }
 
   get size(): number {
@@ -83,7 +85,6 @@ export class PoolSlot implements ConnectionPool, TunnelOwner {
   connectionReady(connection: ClientConnection): void {
     this.dialing = null;
     this.current = connection;
-    this.opened++;
     for (const tunnel of this.waiting) {
       if (!connection.hasRoom) break;
       this.waiting.delete(tunnel);
@@ -93,7 +94,6 @@ export class PoolSlot implements ConnectionPool, TunnelOwner {
   }
 
   connectionFailed(connection: ClientConnection, failure: TunnelFailure): void {
-    this.failed++;
     if (this.dialing !== connection) return;
     this.dialing = null;
     this.failWaiting(failure);
@@ -106,7 +106,7 @@ export class PoolSlot implements ConnectionPool, TunnelOwner {
   connectionOver(connection: ClientConnection): void {
     this.connectionRetired(connection);
     this.connections.delete(connection);
-    if (this.connections.size === 0 && this.waiting.size === 0) this.deps.onEmpty(this);
+    if (this.isEmpty) this.deps.onEmpty(this);
   }
 
   private beginOnCurrent(tunnel: ClientTunnel): boolean {

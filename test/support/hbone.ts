@@ -51,7 +51,8 @@ export class TunnelRecorder implements ClientTunnelHandler {
 
   /** Queues bytes and sends what may go now. */
   send(bytes: Buffer | string, thenEnd = false): void {
-    this.outgoing = Buffer.concat([this.outgoing, Buffer.from(bytes as string)]);
+    const added = typeof bytes === 'string' ? Buffer.from(bytes) : bytes;
+    this.outgoing = this.outgoing.length === 0 ? added : Buffer.concat([this.outgoing, added]);
     this.endsAfter ||= thenEnd;
     this.pump();
   }
