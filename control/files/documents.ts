@@ -44,7 +44,7 @@ export function readDocuments(text: string, format: 'yaml' | 'json'): DocumentsO
     const error = document.errors[0];
     if (error !== undefined)
       problems.push({ line: lines.linePos(error.pos[0]).line, reason: `not YAML: ${error.message}` });
-    else if (document.contents !== null) addObjects(document, lines, documents, problems);
+    else addObjects(document, lines, documents, problems);
   }
   return { documents, problems };
 }
@@ -59,6 +59,7 @@ function addObjects(
   try {
     const value: unknown = document.toJS({ maxAliasCount: MAX_ALIASES });
     const items = itemsOfList(value);
+    if (value === null) return; // nothing but comments
     if (items === null) documents.push({ value, lineOf: line });
     else
       items.forEach((item, index) => {

@@ -1,0 +1,309 @@
+import { execFileSync } from 'node:child_process';
+import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Metadata } from '@grpc/grpc-js';
+import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
+import { exportJWK, generateKeyPair as joseKeys, SignJWT } from 'jose';
+import { buildCsr, generateKeyPair, pemToDer, readCertificate } from '../../mesh/identity/index.js';
+import {
+  type AuthenticationOutcome,
+  type Caller,
+  ISSUER_DEFAULTS,
+  Issuer,
+  loadOrCreateRoot,
+  type PodDirectory,
+  type RootCa,
+  TokenAuthority,
+} from './index.js';
+import { createSecret, writeFileAtomically } from './state-file.js';
+
+const HOUR_MS = 3_600_000;
+let state: string;
+
+beforeEach(() => {
+  state = mkdtempSync(join(tmpdir(), 'culvert-ca-'));
+});
+
+afterEach(() => {
+  rmSync(state, { recursive: true, force: true });
+});
+
+const mode = (file: string) => statSync(join(state, file)).mode & 0o777;
+const openssl = (...args: string[]) =>
+  execFileSync('openssl', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
+
+describe('the root', () => {
+  test('is made once, mode 600, and found again', () => {
+    const made = loadOrCreateRoot(state, 'cluster.local');
+    expect(mode('root-ca.pem')).toBe(0o600);
+    expect(loadOrCreateRoot(state, 'cluster.local').pem).toBe(made.pem);
+    expect(readdirSync(state)).toEqual(['root-ca.pem']);
+    writeFileSync(join(state, 'pem'), made.pem);
+    const text = openssl('x509', '-in', join(state, 'pem'), '-noout', '-text');
+    expect(text).toMatch(/CA:TRUE/);
+    expect(openssl('verify', '-CAfile', join(state, 'pem'), join(state, 'pem'))).toMatch(/OK/);
+  });
+
+  test.each<[string, (file: string) => void, RegExp]>([
+    ['readable by others', (file) => chmodSync(file, 0o640), /may be read by others/],
+    ['broken', (file) => writeFileSync(file, 'x'), /root-ca.pem/],
+    [
+      'with another key',
+      (file) => {
+        const key = generateKeyPair().privateKey.export({ type: 'pkcs8', format: 'pem' });
+        writeFileSync(
+          file,
+          readFileSync(file, 'utf8').replace(
+            /-----BEGIN PRIVATE KEY[\s\S]*END PRIVATE KEY-----\n/,
+            key.toString(),
+          ),
+        );
+      },
+      /do not belong together/,
+    ],
+  ])('%s: refused, never replaced', (_name, spoil, message) => {
+    loadOrCreateRoot(state, 'cluster.local');
+    const file = join(state, 'root-ca.pem');
+    spoil(file);
+    const before = readFileSync(file, 'utf8');
+    expect(() => loadOrCreateRoot(state, 'cluster.local')).toThrow(message);
+    expect(readFileSync(file, 'utf8')).toBe(before);
+  });
+
+  test('two that make it at once agree', () => {
+    expect(createSecret(join(state, 'x'), 'mine')).toBe('mine');
+    expect(createSecret(join(state, 'x'), 'theirs')).toBe('mine');
+    writeFileAtomically(join(state, 'y'), '1', 0o644);
+    writeFileAtomically(join(state, 'y'), '2', 0o644);
+    expect([readFileSync(join(state, 'y'), 'utf8'), mode('y')]).toEqual(['2', 0o644]);
+    expect(readdirSync(state).sort()).toEqual(['x', 'y']);
+  });
+});
+
+describe('tokens', () => {
+  const subject = { namespace: 'culvert-system', serviceAccount: 'culvert-agent', nodeName: 'n1' };
+  const authenticate = (authority: TokenAuthority, ...values: string[]): Promise<AuthenticationOutcome> => {
+    const metadata = new Metadata();
+    for (const value of values) metadata.add('authorization', value);
+    return authority.authenticate(metadata);
+  };
+
+  test('say who calls, also after a restart; the key has mode 600', async () => {
+    const token = await TokenAuthority.load(state).mint(
+      { ...subject, pod: { name: 'agent-1', uid: 'u1' } },
+      HOUR_MS,
+    );
+    expect(mode('token-key.pem')).toBe(0o600);
+    expect(await authenticate(TokenAuthority.load(state), `Bearer ${token}`)).toEqual({
+      caller: { ...subject, pod: { name: 'agent-1', uid: 'u1' }, expiresAtMs: expect.any(Number) },
+    });
+    const claims = JSON.parse(Buffer.from(token.split('.')[1]!, 'base64url').toString());
+    expect(claims).toMatchObject({
+      aud: 'istio-ca',
+      sub: 'system:serviceaccount:culvert-system:culvert-agent',
+      'kubernetes.io': {
+        namespace: 'culvert-system',
+        node: { name: 'n1' },
+        pod: { name: 'agent-1', uid: 'u1' },
+        serviceaccount: { name: 'culvert-agent' },
+      },
+    });
+  });
+
+  test('missing, several, of another scheme', async () => {
+    const authority = TokenAuthority.load(state);
+    const token = await authority.mint(subject, HOUR_MS);
+    for (const values of [
+      [],
+      [`Bearer ${token}`, `Bearer ${token}`],
+      [`Basic ${token}`],
+      [token],
+      ['Bearer '],
+    ])
+      expect(await authenticate(authority, ...values)).toMatchObject({ refusal: 'token-missing' });
+  });
+
+  test('expired', async () => {
+    const authority = TokenAuthority.load(state);
+    const token = await authority.mint(subject, HOUR_MS, Date.now() - 2 * HOUR_MS);
+    expect(await authenticate(authority, `Bearer ${token}`)).toMatchObject({ refusal: 'token-expired' });
+  });
+
+  test('of another key, another algorithm, another audience, another issuer, or that contradict themselves', async () => {
+    const authority = TokenAuthority.load(state);
+    const key = (await import('node:crypto')).createPrivateKey(readFileSync(join(state, 'token-key.pem')));
+    const claims = (name: string) => ({
+      'kubernetes.io': { namespace: 'a', serviceaccount: { name }, node: { name: 'n1' } },
+    });
+    const sign = (change: (jwt: SignJWT) => SignJWT, name = 'b') =>
+      change(
+        new SignJWT(claims(name))
+          .setProtectedHeader({ alg: 'ES256' })
+          .setIssuer('culvert')
+          .setAudience('istio-ca')
+          .setSubject('system:serviceaccount:a:b')
+          .setExpirationTime('1h'),
+      ).sign(key);
+    const refusal = async (token: string) => {
+      const outcome = await authenticate(authority, `Bearer ${token}`);
+      return 'refusal' in outcome ? outcome.refusal : 'accepted';
+    };
+    const none = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
+    const other = await joseKeys('ES256');
+    const stranger = await new SignJWT(claims('b'))
+      .setProtectedHeader({ alg: 'ES256' })
+      .setExpirationTime('1h')
+      .sign(other.privateKey);
+    const hmac = await new SignJWT(claims('b'))
+      .setProtectedHeader({ alg: 'HS256' })
+      .setExpirationTime('1h')
+      .sign(Buffer.from(JSON.stringify(await exportJWK(other.publicKey))));
+    expect(await refusal(await sign((jwt) => jwt))).toBe('accepted');
+    expect(await refusal(stranger)).toBe('token-invalid');
+    expect(await refusal(hmac)).toBe('token-invalid');
+    expect(await refusal(`${none({ alg: 'none' })}.${none(claims('b'))}.`)).toBe('token-invalid');
+    expect(await refusal(await sign((jwt) => jwt.setAudience('kubernetes')))).toBe('token-audience');
+    expect(await refusal(await sign((jwt) => jwt.setIssuer('x')))).toBe('token-invalid');
+    expect(await refusal(await sign((jwt) => jwt, 'other'))).toBe('token-invalid');
+    expect(await refusal('garbage')).toBe('token-invalid');
+    expect(await refusal('x'.repeat(20_000))).toBe('token-invalid');
+  });
+});
+
+describe('the issuer', () => {
+  const agent: Caller = {
+    namespace: 'culvert-system',
+    serviceAccount: 'culvert-agent',
+    nodeName: 'n1',
+    pod: null,
+    expiresAtMs: Number.POSITIVE_INFINITY,
+  };
+  const identity = 'spiffe://cluster.local/ns/shop/sa/cart';
+  const pod = (nodeName: string, more: object = {}) => ({
+    nodeName,
+    namespace: 'shop',
+    name: 'cart-1',
+    uid: 'u1',
+    serviceAccount: 'cart',
+    phase: 'Running',
+    ...more,
+  });
+  let root: RootCa;
+  let pods: ReturnType<typeof pod>[];
+  let issuer: Issuer;
+  let csr: string;
+
+  beforeEach(() => {
+    root = loadOrCreateRoot(state, 'cluster.local');
+    pods = [pod('n1')];
+    csr = buildCsr(generateKeyPair(), 'spiffe://cluster.local/ns/kube-system/sa/anything-it-likes');
+    const directory: PodDirectory = {
+      podsOnNode: (node) => pods.filter(({ nodeName }) => nodeName === node),
+    };
+    issuer = new Issuer(
+      { ...ISSUER_DEFAULTS, trustDomain: 'cluster.local' },
+      { root, pods: directory, nowMs: Date.now },
+    );
+  });
+
+  const issue = (
+    caller: Partial<Caller> = {},
+    request: { identity?: string; lifetimeMs?: number; csr?: string } = {},
+  ) => issuer.issue({ ...agent, ...caller }, { csr, identity, lifetimeMs: 0, ...request });
+  const refusal = (...args: Parameters<typeof issue>) => {
+    const outcome = issue(...args);
+    return 'refusal' in outcome ? outcome.refusal : 'issued';
+  };
+
+  test('signs the identity of a pod on the node, whatever else the CSR asks for; openssl agrees', () => {
+    const outcome = issue();
+    if ('refusal' in outcome) throw new Error(outcome.message);
+    const [leaf, bundle] = outcome.chain as [string, string];
+    expect(bundle).toBe(root.pem);
+    const info = readCertificate(pemToDer(leaf, 'CERTIFICATE')[0]!);
+    expect(info.uris).toEqual([identity]);
+    expect(info.notAfterMs - Date.now()).toBeGreaterThan(23.9 * HOUR_MS);
+    writeFileSync(join(state, 'leaf.pem'), leaf);
+    writeFileSync(join(state, 'bundle.pem'), bundle);
+    for (const purpose of ['sslserver', 'sslclient'])
+      expect(
+        openssl('verify', '-purpose', purpose, '-CAfile', join(state, 'bundle.pem'), join(state, 'leaf.pem')),
+      ).toMatch(/OK/);
+    expect(openssl('x509', '-in', join(state, 'leaf.pem'), '-noout', '-ext', 'subjectAltName')).toContain(
+      `URI:${identity}`,
+    );
+  });
+
+  test('a shorter lifetime is given, a longer one is cut', () => {
+    const lifetime = (lifetimeMs: number) => {
+      const outcome = issue({}, { lifetimeMs });
+      return 'refusal' in outcome ? 0 : Math.round((outcome.notAfterMs - Date.now()) / HOUR_MS);
+    };
+    expect([lifetime(HOUR_MS), lifetime(0), lifetime(-5), lifetime(1000 * HOUR_MS)]).toEqual([1, 24, 24, 24]);
+  });
+
+  test.each<[string, Parameters<typeof issue>, string]>([
+    ["an account that is not a node agent's", [{ serviceAccount: 'cart' }], 'not-a-node-agent'],
+    ["a node agent's name in another namespace", [{ namespace: 'shop' }], 'not-a-node-agent'],
+    ['a token bound to no node', [{ nodeName: null }], 'no-node'],
+    ['a token of a pod that is not there', [{ pod: { name: 'agent-1', uid: 'gone' } }], 'pod-gone'],
+    ['no identity', [{}, { identity: '' }], 'not-impersonating'],
+    [
+      'an identity of another form',
+      [{}, { identity: 'spiffe://cluster.local/ns/shop/sa/cart/x' }],
+      'identity-invalid',
+    ],
+    ['another trust domain', [{}, { identity: 'spiffe://other/ns/shop/sa/cart' }], 'trust-domain'],
+    [
+      'an account with no pod',
+      [{}, { identity: 'spiffe://cluster.local/ns/shop/sa/db' }],
+      'no-such-pod-on-node',
+    ],
+    [
+      'the same account in another namespace',
+      [{}, { identity: 'spiffe://cluster.local/ns/bank/sa/cart' }],
+      'no-such-pod-on-node',
+    ],
+    ['a pod on another node', [{ nodeName: 'n2' }], 'no-such-pod-on-node'],
+    ['no CSR', [{}, { csr: 'x' }], 'csr-invalid'],
+  ])('%s: refused', (_name, args, expected) => {
+    expect(refusal(...args)).toBe(expected);
+  });
+
+  test.each(['Failed', 'Succeeded'])('a %s pod gives no identity', (phase) => {
+    pods = [pod('n1', { phase })];
+    expect(refusal()).toBe('no-such-pod-on-node');
+    pods.push(pod('n1'));
+    expect(refusal()).toBe('issued');
+  });
+
+  test("a token bound to the agent's pod is good while that very pod is on that node", () => {
+    const caller = { pod: { name: 'agent-1', uid: 'u9' } };
+    const own = pod('n1', {
+      namespace: 'culvert-system',
+      name: 'agent-1',
+      uid: 'u9',
+      serviceAccount: 'culvert-agent',
+    });
+    pods.push(own);
+    expect(refusal(caller)).toBe('issued');
+    for (const change of [
+      { uid: 'u8' },
+      { serviceAccount: 'x' },
+      { nodeName: 'n2' },
+      { phase: 'Failed' },
+      { name: 'agent-2' },
+    ]) {
+      pods = [pod('n1'), { ...own, ...change }];
+      expect(refusal(caller)).toBe('pod-gone');
+    }
+  });
+
+  test('a CSR that somebody else signed is refused', () => {
+    const bytes = pemToDer(csr, 'CERTIFICATE REQUEST')[0]!;
+    bytes[bytes.length - 1]! ^= 1;
+    const forged = `-----BEGIN CERTIFICATE REQUEST-----\n${bytes.toString('base64')}\n-----END CERTIFICATE REQUEST-----\n`;
+    expect(refusal({}, { csr: forged })).toBe('csr-invalid');
+  });
+});

@@ -1,0 +1,237 @@
+import { mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
+import { createLog } from '../../mesh/log/index.js';
+import { type Decoded, FOLDER_SOURCE_DEFAULTS, FolderSource, type RawObject } from './index.js';
+
+/** Kind `Thing` is read; `spec.size` must be a number. */
+function decode(object: RawObject): Decoded<number> {
+  if (object.kind !== 'Thing') return { outcome: 'unknown-kind' };
+  const key = `Thing/${object.metadata.name}`;
+  const size = (object['spec'] as { size?: unknown } | undefined)?.size;
+  if (typeof size === 'number') return { outcome: 'object', key, value: size };
+  return { outcome: 'invalid', key, problems: [{ path: ['spec', 'size'], reason: 'must be a number' }] };
+}
+
+const thing = (name: string, size: unknown) =>
+  `apiVersion: v1\nkind: Thing\nmetadata:\n  name: ${name}\nspec:\n  size: ${size}\n`;
+
+let folder: string;
+let state: Map<string, number>;
+let logged: Record<string, unknown>[];
+let source: FolderSource<number>;
+
+function write(name: string, text: string): void {
+  const file = join(folder, name);
+  mkdirSync(dirname(file), { recursive: true });
+  writeFileSync(file, text);
+}
+
+async function start(): Promise<void> {
+  await source.start();
+}
+
+async function eventually(check: () => void): Promise<void> {
+  const deadline = Date.now() + 5000;
+  for (;;) {
+    try {
+      check();
+      return;
+    } catch (error) {
+      if (Date.now() > deadline) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+  }
+}
+
+const problems = () =>
+  source.problems.map(({ file, ...rest }) => ({ ...rest, file: file.slice(folder.length + 1) }));
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'culvert-files-'));
+  state = new Map();
+  logged = [];
+  const destination = { write: (line: string) => void logged.push(JSON.parse(line)) };
+  source = new FolderSource<number>(
+    { ...FOLDER_SOURCE_DEFAULTS, folder, rescanMs: 60_000 },
+    {
+      decode,
+      onBatch: ({ upserted, removed }) => {
+        for (const key of removed) state.delete(key);
+        for (const [key, value] of upserted) state.set(key, value);
+      },
+      log: createLog({ level: 'info', component: 'test' }, { destination }),
+    },
+  );
+});
+
+afterEach(() => {
+  source.stop();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+describe('the folder', () => {
+  test('any layout: files of several objects, subfolders, JSON, links; dot files are left out', async () => {
+    write('a.yaml', `${thing('a', 1)}---\n${thing('b', 2)}`);
+    write('deep/er/c.yml', thing('c', 3));
+    write(
+      'd.json',
+      JSON.stringify({ apiVersion: 'v1', kind: 'Thing', metadata: { name: 'd' }, spec: { size: 4 } }),
+    );
+    write('.hidden.yaml', thing('x', 9));
+    write('notes.txt', thing('x', 9));
+    write('.data/e.yaml', thing('e', 5));
+    symlinkSync('.data/e.yaml', join(folder, 'e.yaml'));
+    await start();
+    expect(Object.fromEntries(state)).toEqual({
+      'Thing/a': 1,
+      'Thing/b': 2,
+      'Thing/c': 3,
+      'Thing/d': 4,
+      'Thing/e': 5,
+    });
+    expect(source.problems).toEqual([]);
+  });
+
+  test('a folder that is not there is an error at start', async () => {
+    rmSync(folder, { recursive: true });
+    await expect(start()).rejects.toMatchObject({ code: 'MANIFESTS_UNREADABLE' });
+  });
+
+  test('kinds that are not read are listed once, not errors', async () => {
+    write('a.yaml', `apiVersion: x/v1\nkind: Other\nmetadata:\n  name: o\n---\n${thing('a', 1)}`);
+    await start();
+    expect(source.problems).toEqual([]);
+    expect(logged.filter(({ kind }) => kind === 'x/v1 Other')).toHaveLength(1);
+  });
+});
+
+describe('a change', () => {
+  test('acts within 200 ms of a quiet machine: written, replaced, in a new folder, deleted', async () => {
+    write('a.yaml', thing('a', 1));
+    await start();
+    write('a.yaml', thing('a', 2));
+    await eventually(() => expect(state.get('Thing/a')).toBe(2));
+    write('.new', thing('a', 3));
+    const before = performance.now();
+    renameSync(join(folder, '.new'), join(folder, 'a.yaml'));
+    await eventually(() => expect(state.get('Thing/a')).toBe(3));
+    expect(performance.now() - before).toBeLessThan(2000); // 60 ms here; the machine of a test may be busy
+    write('new/b.yaml', thing('b', 4));
+    await eventually(() => expect(state.get('Thing/b')).toBe(4));
+    write('new/b.yaml', thing('b', 5));
+    await eventually(() => expect(state.get('Thing/b')).toBe(5));
+    rmSync(join(folder, 'new'), { recursive: true });
+    await eventually(() => expect(state.has('Thing/b')).toBe(false));
+    expect(state.get('Thing/a')).toBe(3);
+  });
+
+  test('a swapped link (as ConfigMap volumes are updated) is seen', async () => {
+    write('.v1/a.yaml', thing('a', 1));
+    write('.v2/a.yaml', thing('a', 2));
+    symlinkSync('.v1', join(folder, '..data'));
+    symlinkSync('..data/a.yaml', join(folder, 'a.yaml'));
+    await start();
+    symlinkSync('.v2', join(folder, '..tmp'));
+    renameSync(join(folder, '..tmp'), join(folder, '..data'));
+    await eventually(() => expect(state.get('Thing/a')).toBe(2));
+  });
+
+  test('same size, written twice at once: the last one counts', async () => {
+    await start();
+    for (let i = 10; i < 60; i++) {
+      write('a.yaml', thing('a', i));
+      if (i % 10 === 0) await new Promise((resolve) => setTimeout(resolve, 45));
+    }
+    await eventually(() => expect(state.get('Thing/a')).toBe(59));
+  });
+});
+
+describe('invalid objects', () => {
+  test('are reported with file, line, kind, name, field and reason; the last good version stays', async () => {
+    write('a.yaml', `${thing('a', 1)}---\n${thing('b', 2)}`);
+    await start();
+    write('a.yaml', `${thing('a', 'big')}---\n${thing('b', 3)}`);
+    await eventually(() => expect(state.get('Thing/b')).toBe(3));
+    expect(state.get('Thing/a')).toBe(1);
+    const problem = {
+      file: 'a.yaml',
+      line: 6,
+      kind: 'Thing',
+      name: 'a',
+      field: 'spec.size',
+      reason: 'must be a number',
+    };
+    expect(problems()).toEqual([problem]);
+    expect(logged).toContainEqual(
+      expect.objectContaining({ ...problem, file: join(folder, 'a.yaml'), level: 'warn' }),
+    );
+    write('a.yaml', `${thing('a', 4)}---\n${thing('b', 3)}`);
+    await eventually(() => expect(state.get('Thing/a')).toBe(4));
+    expect(source.problems).toEqual([]);
+  });
+
+  test('new ones are not in force', async () => {
+    write('a.yaml', thing('a', 'big'));
+    await start();
+    expect(state.size).toBe(0);
+    expect(problems()).toHaveLength(1);
+  });
+
+  test('a file that is no YAML any more keeps all its objects; one deleted from a sound file goes', async () => {
+    write('a.yaml', `${thing('a', 1)}---\n${thing('b', 2)}`);
+    await start();
+    write('a.yaml', `${thing('a', 7)}---\nkind: [\n`);
+    await eventually(() => expect(state.get('Thing/a')).toBe(7));
+    expect(state.get('Thing/b')).toBe(2);
+    write('a.yaml', thing('a', 7));
+    await eventually(() => expect(state.has('Thing/b')).toBe(false));
+  });
+
+  test.each([
+    ['no object', '- 1\n', ''],
+    ['no kind', 'apiVersion: v1\nmetadata: {name: a}\n', 'kind'],
+    ['no name', 'apiVersion: v1\nkind: Thing\nmetadata: {}\n', 'metadata.name'],
+    ['name of a wrong type', 'apiVersion: v1\nkind: Thing\nmetadata: {name: 1}\n', 'metadata.name'],
+  ])('%s: reported', async (_name, text, field) => {
+    write('a.yaml', text);
+    await start();
+    expect(problems()).toEqual([expect.objectContaining({ file: 'a.yaml', field })]);
+  });
+
+  test('an object in two files: the first by path is in force, the other takes over when it goes', async () => {
+    write('a.yaml', thing('a', 1));
+    write('b.yaml', thing('a', 2));
+    await start();
+    expect(state.get('Thing/a')).toBe(1);
+    expect(problems()).toEqual([
+      expect.objectContaining({ file: 'b.yaml', name: 'a', reason: expect.stringContaining('a.yaml') }),
+    ]);
+    rmSync(join(folder, 'a.yaml'));
+    await eventually(() => expect(state.get('Thing/a')).toBe(2));
+    expect(source.problems).toEqual([]);
+  });
+
+  test('the folder gone for a while: what was there stays in force', async () => {
+    write('a.yaml', thing('a', 1));
+    await start();
+    renameSync(folder, `${folder}.away`);
+    await eventually(() => expect(problems()).toHaveLength(1));
+    expect(state.get('Thing/a')).toBe(1);
+    renameSync(`${folder}.away`, folder);
+  });
+
+  test('too large a file is reported', async () => {
+    source.stop();
+    source = new FolderSource<number>(
+      { ...FOLDER_SOURCE_DEFAULTS, folder, maxFileBytes: 10 },
+      { decode, onBatch: () => {}, log: createLog({ level: 'silent', component: 'test' }) },
+    );
+    write('a.yaml', thing('a', 1));
+    await start();
+    expect(problems()).toEqual([
+      expect.objectContaining({ file: 'a.yaml', reason: expect.stringContaining('limit') }),
+    ]);
+  });
+});

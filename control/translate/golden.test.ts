@@ -1,0 +1,76 @@
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, test } from '@jest/globals';
+import { parseAllDocuments, stringify } from 'yaml';
+import { formatAddress } from '../../mesh/common/address.js';
+import { istio } from '../../mesh/proto/index.js';
+import type { RawObject } from '../files/index.js';
+import { decodeObject, type MeshObject, Model, type ModelChange } from '../model/index.js';
+import { TRANSLATE_DEFAULTS, type TranslateOptions, translateAddresses } from './index.js';
+
+// testdata/<case>.in.yaml: manifests, optionally led by a document `options:`. <case>.out.yaml: the resources. UPDATE_GOLDEN=1 rewrites.
+const testdata = join(dirname(fileURLToPath(import.meta.url)), '../../../control/translate/testdata');
+const names = (suffix: string) =>
+  readdirSync(testdata)
+    .filter((file) => file.endsWith(suffix))
+    .map((file) => file.slice(0, -suffix.length))
+    .sort();
+
+function translate(text: string): string {
+  const upserted = new Map<string, MeshObject>();
+  let options: TranslateOptions = TRANSLATE_DEFAULTS;
+  for (const document of parseAllDocuments(text)) {
+    const value = document.toJS() as RawObject & { options?: Partial<TranslateOptions> };
+    if (value.options !== undefined) {
+      options = { ...options, ...value.options };
+      continue;
+    }
+    const decoded = decodeObject(value);
+    if (decoded.outcome !== 'object') throw new Error(JSON.stringify(decoded));
+    upserted.set(decoded.key, decoded.value);
+  }
+  const changes: ModelChange[] = [];
+  const model = new Model(
+    { debounceMs: 0, debounceMaxMs: 0 },
+    { onChange: (change) => changes.push(change) },
+  );
+  model.apply({ upserted, removed: [] });
+  model.flush();
+  const updates = [...translateAddresses(model, changes[0]!, options)].sort(([a], [b]) => (a < b ? -1 : 1));
+  return stringify(
+    updates.map(([name, resource]) => ({
+      name,
+      ...(resource === null ? { absent: true } : { ...resource, message: plain(resource.message) }),
+    })),
+    { aliasDuplicateObjects: false },
+  );
+}
+
+/** What is on the wire, for people: enums by name, addresses as text, defaults left out. */
+function plain(message: istio.workload.Address.$Properties): unknown {
+  const { Address } = istio.workload;
+  const decoded = Address.decode(Address.encode(message).finish());
+  return readable(Address.toObject(decoded, { enums: String }));
+}
+
+function readable(value: unknown): unknown {
+  if (value instanceof Uint8Array) return formatAddress(value);
+  if (Array.isArray(value)) return value.map(readable);
+  if (typeof value !== 'object' || value === null) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, field]) => [key, readable(field)]));
+}
+
+describe('manifests become resources', () => {
+  test.each(names('.in.yaml'))('%s', (name) => {
+    const actual = translate(readFileSync(join(testdata, `${name}.in.yaml`), 'utf8'));
+    const file = join(testdata, `${name}.out.yaml`);
+    if (process.env['UPDATE_GOLDEN'] === '1') writeFileSync(file, actual);
+    if (!existsSync(file)) throw new Error(`${file} is missing; UPDATE_GOLDEN=1 writes it`);
+    expect(actual).toBe(readFileSync(file, 'utf8'));
+  });
+
+  test('no golden file is left over', () => {
+    expect(names('.out.yaml')).toEqual(names('.in.yaml'));
+  });
+});
