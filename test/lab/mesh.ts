@@ -11,9 +11,8 @@ import { waitFor } from './wait.js';
 /** Namespace of the mesh's own pods. */
 export const MESH_NAMESPACE = 'culvert-system';
 
-/** Of the agents and the controller, in the namespace of their node. */
-const METRICS_URL = 'http://127.0.0.1:15020/metrics';
-const READY_URL = 'http://127.0.0.1:15021/healthz/ready';
+/** Ports in the namespace of the program's node. */
+const PORTS = { controller: 15012, controllerReadiness: 15014, agentMetrics: 15020, agentReadiness: 15021 } as const;
 
 export interface MeshOptions {
   /** Nodes that get an agent. */
@@ -55,12 +54,12 @@ export class MeshAgent {
   }
 
   async waitUntilReady(): Promise<void> {
-    await waitUntilReady(this.node, this.#process, `agent of node ${this.node.name}`);
+    await waitUntilReady(this.node, PORTS.agentReadiness, this.#process, `agent of node ${this.node.name}`);
   }
 
   /** Text of /metrics. */
   async metrics(): Promise<string> {
-    return await this.node.output(['curl', '-sS', '-m', '10', METRICS_URL]);
+    return await this.node.output(['curl', '-sS', '-m', '10', `http://127.0.0.1:${PORTS.agentMetrics}/metrics`]);
   }
 
   /** The access log so far: every line of JSON on standard output that tells of a connection. */
@@ -93,7 +92,7 @@ export async function startMesh(lab: Lab, options: MeshOptions): Promise<Mesh> {
   const commands = meshCommands({ lab, controlNode, stateDir, node, options });
 
   const controller = controlNode.spawn(commands.controller, { service: 'culvert-controller' });
-  await waitUntilReady(controlNode, controller, 'controller');
+  await waitUntilReady(controlNode, PORTS.controllerReadiness, controller, 'controller');
   const agents: MeshAgent[] = [];
   for (const agentNode of options.nodes) {
     const pod = await agentNode.pod(`culvert-agent-${agentNode.name}`, {
@@ -129,31 +128,20 @@ interface CommandInputs {
 
 /** How the programs are called: the only place that knows their flags. */
 function meshCommands({ lab, controlNode, stateDir, node, options }: CommandInputs) {
-  const program = (name: string): string[] => [node, join(packageRoot(), 'dist', name, 'main.js')];
-  const manifests = ['--manifests', lab.manifests.path];
-  const level = ['--log-level', options.logLevel ?? 'info'];
-  const root = join(stateDir, 'root.pem');
+  const program = (path: string): string[] => [node, join(packageRoot(), 'dist', path)];
+  const shared = ['--manifests', lab.manifests.path, '--log-level', options.logLevel ?? 'info'];
   return {
-    controller: [...program('control'), ...manifests, ...level, '--state', stateDir],
+    controller: [...program('control/main.js'), ...shared, '--state', stateDir],
     agent: async (agentNode: LabNode): Promise<string[]> => {
       const token = join(agentNode.stateDir, 'join-token');
-      const issue = [
-        ...program('control'),
-        'token',
-        '--state',
-        stateDir,
-        '--node',
-        agentNode.name,
-        '--out',
-        token,
-      ];
-      await controlNode.output(issue);
+      const mint = ['--state', stateDir, '--node', agentNode.name, '--out', token];
+      await controlNode.output([...program('control/token.js'), ...mint]);
       return [
-        ...program('agent'),
-        ...manifests,
-        ...level,
-        ...['--node', agentNode.name],
-        ...['--controller', `${controlNode.ip}:15012`, '--controller-root', root, '--token', token],
+        ...program('agent/main.js'),
+        ...shared,
+        ...['--node', agentNode.name, '--token', token],
+        ...['--controller', `${controlNode.ip}:${PORTS.controller}`],
+        ...['--controller-root', join(stateDir, 'root-cert.pem')],
         ...['--pods-cgroup', agentNode.kubepods, '--bpffs', agentNode.bpffsDir],
         ...['--workers', String(options.workers ?? 1), '--access-log', options.accessLog ?? 'json'],
         ...(options.agentFlags ?? []),
@@ -162,10 +150,11 @@ function meshCommands({ lab, controlNode, stateDir, node, options }: CommandInpu
   };
 }
 
-async function waitUntilReady(node: LabNode, program: LabProcess, what: string): Promise<void> {
+async function waitUntilReady(node: LabNode, port: number, program: LabProcess, what: string): Promise<void> {
+  const url = `http://127.0.0.1:${port}/healthz/ready`;
   const isReady = async (): Promise<boolean> => {
     if (!program.running) return true; // Then it never will be; told below.
-    return (await node.exec(['curl', '-sf', '-m', '2', '-o', '/dev/null', READY_URL])).code === 0;
+    return (await node.exec(['curl', '-sf', '-m', '2', '-o', '/dev/null', url])).code === 0;
   };
   try {
     await waitFor(`${what} to be ready`, isReady, { timeoutMs: 30_000, intervalMs: 100 });
