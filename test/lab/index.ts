@@ -1,6 +1,6 @@
 export { type CgroupDriver, findCgroup2, processesIn, type QosClass } from './cgroup.js';
 export { Lab, type NodeOptions } from './lab.js';
-export type { Manifest, ManifestFolder, ServiceOptions } from './manifests.js';
+export { type Manifest, type ManifestFolder, readManifests, type ServiceOptions } from './manifests.js';
 export {
   type AccessLogLine,
   MESH_NAMESPACE,

@@ -1,6 +1,6 @@
 import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { stringify } from 'yaml';
+import { parseAllDocuments, stringify } from 'yaml';
 
 /** Any Kubernetes object, as users write them. */
 export interface Manifest {
@@ -8,6 +8,13 @@ export interface Manifest {
   readonly kind: string;
   readonly metadata: { readonly name: string; readonly namespace?: string; readonly [key: string]: unknown };
   readonly [key: string]: unknown;
+}
+
+/** Objects of a file or string of YAML documents. */
+export function readManifests(text: string): Manifest[] {
+  return parseAllDocuments(text)
+    .map((document) => document.toJS() as Manifest | null)
+    .filter((manifest) => manifest !== null);
 }
 
 /** The folder of manifests that controller and agents watch: one object a file, replaced in one step. */
@@ -104,6 +111,8 @@ export interface PodManifestOptions {
   readonly podIPs: readonly string[];
   readonly hostNetwork: boolean;
   readonly ready: boolean;
+  /** spec.containers. */
+  readonly containers: readonly object[];
 }
 
 export function podManifest(options: PodManifestOptions): Manifest {
@@ -116,7 +125,7 @@ export function podManifest(options: PodManifestOptions): Manifest {
       nodeName: options.nodeName,
       serviceAccountName: options.serviceAccount,
       ...(options.hostNetwork ? { hostNetwork: true } : {}),
-      containers: [{ name: 'app', image: 'lab' }],
+      containers: options.containers,
     },
     status: {
       phase: 'Running',

@@ -12,7 +12,12 @@ import { waitFor } from './wait.js';
 export const MESH_NAMESPACE = 'culvert-system';
 
 /** Ports in the namespace of the program's node. */
-const PORTS = { controller: 15012, controllerReadiness: 15014, agentMetrics: 15020, agentReadiness: 15021 } as const;
+const PORTS = {
+  controller: 15012,
+  controllerReadiness: 15014,
+  agentMetrics: 15020,
+  agentReadiness: 15021,
+} as const;
 
 export interface MeshOptions {
   /** Nodes that get an agent. */
@@ -33,6 +38,8 @@ export type AccessLogLine = Readonly<Record<string, unknown>>;
 export class MeshAgent {
   readonly node: LabNode;
   readonly pod: LabPod;
+  /** Everything the program prints. */
+  readonly logFile: string;
   #command: readonly string[];
   #process: LabProcess;
 
@@ -40,7 +47,8 @@ export class MeshAgent {
     this.node = pod.node;
     this.pod = pod;
     this.#command = command;
-    this.#process = pod.spawn(command);
+    this.logFile = join(pod.node.stateDir, 'agent.log');
+    this.#process = pod.spawn(command, { logFile: this.logFile });
   }
 
   get process(): LabProcess {
@@ -49,7 +57,7 @@ export class MeshAgent {
 
   /** Starts the program again after its end, with the same flags. */
   async restart(): Promise<void> {
-    this.#process = this.pod.spawn(this.#command);
+    this.#process = this.pod.spawn(this.#command, { logFile: this.logFile });
     await this.waitUntilReady();
   }
 
@@ -59,16 +67,22 @@ export class MeshAgent {
 
   /** Text of /metrics. */
   async metrics(): Promise<string> {
-    return await this.node.output(['curl', '-sS', '-m', '10', `http://127.0.0.1:${PORTS.agentMetrics}/metrics`]);
+    return await this.node.output([
+      'curl',
+      '-sS',
+      '-m',
+      '10',
+      `http://127.0.0.1:${PORTS.agentMetrics}/metrics`,
+    ]);
   }
 
-  /** The access log so far: every line of JSON on standard output that tells of a connection. */
+  /** The access log so far: one line a connection that has ended. */
   accessLog(): AccessLogLine[] {
     return this.#process.stdout
       .split('\n')
       .filter((line) => line.startsWith('{'))
       .map((line) => JSON.parse(line) as AccessLogLine)
-      .filter((line) => 'direction' in line);
+      .filter((line) => line['scope'] === 'access');
   }
 }
 
@@ -91,7 +105,10 @@ export async function startMesh(lab: Lab, options: MeshOptions): Promise<Mesh> {
   const node = options.ownNodeBinary ? copyOfNode() : process.execPath;
   const commands = meshCommands({ lab, controlNode, stateDir, node, options });
 
-  const controller = controlNode.spawn(commands.controller, { service: 'culvert-controller' });
+  const controller = controlNode.spawn(commands.controller, {
+    service: 'culvert-controller',
+    logFile: join(controlNode.stateDir, 'controller.log'),
+  });
   await waitUntilReady(controlNode, PORTS.controllerReadiness, controller, 'controller');
   const agents: MeshAgent[] = [];
   for (const agentNode of options.nodes) {

@@ -32,6 +32,8 @@ export interface PodOptions {
   readonly hostNetwork?: boolean;
   readonly families?: IpFamilies;
   readonly uid?: string;
+  /** spec.containers of the manifest; it only tells, nothing is started by it. */
+  readonly containers?: readonly object[];
   /** False: nobody is told of the pod (no manifest) until `publish`. */
   readonly published?: boolean;
 }
@@ -56,6 +58,7 @@ export class LabPod {
   readonly hostDevice: string;
   #labels: Readonly<Record<string, string>>;
   #annotations: Readonly<Record<string, string>>;
+  #containers: readonly object[];
   #place: Place;
   #pausePid: number;
 
@@ -77,6 +80,7 @@ export class LabPod {
     this.hostDevice = this.hostNetwork ? '' : `veth${index}`;
     this.#labels = options.labels ?? {};
     this.#annotations = options.annotations ?? {};
+    this.#containers = options.containers ?? [{ name: 'app', image: 'lab' }];
     this.#place = this.#container();
     this.#pausePid = 0;
   }
@@ -119,6 +123,7 @@ export class LabPod {
         uid,
         serviceAccount,
         hostNetwork,
+        containers: this.#containers,
         labels: this.#labels,
         annotations: this.#annotations,
         nodeName: node.name,
@@ -138,6 +143,13 @@ export class LabPod {
   /** Removes the manifest only; the pod runs on. */
   unpublish(): void {
     this.node.lab.manifests.delete('Pod', this.name, this.namespace);
+  }
+
+  /** A shell command that becomes its arguments, inside the pod: for people. */
+  get enterCommand(): string {
+    const { cgroup, netns } = this.#place;
+    const enter = `echo $$ >${join(cgroup, 'cgroup.procs')}; exec nsenter --net=/run/netns/${netns} "$@"`;
+    return `sh -c '${enter}' sh`;
   }
 
   /** Starts a process in the pod. */

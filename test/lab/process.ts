@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { appendFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 /** Where a process runs: it enters the cgroup first and the network namespace second, and only then becomes the command. */
@@ -15,6 +16,8 @@ export interface SpawnOptions {
   readonly cwd?: string;
   /** Written to standard input, which is then closed. */
   readonly input?: string | Uint8Array;
+  /** File that gets all output, too. */
+  readonly logFile?: string;
 }
 
 export interface ExecOptions extends SpawnOptions {
@@ -44,7 +47,7 @@ export class LabProcess {
   #child: ChildProcess;
   #waiting: Set<() => void>;
 
-  constructor(child: ChildProcess, command: readonly string[]) {
+  constructor(child: ChildProcess, command: readonly string[], logFile?: string) {
     this.command = command;
     this.pid = child.pid ?? -1;
     this.stdout = '';
@@ -53,10 +56,12 @@ export class LabProcess {
     this.#waiting = new Set();
     child.stdout?.setEncoding('utf8').on('data', (text: string) => {
       this.stdout = (this.stdout + text).slice(-MAX_OUTPUT_CHARS);
+      if (logFile !== undefined) appendFileSync(logFile, text);
       this.#wake();
     });
     child.stderr?.setEncoding('utf8').on('data', (text: string) => {
       this.stderr = (this.stderr + text).slice(-MAX_OUTPUT_CHARS);
+      if (logFile !== undefined) appendFileSync(logFile, text);
       this.#wake();
     });
     this.ended = once(child, 'close').then(([code, signal]: (number | NodeJS.Signals | null)[]) => ({
@@ -134,7 +139,7 @@ export function spawnIn(place: Place, command: readonly string[], options: Spawn
   );
   child.stdin.on('error', () => undefined); // It may end before it read its input.
   if (options.input !== undefined) child.stdin.end(options.input);
-  return new LabProcess(child, command);
+  return new LabProcess(child, command, options.logFile);
 }
 
 /** Runs `command` in `place` to its end. Never rejects because of an exit code. */

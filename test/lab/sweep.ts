@@ -81,9 +81,5 @@ function mountsBelow(folder: string): string[] {
     .filter((mount) => mount.startsWith(`${folder}/`));
 }
 
-// As a program: `node sweep.js ID` removes one lab (the reaper does so), without arguments every lab of the machine (`npm run clean`).
-if (basename(process.argv[1] ?? '') === 'sweep.js') {
-  const id = process.argv[2];
-  if (id !== undefined) removeLab(labNames(id));
-  else for (const gone of sweep('all')) process.stdout.write(`removed lab ${gone}\n`);
-}
+// As a program, `node sweep.js ID`: removes one lab; the reaper runs it so.
+if (basename(process.argv[1] ?? '') === 'sweep.js') removeLab(labNames(process.argv[2]!));
