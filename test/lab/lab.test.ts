@@ -87,7 +87,8 @@ describe('Lab', () => {
 
   test('a deleted pod leaves nothing', async () => {
     const pod = await a.pod('gone');
-    const sleeper = pod.spawn(['sleep', '1000']);
+    const sleeper = pod.spawn(['sh', '-c', 'echo up; exec sleep 1000']);
+    await sleeper.waitForOutput(/up/);
     await pod.delete();
     expect((await sleeper.ended).signal).toBe('SIGKILL');
     expect(existsSync(pod.cgroup)).toBe(false);
