@@ -21,8 +21,10 @@ export interface ClientConnectionDeps {
   readonly pool: ConnectionPool;
 }
 
-/** What a connection tells its pool. */
+/** What a connection asks and tells its pool. */
 export interface ConnectionPool {
+  /** Streams that this peer has allowed on other connections: until its SETTINGS are here, all that is known. */
+  peerMaxStreams: number;
   /** The peer is who it should be; tunnels may begin. */
   connectionReady(connection: ClientConnection): void;
   /** It ended before that. */
@@ -69,7 +71,8 @@ export class ClientConnection extends SessionLink implements TunnelCarrier {
   get hasRoom(): boolean {
     const { session } = this;
     if (session === null || this.isRetired || !this.isLinkOpen || !session.acceptsStreams) return false;
-    return session.openStreams < Math.min(this.options.maxTunnels, session.peerMaxConcurrentStreams);
+    const peerMax = this.isReady ? session.peerMaxConcurrentStreams : this.deps.pool.peerMaxStreams;
+    return session.openStreams < Math.min(this.options.maxTunnels, peerMax);
   }
 
   /** Only when `hasRoom`. */
@@ -112,6 +115,11 @@ export class ClientConnection extends SessionLink implements TunnelCarrier {
     this.idleSinceMs = this.reactor.nowMs;
     this.startSession(connection, { role: 'client' });
     this.deps.pool.connectionReady(this);
+  }
+
+  override onSessionReady(): void {
+    super.onSessionReady();
+    this.deps.pool.peerMaxStreams = this.session!.peerMaxConcurrentStreams;
   }
 
   onRequest(_stream: Stream, _headers: HeaderList): StreamHandler | null {

@@ -11,6 +11,7 @@ export interface PoolSlotDeps extends HboneClientDeps {
 /** The connections of one pool key: at most one takes new tunnels, at most one is being made, the others finish theirs. */
 export class PoolSlot implements ConnectionPool, TunnelOwner {
   readonly hop: NextHop;
+  peerMaxStreams = Number.POSITIVE_INFINITY;
   private readonly options: ClientConnectionOptions;
   private readonly maxWaiting: number;
   private readonly deps: PoolSlotDeps;
