@@ -186,7 +186,7 @@ int tls_start(struct conn *c, int context, bool server)
 	pthread_once(&wire_once, wire_init);
 	SSL_CTX *ctx = tls_context_ref(context);
 	if (!ctx)
-		return -ENOKEY;
+		return -ENOENT;
 	c->ssl = SSL_new(ctx);
 	SSL_CTX_free(ctx);
 	BIO *bio = wire_method ? BIO_new(wire_method) : NULL;

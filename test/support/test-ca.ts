@@ -1,3 +1,4 @@
+import type { KeyObject } from 'node:crypto';
 import { derToPem, generateKeyPair, issueCertificate, type KeyPair } from '../../mesh/identity/index.js';
 import type { TlsMaterial } from '../../mesh/io/types.js';
 
@@ -11,9 +12,11 @@ export interface Validity {
 /** A certificate authority for tests: P-256, in memory. */
 export class TestCa {
   readonly certificate: Buffer;
+  /** Of the root that is trusted; its own certificate where it has no parent. */
+  readonly root: Buffer;
   readonly #keys: KeyPair = generateKeyPair();
 
-  constructor(name = 'test root') {
+  constructor(name = 'test root', parent?: { readonly certificate: Buffer; readonly privateKey: KeyObject }) {
     this.certificate = issueCertificate(
       {
         publicKey: this.#keys.publicKey,
@@ -22,8 +25,14 @@ export class TestCa {
         notAfterMs: Date.now() + 24 * HOUR_MS,
         ca: {},
       },
-      { privateKey: this.#keys.privateKey },
+      parent ?? { privateKey: this.#keys.privateKey },
     );
+    this.root = parent?.certificate ?? this.certificate;
+  }
+
+  /** An authority below this one; what it issues carries it in the chain. */
+  issueIntermediate(name: string): TestCa {
+    return new TestCa(name, { certificate: this.certificate, privateKey: this.#keys.privateKey });
   }
 
   /** Leaf, key and this root as bundle for `uri` (a SPIFFE identity). */
@@ -39,9 +48,9 @@ export class TestCa {
       { privateKey: this.#keys.privateKey, certificate: this.certificate },
     );
     return {
-      certificateChain: [leaf],
+      certificateChain: this.root === this.certificate ? [leaf] : [leaf, this.certificate],
       privateKey: keys.privateKey.export({ type: 'pkcs8', format: 'der' }),
-      trustBundle: [this.certificate],
+      trustBundle: [this.root],
     };
   }
 }
