@@ -1,7 +1,7 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
+import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
 import { TokenAuthority } from '../control/ca/index.js';
 import { ENV_PREFIX, OPTIONS } from '../control/options.js';
 import { type Controller, startController } from '../control/wire.js';
@@ -10,6 +10,8 @@ import { buildCsr, generateKeyPair, pemToDer } from '../mesh/identity/index.js';
 import { createLog } from '../mesh/log/index.js';
 import { createStore, identityOf, type Store } from '../mesh/store/index.js';
 import { CertificateClient, type ControllerOptions, XdsClient } from '../mesh/xds/index.js';
+
+jest.setTimeout(30_000); // the machine may be busy
 
 const HOUR_MS = 3_600_000;
 const log = createLog({ level: 'silent', component: 'test' });

@@ -1,8 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { status } from '@grpc/grpc-js';
-import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
+import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
 import { CertificateClient } from './certificates.js';
 import { FakeController } from './fake-controller.js';
+
+jest.setTimeout(30_000); // the machine may be busy
 
 const IDENTITY = 'spiffe://cluster.local/ns/shop/sa/web';
 

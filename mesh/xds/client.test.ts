@@ -1,6 +1,6 @@
 import { writeFileSync } from 'node:fs';
 import { status } from '@grpc/grpc-js';
-import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
+import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
 import { createLog } from '../log/index.js';
 import {
   ADDRESS_TYPE_URL,
@@ -13,6 +13,8 @@ import {
 import { createStore, type StoreUpdate } from '../store/index.js';
 import { XdsClient, type XdsClientOptions } from './client.js';
 import { FakeController, type FakeStream } from './fake-controller.js';
+
+jest.setTimeout(30_000); // the machine may be busy
 
 const TUNNEL_HBONE = 1;
 const TUNNEL_LEGACY = 2;
