@@ -43,36 +43,17 @@ export function createMetrics(): ControllerMetrics {
 type Refusals = Counter<'service' | 'reason'>;
 
 function xdsEvents(registers: Registry[], refusals: Refusals): XdsEvents {
-  const labelNames = ['type'] as const;
+  const counter = (name: string, help: string) =>
+    new Counter({ name, help, labelNames: ['type'], registers });
   const connected = new Gauge({ name: 'culvert_xds_connected_agents', help: 'Open xDS streams.', registers });
-  const pushes = new Counter({
-    name: 'culvert_xds_pushes_total',
-    help: 'Responses sent.',
-    labelNames,
-    registers,
-  });
-  const resources = new Counter({
-    name: 'culvert_xds_pushed_resources_total',
-    help: 'Resources sent or removed in responses.',
-    labelNames,
-    registers,
-  });
-  const bytes = new Counter({
-    name: 'culvert_xds_pushed_bytes_total',
-    help: 'Bytes of responses.',
-    labelNames,
-    registers,
-  });
-  const nacks = new Counter({
-    name: 'culvert_xds_nacks_total',
-    help: 'Responses rejected.',
-    labelNames,
-    registers,
-  });
+  const pushes = counter('culvert_xds_pushes_total', 'Responses sent.');
+  const resources = counter('culvert_xds_pushed_resources_total', 'Resources sent or removed in responses.');
+  const bytes = counter('culvert_xds_pushed_bytes_total', 'Bytes of responses.');
+  const nacks = counter('culvert_xds_nacks_total', 'Responses rejected.');
   const roundTrips = new Histogram({
     name: 'culvert_xds_ack_seconds',
     help: 'From a push to its ACK.',
-    labelNames,
+    labelNames: ['type'],
     buckets: [0.001, 0.005, 0.02, 0.1, 0.5, 2, 10, 60],
     registers,
   });

@@ -38,6 +38,8 @@ export class Model {
   readonly #objects: Map<ObjectKey, MeshObject>;
   readonly #podsOfNode: Multimap<Pod>;
   readonly #podsOfNamespace: Multimap<Pod>;
+  /** By namespace and one label: a service looks its pods up instead of trying every one. */
+  readonly #podsByLabel: Multimap<Pod>;
   readonly #servicesOfNamespace: Multimap<Service>;
   /** By namespace and one label of the selector; a pod looks its own labels up instead of trying every service. */
   readonly #servicesBySelector: Multimap<Service>;
@@ -52,6 +54,7 @@ export class Model {
     this.#objects = new Map();
     this.#podsOfNode = new Multimap();
     this.#podsOfNamespace = new Multimap();
+    this.#podsByLabel = new Multimap();
     this.#servicesOfNamespace = new Multimap();
     this.#servicesBySelector = new Multimap();
     this.#dirtyPods = new Set();
@@ -111,8 +114,8 @@ export class Model {
   /** Services whose selector takes the pod, by name. */
   servicesSelecting(pod: Pod): readonly Service[] {
     const services: Service[] = [];
-    for (const [label, value] of Object.entries(pod.labels))
-      for (const service of this.#servicesBySelector.get(selectorKey(pod.namespace, label, value)))
+    for (const key of labelKeysOf(pod))
+      for (const service of this.#servicesBySelector.get(key))
         if (selects(service.selector, pod.labels)) services.push(service);
     return services.sort((a, b) => (a.name < b.name ? -1 : 1));
   }
@@ -136,6 +139,7 @@ export class Model {
     if (object.kind === 'Pod') {
       this.#podsOfNode.add(object.nodeName, object);
       this.#podsOfNamespace.add(object.namespace, object);
+      for (const key of labelKeysOf(object)) this.#podsByLabel.add(key, object);
     } else if (object.kind === 'Service') {
       this.#servicesOfNamespace.add(object.namespace, object);
       this.#servicesBySelector.add(selectorKeyOf(object), object);
@@ -146,6 +150,7 @@ export class Model {
     if (object.kind === 'Pod') {
       this.#podsOfNode.delete(object.nodeName, object);
       this.#podsOfNamespace.delete(object.namespace, object);
+      for (const key of labelKeysOf(object)) this.#podsByLabel.delete(key, object);
     } else if (object.kind === 'Service') {
       this.#servicesOfNamespace.delete(object.namespace, object);
       this.#servicesBySelector.delete(selectorKeyOf(object), object);
@@ -160,7 +165,7 @@ export class Model {
         break;
       case 'Service':
         this.#dirtyServices.add(keyOf('Service', object.namespace, object.name));
-        for (const pod of this.#podsOfNamespace.get(object.namespace))
+        for (const pod of this.#podsByLabel.get(selectorKeyOf(object)))
           if (selects(object.selector, pod.labels)) this.#touchPods([pod]);
         break;
       case 'Namespace':
@@ -198,6 +203,10 @@ function selects(selector: Labels | null, labels: Labels): boolean {
 function selectorKeyOf(service: Service): string {
   const first = Object.entries(service.selector ?? {})[0];
   return first === undefined ? '' : selectorKey(service.namespace, first[0], first[1]);
+}
+
+function labelKeysOf({ namespace, labels }: Pod): string[] {
+  return Object.entries(labels).map(([label, value]) => selectorKey(namespace, label, value));
 }
 
 function selectorKey(namespace: string, label: string, value: string): string {
