@@ -149,17 +149,14 @@ export class FrameDecoder {
   }
 
   private startData(length: number): void {
-    this.sink.onDataStart(this.streamId, this.flags, length);
-    this.padBytes = 0;
-    if ((this.flags & Flag.PADDED) !== 0) {
-      if (length === 0)
-        throw new ConnectionError(ErrorCode.FRAME_SIZE_ERROR, 'padded DATA without pad length');
-      this.state = State.PAD_LENGTH;
-    } else if (length === 0) {
-      this.finishData();
-    } else {
-      this.state = State.DATA;
+    const isPadded = (this.flags & Flag.PADDED) !== 0;
+    if (isPadded && length === 0) {
+      throw new ConnectionError(ErrorCode.FRAME_SIZE_ERROR, 'padded DATA without pad length');
     }
+    this.padBytes = 0;
+    this.state = isPadded ? State.PAD_LENGTH : State.DATA;
+    this.sink.onDataStart(this.streamId, this.flags, length);
+    if (length === 0) this.finishData();
   }
 
   private readPadLength(padLength: number): void {
