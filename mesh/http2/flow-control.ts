@@ -103,11 +103,15 @@ export class ReceiveFlow {
     return increment;
   }
 
-  /** The reader is done with `bytes`. Returns the WINDOW_UPDATE due for the stream now, or 0. */
-  consumed(window: StreamWindow, bytes: number, nowMs: number): number {
+  /** The reader is done with `bytes`. True: half of the window or more is to be returned, call `grant`. */
+  consumed(window: StreamWindow, bytes: number): boolean {
     window.unconsumedBytes = Math.max(0, window.unconsumedBytes - bytes);
     window.toReturnBytes += bytes;
-    if (window.toReturnBytes * 2 < window.sizeBytes) return 0;
+    return window.toReturnBytes * 2 >= window.sizeBytes;
+  }
+
+  /** Returns what was consumed, and more or less where the window grows or shrinks: the WINDOW_UPDATE to send. */
+  grant(window: StreamWindow, nowMs: number): number {
     const resized = this.resize(window, nowMs);
     const increment = window.toReturnBytes + resized;
     window.sizeBytes += resized;

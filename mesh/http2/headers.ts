@@ -42,6 +42,7 @@ const NAME_CHARACTERS = (() => {
 
 const TAB = 0x09;
 const SPACE = 0x20;
+const DELETE = 0x7f;
 
 function isName(name: string): boolean {
   if (name.length === 0) return false;
@@ -60,6 +61,15 @@ function isValue(value: string): boolean {
     const code = value.charCodeAt(i);
     if (code <= 0x0d && (code === 0 || code === 0x0a || code === 0x0d)) return false;
     if (code > 0xff) return false;
+  }
+  return true;
+}
+
+/** The parts of a request line and the :status: visible characters, so that they stay what they are in HTTP/1.1 (RFC 9113 section 10.3). */
+function isVisible(value: string): boolean {
+  for (let i = 0; i < value.length; i++) {
+    const code = value.charCodeAt(i);
+    if (code <= SPACE || code === DELETE) return false;
   }
   return true;
 }
@@ -136,6 +146,7 @@ export class HeaderCheck {
     if (!this.has(Kind.SCHEME) || !this.has(Kind.PATH) || this.path === '') return 'no :scheme or :path';
     if (this.hasProtocol && this.authority === '') return 'extended CONNECT without :authority';
     if (!this.isHttp) return null;
+    if (this.authority === '' && this.host === '') return 'no :authority and no host';
     if (this.path.charCodeAt(0) !== 0x2f && !(this.path === '*' && this.method === 'OPTIONS'))
       return 'bad :path';
     return this.authority.includes('@') ? 'userinfo in :authority' : null;
@@ -176,6 +187,7 @@ export class HeaderCheck {
   private pseudo(kind: number, name: string, value: string): string | null {
     if (this.seenRegular) return `${name} after ordinary fields`;
     if (this.has(kind)) return `${name} twice`;
+    if (!isVisible(value)) return `bad characters in ${name}`;
     this.seen |= 1 << kind;
     if (kind === Kind.METHOD) this.method = value;
     else if (kind === Kind.PATH) this.path = value;

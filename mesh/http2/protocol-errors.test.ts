@@ -217,6 +217,9 @@ describe('stream errors reset the stream and leave the rest alone', () => {
     ['no :path', GET.slice(0, 3)],
     ['empty :path', [...GET.slice(0, 3), [':path', '']]],
     [':path without slash', [...GET.slice(0, 3), [':path', 'x']]],
+    ['blank in :path', [...GET.slice(0, 3), [':path', '/a HTTP/1.1']]],
+    ['tab in :authority', [...GET.filter(([name]) => name !== ':authority'), [':authority', 'a\tb']]],
+    ['no :authority and no host', GET.filter(([name]) => name !== ':authority')],
     ['* for GET', [...GET.slice(0, 3), [':path', '*']]],
     [
       'userinfo in :authority',

@@ -165,7 +165,10 @@ export class Http2Session implements Session, StreamOwner {
     stream.isHead = this.headerCheck.method === 'HEAD';
     stream.headersSent = true;
     stream.localEnded = endStream;
+    // not the peer's doing, and bounded by its stream limit: does not count against it
+    const blockedBytes = this.encoder.blockedBytes;
     this.encoder.headers(stream.id, headers, endStream);
+    this.encoder.blockedBytes = blockedBytes;
     return stream;
   }
 
@@ -252,7 +255,7 @@ export class Http2Session implements Session, StreamOwner {
     this.sendFlow.setPeerFrameBytes(peer.maxFrameBytes);
     this.moveSendWindows(peer.initialWindowBytes - windowBefore);
     this.encoder.settingsAck();
-    if (isFirst) this.handler.onReady(this);
+    if (isFirst && !this.isClosed) this.handler.onReady(this);
     this.sendFlow.serve();
   }
 

@@ -135,7 +135,9 @@ export class Http2Stream implements Stream, Sender {
 
   /** Bytes that never reach the reader (padding) or that it is done with. */
   returnCredit(bytes: number): void {
-    const increment = this.session.receiveFlow.consumed(this.window, bytes, this.session.nowMs());
+    const flow = this.session.receiveFlow;
+    if (!flow.consumed(this.window, bytes)) return;
+    const increment = flow.grant(this.window, this.session.nowMs());
     if (increment > 0) this.session.encoder.windowUpdate(this.id, increment);
   }
 

@@ -52,7 +52,10 @@ export interface Stream {
   readonly isOpen: boolean;
   /** Response HEADERS (server), or trailers with `endStream`. */
   sendHeaders(headers: HeaderList, endStream: boolean): void;
-  /** Payload bytes that may be sent now: least of both send windows and the peer's frame size; 0 while the output is blocked. `onWritable` comes when 0 becomes more. */
+  /**
+   * Payload bytes that may be sent now: least of both send windows and the peer's frame size; 0 while the output is blocked. `onWritable` comes when 0
+   * becomes more. On a server 0, without `onWritable`, before the final response headers were sent.
+   */
   sendCapacity(): number;
   /**
    * Room for the payload of one DATA frame of at most `max` bytes (≤ `sendCapacity()`), in place: write the payload at `slab.end`, then call `commitData`.
