@@ -5,11 +5,16 @@
 import { captureDefaults, clean } from './capture/index.js';
 
 const flag = process.argv.indexOf('--bpffs');
-const bpffsDir = (flag < 0 ? process.env['CULVERT_BPFFS'] : process.argv[flag + 1]) ?? captureDefaults.bpffsDir;
+const bpffsDir =
+  (flag < 0 ? process.env['CULVERT_BPFFS'] : process.argv[flag + 1]) ?? captureDefaults.bpffsDir;
 try {
   const links = clean({ bpffsDir });
-  process.stdout.write(`${bpffsDir}: ${links === 0 ? 'nothing was attached' : `${links} programs detached`}; no pins left\n`);
+  process.stdout.write(
+    `${bpffsDir}: ${links === 0 ? 'nothing was attached' : `${links} programs detached`}; no pins left\n`,
+  );
 } catch (error) {
-  process.stderr.write(`${bpffsDir} could not be cleaned: ${error instanceof Error ? error.message : error}\n`);
+  process.stderr.write(
+    `${bpffsDir} could not be cleaned: ${error instanceof Error ? error.message : error}\n`,
+  );
   process.exitCode = 1;
 }

@@ -16,8 +16,18 @@ export function agentMetrics(deps: AgentMetricsDeps): MetricSource {
 
 function workerMetrics({ pool }: AgentMetricsDeps): MetricFamily[] {
   return [
-    single('culvert_worker_restarts_total', 'counter', 'Data path threads started again after they died', pool.restarts),
-    single('culvert_worker_connections_lost_total', 'counter', 'Connections reset because their thread died', pool.connectionsLost),
+    single(
+      'culvert_worker_restarts_total',
+      'counter',
+      'Data path threads started again after they died',
+      pool.restarts,
+    ),
+    single(
+      'culvert_worker_connections_lost_total',
+      'counter',
+      'Connections reset because their thread died',
+      pool.connectionsLost,
+    ),
   ];
 }
 
@@ -32,30 +42,50 @@ function captureMetrics(status: CaptureStatus | null): MetricFamily[] {
       help: 'Local pods by what happens to their connections',
       samples: [...states].map(([state, value]) => ({ labels: labelsText(['state'], [state]), value })),
     },
-    single('culvert_unknown_pods', 'gauge', 'Pod cgroups that nobody has named: their connections are refused', status.unknownPods),
+    single(
+      'culvert_unknown_pods',
+      'gauge',
+      'Pod cgroups that nobody has named: their connections are refused',
+      status.unknownPods,
+    ),
     {
       name: 'culvert_bpf_refusals_total',
       type: 'counter',
       help: 'Connections that eBPF refused, dropped or could not record, by reason (bpf/include/abi.h)',
-      samples: Object.entries(status.refusals).map(([reason, value]) => ({ labels: labelsText(['reason'], [reason]), value })),
+      samples: Object.entries(status.refusals).map(([reason, value]) => ({
+        labels: labelsText(['reason'], [reason]),
+        value,
+      })),
     },
   ];
 }
 
 function xdsMetrics(state: XdsState): MetricFamily[] {
-  const perType = (name: string, help: string, value: (type: XdsState['types'][number]) => number): MetricFamily => ({
+  const perType = (
+    name: string,
+    help: string,
+    value: (type: XdsState['types'][number]) => number,
+  ): MetricFamily => ({
     name,
     type: 'counter',
     help,
     samples: state.types.map((type) => ({ labels: labelsText(['url'], [type.typeUrl]), value: value(type) })),
   });
   return [
-    single('culvert_xds_connected', 'gauge', 'Whether the controller is connected', state.isConnected ? 1 : 0),
+    single(
+      'culvert_xds_connected',
+      'gauge',
+      'Whether the controller is connected',
+      state.isConnected ? 1 : 0,
+    ),
     {
       name: 'istio_xds_connection_terminations_total',
       type: 'counter',
       help: 'xDS streams that ended, by reason',
-      samples: Object.entries(state.terminations).map(([reason, value]) => ({ labels: labelsText(['reason'], [reason]), value })),
+      samples: Object.entries(state.terminations).map(([reason, value]) => ({
+        labels: labelsText(['reason'], [reason]),
+        value,
+      })),
     },
     perType('istio_xds_message_total', 'xDS messages received', (type) => type.messages),
     perType('istio_xds_message_bytes_total', 'Bytes of xDS messages received', (type) => type.messageBytes),

@@ -17,12 +17,19 @@ export const agentOptions = {
     fallback: '',
   }),
   token: option.text({ help: 'File with the join token of this node.', metavar: 'FILE' }),
-  trustDomain: option.text({ help: 'Trust domain of pods that the controller has not described yet.', fallback: 'cluster.local' }),
+  trustDomain: option.text({
+    help: 'Trust domain of pods that the controller has not described yet.',
+    fallback: 'cluster.local',
+  }),
   trustDomainAliases: option.list({ help: 'Further trust domains accepted from peers.', fallback: [] }),
   network: option.text({ help: 'Network of this node.', fallback: '' }),
   clusterId: option.text({ help: 'Cluster of this node.', fallback: 'Kubernetes' }),
   workers: option.integer({ help: 'Data path threads.', fallback: 1, min: 1, max: 64 }),
-  cgroupRoot: option.text({ help: 'Where cgroup v2 is mounted; empty: found.', fallback: '', metavar: 'DIR' }),
+  cgroupRoot: option.text({
+    help: 'Where cgroup v2 is mounted; empty: found.',
+    fallback: '',
+    metavar: 'DIR',
+  }),
   podsCgroup: option.text({
     help: 'Parent of all pod cgroups, below the cgroup root or absolute; empty: kubepods or kubepods.slice.',
     fallback: '',
@@ -39,8 +46,14 @@ export const agentOptions = {
     metavar: 'DIR',
   }),
   metricsListen: option.socketAddress({ help: 'Metrics.', fallback: { address: '0.0.0.0', port: 15020 } }),
-  readinessListen: option.socketAddress({ help: 'Readiness.', fallback: { address: '0.0.0.0', port: 15021 } }),
-  adminListen: option.socketAddress({ help: 'Admin, localhost only.', fallback: { address: '127.0.0.1', port: 15000 } }),
+  readinessListen: option.socketAddress({
+    help: 'Readiness.',
+    fallback: { address: '0.0.0.0', port: 15021 },
+  }),
+  adminListen: option.socketAddress({
+    help: 'Admin, localhost only.',
+    fallback: { address: '127.0.0.1', port: 15000 },
+  }),
   drain: option.duration({
     help: 'How long open connections may go on after SIGTERM.',
     fallback: 5_000,
@@ -48,5 +61,9 @@ export const agentOptions = {
     maxMs: 24 * 3_600_000,
   }),
   logLevel: option.choice({ help: 'Least severe level that is logged.', fallback: 'info', of: LOG_LEVELS }),
-  accessLog: option.choice({ help: 'One line per connection, when it ends.', fallback: 'json', of: ['json', 'text', 'off'] }),
+  accessLog: option.choice({
+    help: 'One line per connection, when it ends.',
+    fallback: 'json',
+    of: ['json', 'text', 'off'],
+  }),
 } as const;

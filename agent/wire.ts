@@ -43,7 +43,14 @@ export class Agent implements CaptureListener {
     this.#workers = new Workers({ count: options.workers }, { pool: this.#pool, store: this.#store });
     const controller = controllerOf(options);
     this.#xds = new XdsClient(
-      { controller, node: { podName: `culvert-agent-${options.node}`, podNamespace: 'culvert-system', nodeName: options.node } },
+      {
+        controller,
+        node: {
+          podName: `culvert-agent-${options.node}`,
+          podNamespace: 'culvert-system',
+          nodeName: options.node,
+        },
+      },
       { log: deps.log.child({ component: 'xds' }), onUpdate: (update) => this.#applyStore(update) },
     );
     const ca = new CertificateClient({ controller });
@@ -60,7 +67,9 @@ export class Agent implements CaptureListener {
     this.#capture = this.#makeCapture();
     this.#metrics.add(processMetrics({ component: 'agent', tag: 'dev' }));
     this.#metrics.add(() => this.#tcpMetrics.collect());
-    this.#metrics.add(agentMetrics({ capture: () => this.#capture.status(), xds: () => this.#xds.state, pool: this.#pool }));
+    this.#metrics.add(
+      agentMetrics({ capture: () => this.#capture.status(), xds: () => this.#xds.state, pool: this.#pool }),
+    );
   }
 
   /** Resolves when the hooks are attached; the controller may still be away (readiness tells). */
@@ -68,7 +77,11 @@ export class Agent implements CaptureListener {
     this.#pool.start();
     this.#xds.start();
     this.#admin = await startAdmin(
-      { metrics: this.#options.metricsListen, readiness: this.#options.readinessListen, admin: this.#options.adminListen },
+      {
+        metrics: this.#options.metricsListen,
+        readiness: this.#options.readinessListen,
+        admin: this.#options.adminListen,
+      },
       {
         metrics: (accept) => this.#metrics.render(accept),
         pending: () => this.#pending(),
@@ -78,9 +91,11 @@ export class Agent implements CaptureListener {
           xds: () => this.#xds.state,
           certificates: () => this.#certificates.dump(),
           capture: () => this.#capture.status(),
-          workers: async () => (await this.#workers.reports()).map((report) => report && { ...report, connections: undefined }),
+          workers: async () =>
+            (await this.#workers.reports()).map((report) => report && { ...report, connections: undefined }),
         },
-        connections: async () => (await this.#workers.reports()).flatMap((report) => report?.connections ?? []),
+        connections: async () =>
+          (await this.#workers.reports()).flatMap((report) => report?.connections ?? []),
         logLevel: {
           levels: LOG_LEVELS,
           get: () => this.#log.level,

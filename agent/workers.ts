@@ -19,7 +19,10 @@ export class Workers {
   readonly #awaited = new Map<string, (message: FromWorker) => void>();
   #nextRequest = 1;
 
-  constructor(options: { readonly count: number }, deps: { readonly pool: WorkerPool<ToWorker, FromWorker>; readonly store: Store }) {
+  constructor(
+    options: { readonly count: number },
+    deps: { readonly pool: WorkerPool<ToWorker, FromWorker>; readonly store: Store },
+  ) {
     this.#count = options.count;
     this.#pool = deps.pool;
     this.#store = deps.store;
@@ -78,7 +81,9 @@ export class Workers {
   }
 
   async #ask(key: string, message: ToWorker, timeoutMs = answerTimeoutMs): Promise<(FromWorker | null)[]> {
-    const answers = Array.from({ length: this.#count }, (_, worker) => this.#answer(`${worker} ${key}`, timeoutMs));
+    const answers = Array.from({ length: this.#count }, (_, worker) =>
+      this.#answer(`${worker} ${key}`, timeoutMs),
+    );
     this.#toAll(message);
     return await Promise.all(answers);
   }

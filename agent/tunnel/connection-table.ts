@@ -26,7 +26,9 @@ export class ConnectionTable {
 
   /** Resets those of one pod, or all; returns how many. */
   abort(cause: string, podUid?: string): number {
-    const doomed = [...this.#all].filter((connection) => podUid === undefined || connection.podUid === podUid);
+    const doomed = [...this.#all].filter(
+      (connection) => podUid === undefined || connection.podUid === podUid,
+    );
     for (const connection of doomed) connection.abort(cause);
     return doomed.length;
   }

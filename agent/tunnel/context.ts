@@ -39,7 +39,11 @@ export function newTunnelCounters(): TunnelCounters {
 /** TCP connect of the mesh's own dials (hbone-and-wds.md 1.4). */
 export const connectTimeoutMs = 10_000;
 
-export function party(workload: Workload | null | undefined, identity: string | null, baggage: BaggageLabels | null = null): Party {
+export function party(
+  workload: Workload | null | undefined,
+  identity: string | null,
+  baggage: BaggageLabels | null = null,
+): Party {
   return { workload: workload ?? null, identity, baggage };
 }
 

@@ -32,7 +32,10 @@ export class InboundAcceptor implements TunnelAcceptor {
     const info = infoOf(this.#context, request, own, target);
     if (this.#context.store.hasUnsupportedPolicy(own)) {
       this.#context.counters.resetPolicy++;
-      this.#context.telemetry.refused(info, { flag: 'DENY', message: 'policy: none is evaluated yet, so none allows' });
+      this.#context.telemetry.refused(info, {
+        flag: 'DENY',
+        message: 'policy: none is evaluated yet, so none allows',
+      });
       return refused(request, 401);
     }
     return InboundTunnel.dial(this.#context, this.#pod, request, own, target, info);
@@ -80,7 +83,14 @@ class InboundTunnel extends TunnelCopy implements TrackedConnection {
 
   constructor(
     app: Connection,
-    parts: { context: TunnelContext; pod: WorkerPod; request: TunnelRequest; own: Workload; info: ConnectionInfo; release: () => void },
+    parts: {
+      context: TunnelContext;
+      pod: WorkerPod;
+      request: TunnelRequest;
+      own: Workload;
+      info: ConnectionInfo;
+      release: () => void;
+    },
   ) {
     super(app);
     this.podUid = parts.pod.uid;
@@ -131,7 +141,10 @@ class InboundTunnel extends TunnelCopy implements TrackedConnection {
       return;
     }
     this.#request.refuse(503);
-    this.#context.telemetry.refused(this.#info, { flag: 'CONNECT', message: failure ?? 'ended before it was open' });
+    this.#context.telemetry.refused(this.#info, {
+      flag: 'CONNECT',
+      message: failure ?? 'ended before it was open',
+    });
   }
 }
 
@@ -159,10 +172,18 @@ export class PlaintextAcceptor implements AcceptHandler {
     const info = plaintextInfo(downstream, store.workloadByAddress(network, downstream.remote.address), own);
     if (own === undefined || store.hasUnsupportedPolicy(own)) {
       counters[own === undefined ? 'resetNoWorkload' : 'resetPolicy']++;
-      telemetry.refused(info, { flag: 'DENY', message: own === undefined ? 'workload not known' : 'policy: none is evaluated yet, so none allows' });
+      telemetry.refused(info, {
+        flag: 'DENY',
+        message: own === undefined ? 'workload not known' : 'policy: none is evaluated yet, so none allows',
+      });
       return null;
     }
-    const { options, release } = applicationDialer.dial(this.#pod, target, downstream.remote, downstream.remote.port);
+    const { options, release } = applicationDialer.dial(
+      this.#pod,
+      target,
+      downstream.remote,
+      downstream.remote.port,
+    );
     const relay = new TcpRelay({
       context: this.#context,
       podUid: this.#pod.uid,
@@ -177,7 +198,11 @@ export class PlaintextAcceptor implements AcceptHandler {
   }
 }
 
-function plaintextInfo(downstream: Connection, source: Workload | undefined, own: Workload | undefined): ConnectionInfo {
+function plaintextInfo(
+  downstream: Connection,
+  source: Workload | undefined,
+  own: Workload | undefined,
+): ConnectionInfo {
   return {
     reporter: 'destination',
     source: party(source, null),
@@ -190,7 +215,12 @@ function plaintextInfo(downstream: Connection, source: Workload | undefined, own
   };
 }
 
-function infoOf(context: TunnelContext, request: TunnelRequest, own: Workload, target: SocketAddress): ConnectionInfo {
+function infoOf(
+  context: TunnelContext,
+  request: TunnelRequest,
+  own: Workload,
+  target: SocketAddress,
+): ConnectionInfo {
   const { metadata, peer, peerIdentity, local } = request;
   const byAddress = context.store.workloadByAddress(context.network, peer.address);
   // An address is only a hint: its workload's labels count where the certificate says the same.
@@ -208,7 +238,11 @@ function infoOf(context: TunnelContext, request: TunnelRequest, own: Workload, t
 }
 
 /** `forwarded` names the service for telemetry, if it is one of the workload's (hbone-and-wds.md 1.3). */
-function serviceOf(context: TunnelContext, own: Workload, hostname: string | undefined): ConnectionInfo['service'] {
+function serviceOf(
+  context: TunnelContext,
+  own: Workload,
+  hostname: string | undefined,
+): ConnectionInfo['service'] {
   if (hostname === undefined) return null;
   for (const key of own.services.keys())
     if (key.endsWith(`/${hostname}`))

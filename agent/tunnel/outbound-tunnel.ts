@@ -102,7 +102,11 @@ export class OutboundTunnel extends TunnelCopy implements ClientTunnelHandler, T
     return {
       reporter: 'source',
       source: party(this.#source, identityOf(this.#source)),
-      destination: party(via === 'waypoint' && response.baggage ? null : workload, expectedIdentities[0] ?? null, response.baggage ?? null),
+      destination: party(
+        via === 'waypoint' && response.baggage ? null : workload,
+        expectedIdentities[0] ?? null,
+        response.baggage ?? null,
+      ),
       service,
       mutualTls: true,
       sourceAddress: this.#sourceAddress,

@@ -1,8 +1,8 @@
 import { isIpv6, type SocketAddress } from '../../mesh/common/address.js';
 import type { AcceptHandler, Connection, ConnectionHandler } from '../../mesh/io/index.js';
 import { identityOf, type Service, type Workload } from '../../mesh/store/index.js';
-import { connectTimeoutMs, party, type TunnelContext, workloadOf } from './context.js';
 import type { ConnectionInfo } from '../../mesh/telemetry/index.js';
+import { connectTimeoutMs, party, type TunnelContext, workloadOf } from './context.js';
 import type { WorkerPod } from './messages.js';
 import { OutboundTunnel } from './outbound-tunnel.js';
 import { type HboneRoute, type Route, route } from './route.js';
@@ -70,7 +70,9 @@ class OutboundStart implements Waiting, ConnectionHandler {
     const context = this.#context;
     switch (chosen.kind) {
       case 'hbone':
-        new OutboundTunnel({ app: this.#app, pod: this.#pod, source, context }, chosen).open(this.#nextHop(chosen, source));
+        new OutboundTunnel({ app: this.#app, pod: this.#pod, source, context }, chosen).open(
+          this.#nextHop(chosen, source),
+        );
         return;
       case 'passthrough':
       case 'direct':
@@ -96,10 +98,20 @@ class OutboundStart implements Waiting, ConnectionHandler {
       info: this.#infoOf(source, workload, chosen.service, chosen.to),
       via: chosen.kind,
     });
-    relay.dial({ to: chosen.to, netnsFd: this.#pod.netnsFd, connectTimeoutMs, ...this.#boundSource(chosen.to) });
+    relay.dial({
+      to: chosen.to,
+      netnsFd: this.#pod.netnsFd,
+      connectTimeoutMs,
+      ...this.#boundSource(chosen.to),
+    });
   }
 
-  #infoOf(source: Workload, workload: Workload | null, service: Service | null, to: SocketAddress): ConnectionInfo {
+  #infoOf(
+    source: Workload,
+    workload: Workload | null,
+    service: Service | null,
+    to: SocketAddress,
+  ): ConnectionInfo {
     return {
       reporter: 'source',
       source: party(source, null),

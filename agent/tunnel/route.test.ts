@@ -58,13 +58,24 @@ const client = workload('client', { addresses: ['10.0.0.9'] });
 
 function decide(update: Partial<StoreUpdate>, address: string, port: number, random = 0) {
   const store = createStore();
-  store.apply({ snapshot: true, workloads: [], services: [], policies: [], removed: [], removedPolicies: [], ...update });
+  store.apply({
+    snapshot: true,
+    workloads: [],
+    services: [],
+    policies: [],
+    removed: [],
+    removedPolicies: [],
+    ...update,
+  });
   return route(store, { network: '' }, client, { address, port }, () => random);
 }
 
 describe('route', () => {
   test('an address that nobody has goes there unchanged', () => {
-    expect(decide({}, '192.0.2.1', 443)).toMatchObject({ kind: 'passthrough', to: { address: '192.0.2.1', port: 443 } });
+    expect(decide({}, '192.0.2.1', 443)).toMatchObject({
+      kind: 'passthrough',
+      to: { address: '192.0.2.1', port: 443 },
+    });
   });
 
   test('a workload with HBONE gets a tunnel to its own address and must show its own identity', () => {
@@ -78,7 +89,9 @@ describe('route', () => {
   });
 
   test('a workload without HBONE gets plain TCP', () => {
-    expect(decide({ workloads: [workload('cart', { tunnelProtocol: 'none' })] }, '10.0.0.1', 1)).toMatchObject({
+    expect(
+      decide({ workloads: [workload('cart', { tunnelProtocol: 'none' })] }, '10.0.0.1', 1),
+    ).toMatchObject({
       kind: 'direct',
       to: { address: '10.0.0.1', port: 1 },
     });
@@ -116,8 +129,12 @@ describe('route', () => {
   test('unhealthy endpoints and those of capacity 0 get nothing, unless the service takes all', () => {
     const sick = workload('cart', { services: cartPorts, healthy: false });
     const idle = workload('cart2', { addresses: ['10.0.0.2'], services: cartPorts, capacity: 0 });
-    expect(decide({ workloads: [sick, idle], services: [service()] }, '10.96.0.1', 80)).toMatchObject({ kind: 'refused' });
-    const all = service({ loadBalancing: { routingPreference: [], mode: 'unspecified', healthPolicy: 'allow-all' } });
+    expect(decide({ workloads: [sick, idle], services: [service()] }, '10.96.0.1', 80)).toMatchObject({
+      kind: 'refused',
+    });
+    const all = service({
+      loadBalancing: { routingPreference: [], mode: 'unspecified', healthPolicy: 'allow-all' },
+    });
     expect(decide({ workloads: [sick, idle], services: [all] }, '10.96.0.1', 80)).toMatchObject({
       target: { address: '10.0.0.1' },
     });
@@ -126,23 +143,37 @@ describe('route', () => {
   test('capacity weighs the choice', () => {
     const small = workload('a', { services: cartPorts, capacity: 1 });
     const large = workload('b', { addresses: ['10.0.0.2'], services: cartPorts, capacity: 3 });
-    const picks = [0, 0.24, 0.26, 0.99].map(
-      (random) => decide({ workloads: [small, large], services: [service()] }, '10.96.0.1', 80, random),
+    const picks = [0, 0.24, 0.26, 0.99].map((random) =>
+      decide({ workloads: [small, large], services: [service()] }, '10.96.0.1', 80, random),
     );
     expect(picks.map((pick) => pick.kind === 'hbone' && pick.workload.name)).toEqual(['a', 'a', 'b', 'b']);
   });
 
   test('STRICT keeps to the own zone, FAILOVER takes the nearest', () => {
     const far = workload('far', { services: cartPorts, locality: { region: 'r2', zone: 'z9', subzone: '' } });
-    const strict = service({ loadBalancing: { routingPreference: ['region', 'zone'], mode: 'strict', healthPolicy: 'only-healthy' } });
-    expect(decide({ workloads: [far], services: [strict] }, '10.96.0.1', 80)).toMatchObject({ kind: 'refused' });
-    const failover = service({ loadBalancing: { routingPreference: ['region', 'zone'], mode: 'failover', healthPolicy: 'only-healthy' } });
-    expect(decide({ workloads: [far], services: [failover] }, '10.96.0.1', 80)).toMatchObject({ workload: { name: 'far' } });
+    const strict = service({
+      loadBalancing: { routingPreference: ['region', 'zone'], mode: 'strict', healthPolicy: 'only-healthy' },
+    });
+    expect(decide({ workloads: [far], services: [strict] }, '10.96.0.1', 80)).toMatchObject({
+      kind: 'refused',
+    });
+    const failover = service({
+      loadBalancing: {
+        routingPreference: ['region', 'zone'],
+        mode: 'failover',
+        healthPolicy: 'only-healthy',
+      },
+    });
+    expect(decide({ workloads: [far], services: [failover] }, '10.96.0.1', 80)).toMatchObject({
+      workload: { name: 'far' },
+    });
     const near = workload('near', { addresses: ['10.0.0.2'], services: cartPorts });
     for (const random of [0, 0.99])
-      expect(decide({ workloads: [far, near], services: [failover] }, '10.96.0.1', 80, random)).toMatchObject({
-        workload: { name: 'near' },
-      });
+      expect(decide({ workloads: [far, near], services: [failover] }, '10.96.0.1', 80, random)).toMatchObject(
+        {
+          workload: { name: 'near' },
+        },
+      );
   });
 
   test('a service with a waypoint goes there with the original destination; an unknown waypoint is refused, never bypassed', () => {
@@ -152,7 +183,9 @@ describe('route', () => {
     };
     const cart = workload('cart', { services: cartPorts });
     const guarded = service({ waypoint });
-    expect(decide({ workloads: [cart], services: [guarded] }, '10.96.0.1', 80)).toMatchObject({ kind: 'refused' });
+    expect(decide({ workloads: [cart], services: [guarded] }, '10.96.0.1', 80)).toMatchObject({
+      kind: 'refused',
+    });
     const proxy = workload('proxy', { addresses: ['10.0.0.7'] });
     expect(decide({ workloads: [cart, proxy], services: [guarded] }, '10.96.0.1', 80)).toMatchObject({
       kind: 'hbone',

@@ -13,7 +13,12 @@ export type Route =
   /** Nobody we know: TCP to the original destination, unchanged. */
   | { readonly kind: 'passthrough'; readonly to: SocketAddress; readonly service: Service | null }
   /** A workload that does not speak HBONE: TCP, in clear. */
-  | { readonly kind: 'direct'; readonly to: SocketAddress; readonly workload: Workload; readonly service: Service | null }
+  | {
+      readonly kind: 'direct';
+      readonly to: SocketAddress;
+      readonly workload: Workload;
+      readonly service: Service | null;
+    }
   | HboneRoute
   /** Known, but not to be reached: the connection is reset. */
   | { readonly kind: 'refused'; readonly reason: string; readonly service: Service | null };
@@ -70,7 +75,10 @@ function routeToService(
   if (waypoint !== null) return viaWaypoint(store, waypoint, service, destination);
   if (service.loadBalancing?.mode === 'passthrough') return { kind: 'passthrough', to: destination, service };
   if (!service.ports.some((port) => port.servicePort === destination.port))
-    return refused(service, `service ${service.namespace}/${service.hostname} has no port ${destination.port}`);
+    return refused(
+      service,
+      `service ${service.namespace}/${service.hostname} has no port ${destination.port}`,
+    );
   const endpoint = pickEndpoint(store, source, service, destination, random);
   if (endpoint === null)
     return refused(service, `service ${service.namespace}/${service.hostname} has no usable endpoint`);
@@ -116,7 +124,8 @@ function viaWaypoint(
 ): Route {
   const found = resolveGateway(store, gateway);
   const address = found?.workload.addresses[0];
-  if (found === null || address === undefined) return refused(service, 'its waypoint is not known or has no address');
+  if (found === null || address === undefined)
+    return refused(service, 'its waypoint is not known or has no address');
   return {
     kind: 'hbone',
     via: 'waypoint',
@@ -225,7 +234,11 @@ function scopeValue(workload: Workload, scope: Scope): string {
 }
 
 /** Endpoint address and target port for the service port asked for, or null where the workload has neither. */
-function endpointAddress(workload: Workload, service: Service, destination: SocketAddress): SocketAddress | null {
+function endpointAddress(
+  workload: Workload,
+  service: Service,
+  destination: SocketAddress,
+): SocketAddress | null {
   const own = workload.services.get(serviceKeyOf(service));
   const port = targetPort(own ?? [], destination.port) ?? targetPort(service.ports, destination.port);
   const address = chooseAddress(workload.addresses, service, destination.address);
@@ -238,7 +251,11 @@ function targetPort(ports: Service['ports'], servicePort: number): number | unde
 }
 
 /** The service's family if it is of one; else the family asked for; else the first. */
-function chooseAddress(addresses: readonly string[], service: Service, requested: string): string | undefined {
+function chooseAddress(
+  addresses: readonly string[],
+  service: Service,
+  requested: string,
+): string | undefined {
   if (service.ipFamilies === 'ipv4') return addresses.find((address) => !isIpv6(address));
   if (service.ipFamilies === 'ipv6') return addresses.find((address) => isIpv6(address));
   return addresses.find((address) => isIpv6(address) === isIpv6(requested)) ?? addresses[0];

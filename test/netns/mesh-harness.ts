@@ -1,0 +1,78 @@
+import { createHash } from 'node:crypto';
+import { join } from 'node:path';
+import { packageRoot } from '../../native/package-root.js';
+import { Lab, type LabNode, type LabPod, type LabProcess } from '../lab/index.js';
+import { type Mesh, type MeshOptions, startMesh } from '../lab/mesh.js';
+import { pattern } from '../support/pattern.js';
+import type { TcpClientOptions, TcpOutcome } from '../support/tcp-client.js';
+
+const program = (name: string) => ['node', join(packageRoot(), 'dist/test/support', `${name}.js`)];
+export const appPort = 9000;
+
+/** Two nodes with agents, a controller, a client pod on one and a server pod on the other, both in the mesh. */
+export interface MeshBed extends Disposable {
+  readonly lab: Lab;
+  readonly nodes: readonly [LabNode, LabNode];
+  readonly mesh: Mesh;
+  readonly client: LabPod;
+  readonly server: LabPod;
+  readonly app: LabProcess;
+}
+
+export const ambient = { labels: { 'istio.io/dataplane-mode': 'ambient' } } as const;
+
+export async function makeMeshBed(options: Partial<MeshOptions> = {}): Promise<MeshBed> {
+  const lab = await Lab.create();
+  try {
+    lab.namespace('shop', ambient);
+    const nodes = [await lab.node('a'), await lab.node('b')] as const;
+    const client = await nodes[0].pod('client', { namespace: 'shop', serviceAccount: 'client' });
+    const server = await nodes[1].pod('server', {
+      namespace: 'shop',
+      serviceAccount: 'server',
+      labels: { app: 'server' },
+    });
+    const app = await startApp(server);
+    const mesh = await startMesh(lab, { nodes, ...options });
+    await mesh.waitUntilCaptured([client, server]);
+    return { lab, nodes, mesh, client, server, app, [Symbol.dispose]: () => lab.close() };
+  } catch (thrown) {
+    lab.close();
+    throw thrown;
+  }
+}
+
+export async function startApp(pod: LabPod, port = appPort): Promise<LabProcess> {
+  const app = pod.spawn([...program('tcp-app'), String(port)]);
+  await app.waitForOutput(/listening/);
+  return app;
+}
+
+/** A connection that goes on while the test does something; `outcome` resolves when it is over. */
+export interface OpenConnection {
+  readonly process: LabProcess;
+  readonly outcome: Promise<TcpOutcome>;
+}
+
+export function open(pod: LabPod, options: TcpClientOptions): OpenConnection {
+  const process = pod.spawn([...program('tcp-client'), JSON.stringify(options)]);
+  const outcome = process.ended.then(({ stdout, stderr }) => {
+    const line = stdout.split('\n').find((text) => text.startsWith('{'));
+    if (line === undefined) throw new Error(`the client said nothing: ${stdout} ${stderr}`);
+    return JSON.parse(line) as TcpOutcome;
+  });
+  // A test may stop the process instead of waiting for its outcome.
+  outcome.catch(() => {});
+  return { process, outcome };
+}
+
+export function talk(pod: LabPod, options: TcpClientOptions): Promise<TcpOutcome> {
+  return open(pod, options).outcome;
+}
+
+/** What `count` answers, or `send` sends, for this many pattern bytes. */
+export function patternHash(bytes: number): string {
+  const hash = createHash('sha256');
+  for (let at = 0; at < bytes; at += 65_536) hash.update(pattern(at, Math.min(65_536, bytes - at)));
+  return hash.digest('hex');
+}
