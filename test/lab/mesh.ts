@@ -160,6 +160,7 @@ function meshCommands({ lab, controlNode, stateDir, node, options }: CommandInpu
         ...['--controller', `${controlNode.ip}:${PORTS.controller}`],
         ...['--controller-root', join(stateDir, 'root-cert.pem')],
         ...['--pods-cgroup', agentNode.kubepods, '--bpffs', agentNode.bpffsDir],
+        ...['--host-netns', `/run/netns/${agentNode.netns}`],
         ...['--workers', String(options.workers ?? 1), '--access-log', options.accessLog ?? 'json'],
         ...(options.agentFlags ?? []),
       ];
