@@ -83,7 +83,10 @@ export class TcpRelay implements ConnectionHandler, TcpCopyOwner, TrackedConnect
   }
 
   abort(cause: string): void {
-    if (this.#copy !== null) return this.#copy.abort(cause);
+    if (this.#copy !== null) {
+      this.#copy.abort(cause);
+      return;
+    }
     this.#parts.downstream.reset();
     this.#upstream?.reset();
     this.copyEnded(cause);

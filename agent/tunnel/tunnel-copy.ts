@@ -45,7 +45,10 @@ export abstract class TunnelCopy implements ConnectionHandler, TunnelHandler {
 
   /** From now on bytes may go into the tunnel. */
   protected start(tunnel: Tunnel): void {
-    if (this.#over) return tunnel.reset();
+    if (this.#over) {
+      tunnel.reset();
+      return;
+    }
     this.#tunnel = tunnel;
     this.app.resumeReading();
     if (this.app.pendingBytes === 0) this.#credit();
@@ -60,14 +63,17 @@ export abstract class TunnelCopy implements ConnectionHandler, TunnelHandler {
 
   onReadable(app: Connection): void {
     const tunnel = this.#tunnel;
-    if (tunnel === null) return app.pauseReading();
+    if (tunnel === null) {
+      app.pauseReading();
+      return;
+    }
     const capacity = tunnel.sendCapacity();
     if (capacity === 0) {
       this.#waitsForWindow = true;
       app.pauseReading();
       return;
     }
-    const max = capacity < readBytes ? capacity : readBytes;
+    const max = Math.min(capacity, readBytes);
     const slab = tunnel.beginData(max);
     const bytes = app.read(slab.bytes, slab.end, max);
     if (bytes > 0) {

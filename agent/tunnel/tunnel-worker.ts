@@ -66,19 +66,25 @@ export class TunnelWorker {
     switch (message.kind) {
       case 'store':
         this.#store.apply(message.update);
-        return this.#waitingRoom.poke();
+        this.#waitingRoom.poke();
+        break;
       case 'certificate':
         if (message.context === null) this.#contexts.delete(message.identity);
         else this.#contexts.set(message.identity, message.context);
-        return this.#waitingRoom.poke();
+        this.#waitingRoom.poke();
+        break;
       case 'pod':
-        return this.#addPod(message.pod, message.handles);
+        this.#addPod(message.pod, message.handles);
+        break;
       case 'release':
-        return this.#release(message.uid, message.reason);
+        this.#release(message.uid, message.reason);
+        break;
       case 'drain':
-        return this.#drain(message.deadlineMs);
+        this.#drain(message.deadlineMs);
+        break;
       case 'report':
-        return this.#deps.post({ kind: 'report', request: message.request, report: this.#report() });
+        this.#deps.post({ kind: 'report', request: message.request, report: this.#report() });
+        break;
     }
   }
 

@@ -30,7 +30,10 @@ export class WaitingRoom {
   }
 
   add(waiting: Waiting): void {
-    if (this.#waiting.size >= this.#options.maxWaiting) return waiting.giveUp();
+    if (this.#waiting.size >= this.#options.maxWaiting) {
+      waiting.giveUp();
+      return;
+    }
     const timer = this.#reactor.setTimer(this.#options.maxWaitMs, () => {
       this.#waiting.delete(waiting);
       waiting.giveUp();
