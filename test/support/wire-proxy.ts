@@ -10,6 +10,7 @@ export class WireProxy implements Disposable {
   private readonly server: net.Server;
   private readonly sockets: net.Socket[] = [];
   private isStopped = false;
+  private isUpStopped = false;
 
   static async to(port: number): Promise<WireProxy> {
     const server = net.createServer({ allowHalfOpen: true });
@@ -31,6 +32,11 @@ export class WireProxy implements Disposable {
     this.isStopped = true;
   }
 
+  /** The same from client to server only. */
+  stopUp(): void {
+    this.isUpStopped = true;
+  }
+
   /** RST to both sides. */
   cut(): void {
     for (const socket of this.sockets) socket.resetAndDestroy();
@@ -50,7 +56,7 @@ export class WireProxy implements Disposable {
       this.sockets.push(from);
       from.on('data', (chunk) => {
         if (from === client) this.forwardedBytes += chunk.length;
-        if (!this.isStopped) to.write(chunk);
+        if (!this.isStopped && !(this.isUpStopped && from === client)) to.write(chunk);
       });
       from.on('end', () => this.isStopped || to.end());
       from.on('error', () => this.isStopped || to.resetAndDestroy());
