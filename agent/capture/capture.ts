@@ -5,9 +5,10 @@ import { messageOf } from '../../mesh/common/errors.js';
 import type { Log } from '../../mesh/log/index.js';
 import { findCgroupRoot, findPodsParent, ownCgroup, tryCgroupId, tryPodUid } from './cgroups.js';
 import { Enrolment, type PodState } from './enrolment.js';
+import { hasAddress } from './namespace-facts.js';
 import { NodeDatapath } from './node-datapath.js';
 import { openPresence } from './pod-presence.js';
-import { PodSightings } from './pod-sightings.js';
+import { PodSightings, tryNamespaceInode } from './pod-sightings.js';
 import { createShownPorts, ShownPorts } from './shown-ports.js';
 import type { CaptureHandles, CaptureListener, LocalPod, PodSource } from './types.js';
 
@@ -137,11 +138,15 @@ export class Capture {
     this.#sightings = new PodSightings(
       {
         podsParent,
-        hostNamespaceInode: statSync(this.#options.hostNetns).ino,
+        foreignNamespaces: this.#foreignNamespaces(),
         pollIntervalMs: this.#options.pollIntervalMs,
         emptyPodLingerMs: this.#options.emptyPodLingerMs,
       },
-      { log: this.#log, onChange: (uid) => void this.#touch(uid) },
+      {
+        log: this.#log,
+        onChange: (uid) => void this.#touch(uid),
+        isNamespaceOf: (uid, pid) => this.#isNamespaceOf(uid, pid),
+      },
     );
     datapath.attachObservers();
     await this.#deps.podSource.start((pods) => this.#onPods(pods));
@@ -197,6 +202,21 @@ export class Capture {
       if (!this.#pods.has(uid) && uid !== this.#ownUid) unknownPods++;
     }
     return { pods, unknownPods, refusals: this.#datapath?.counters() ?? {} };
+  }
+
+  #foreignNamespaces(): ReadonlySet<number> {
+    const inodes = [
+      statSync(this.#options.hostNetns).ino,
+      tryNamespaceInode(1),
+      tryNamespaceInode(process.pid),
+    ];
+    return new Set(inodes.filter((inode) => inode !== null));
+  }
+
+  /** By its addresses, if they are known: processes pass through other namespaces on their way, and may make some of their own. */
+  #isNamespaceOf(uid: string, pid: number): boolean {
+    const addresses = this.#pods.get(uid)?.addresses ?? [];
+    return addresses.length === 0 || hasAddress(pid, addresses);
   }
 
   #running(): NodeDatapath {

@@ -45,11 +45,12 @@ function pinnedLinks(bpf: Bpf, folder: string): BpfLink[] {
   return found;
 }
 
+/** None: a map, or a link that cannot be opened; unlinking it will end it. */
 function tryOpenLink(bpf: Bpf, path: string): BpfLink[] {
   try {
     return [bpf.openPinnedLink(path)].filter((link) => link !== null);
   } catch (error) {
-    if (error instanceof NativeError && error.data['errno'] === 'EMEDIUMTYPE') return []; // a map
+    if (error instanceof NativeError) return [];
     throw error;
   }
 }

@@ -1,5 +1,5 @@
 import { expect, test } from '@jest/globals';
-import { interfaceNames, ipv4Addresses, ipv6Addresses, podAddresses } from './namespace-facts.js';
+import { hasAddress, interfaceNames, ipv4Addresses, ipv6Addresses, podAddresses } from './namespace-facts.js';
 
 const fibTrie = `Main:
   +-- 0.0.0.0/0 3 0 5
@@ -38,6 +38,11 @@ test('IPv6: global scope only, tentative ones left out', () => {
 test('what the pod source knows comes first', () => {
   expect(podAddresses(['10.0.0.9', 'fd00::9'], process.pid)).toEqual({ ipv4: '10.0.0.9', ipv6: 'fd00::9' });
   expect(podAddresses([], 0)).toEqual({ ipv4: null, ipv6: null });
+});
+
+test('whether a namespace has an address', () => {
+  expect(hasAddress(process.pid, ['192.0.2.1', '2001:db8::1'])).toBe(false);
+  expect(ipv6Addresses(ifInet6, 0)).toEqual(['fd00::7', 'fd00::8']);
 });
 
 test('interfaces of a process', () => {

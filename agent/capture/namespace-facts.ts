@@ -14,6 +14,16 @@ export function podAddresses(known: readonly string[], pid: number): CapturedAdd
   };
 }
 
+/** IFA_F_TENTATIVE, _DEPRECATED, _DADFAILED */
+const unusableFlags = 0x40 | 0x20 | 0x08;
+
+/** True if the namespace of a process has one of these addresses on an interface. */
+export function hasAddress(pid: number, addresses: readonly string[]): boolean {
+  const ipv4 = ipv4Addresses(read(`/proc/${pid}/net/fib_trie`));
+  const ipv6 = ipv6Addresses(read(`/proc/${pid}/net/if_inet6`), 0);
+  return addresses.some((address) => ipv4.includes(address) || ipv6.includes(address));
+}
+
 /** Names of all interfaces, `lo` among them. */
 export function interfaceNames(pid: number): string[] {
   const names: string[] = [];
@@ -36,12 +46,11 @@ export function ipv4Addresses(fibTrie: string): string[] {
   return [...found];
 }
 
-/** IPv6 addresses of global scope in an if_inet6 text; tentative and deprecated ones left out. */
-export function ipv6Addresses(ifInet6: string): string[] {
+/** IPv6 addresses of global scope in an if_inet6 text, without those that have one of `unusable` flags. */
+export function ipv6Addresses(ifInet6: string, unusable = unusableFlags): string[] {
   const found: string[] = [];
   for (const line of ifInet6.split('\n')) {
     const [hex, , , scope, flags] = line.trim().split(/\s+/);
-    const unusable = 0x40 | 0x20 | 0x08; // IFA_F_TENTATIVE, _DEPRECATED, _DADFAILED
     if (hex?.length !== 32 || scope !== '00' || (Number.parseInt(flags!, 16) & unusable) !== 0) continue;
     found.push(formatAddress(Buffer.from(hex, 'hex')));
   }

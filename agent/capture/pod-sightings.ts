@@ -1,8 +1,8 @@
 /**
  * What is seen of pods in the cgroup tree: that a pod's cgroup exists, and which network namespace its processes are in. inotify on
  * cgroup directories tells new pods, new containers and the first process at once (kernfs reports `cgroup.events` to its directory);
- * a slow poll catches the rest. A process enters its cgroup before it enters its namespace, so a pod that has processes but still no
- * namespace of its own is looked at again after 2, 4, 8, … ms.
+ * a slow poll catches the rest. A process enters its cgroup before it enters its namespace (a container runtime does, in the host's), so a
+ * pod that has processes but no namespace of its own yet is looked at again after 2, 4, 8, … ms.
  */
 import { type FSWatcher, readFileSync, readlinkSync, watch } from 'node:fs';
 import type { Log } from '../../mesh/log/index.js';
@@ -18,16 +18,25 @@ export interface SeenNamespace {
 
 export interface PodSighting {
   readonly cgroup: PodCgroup;
-  /** Null: no process has a namespace other than the host's (or nobody asked: see `follow`). */
+  /** Null: no process has a namespace of its own (or nobody asked: see `follow`). */
   readonly namespace: SeenNamespace | null;
 }
 
 export interface PodSightingsOptions {
   readonly podsParent: string;
-  readonly hostNamespaceInode: number;
+  /** Inodes of namespaces that are no pod's: the host's, init's, the agent's. Processes pass through them on their way into their pod's. */
+  readonly foreignNamespaces: ReadonlySet<number>;
   readonly pollIntervalMs: number;
   /** How long a pod whose last process has ended still counts as being in its namespace: its sockets may have bytes to send. */
   readonly emptyPodLingerMs: number;
+}
+
+export interface PodSightingsDeps {
+  readonly log: Log;
+  /** The cgroup or the namespace of a pod has come, gone or been replaced. */
+  readonly onChange: (uid: string) => void;
+  /** Whether the namespace of this process may be the pod's. */
+  readonly isNamespaceOf: (uid: string, pid: number) => boolean;
 }
 
 interface Followed {
@@ -43,8 +52,7 @@ const maxRetryMs = 250;
 
 export class PodSightings {
   readonly #options: PodSightingsOptions;
-  readonly #log: Log;
-  readonly #onChange: (uid: string) => void;
+  readonly #deps: PodSightingsDeps;
   readonly #directoryWatchers = new Map<string, FSWatcher>();
   readonly #followed = new Map<string, Followed>();
   #cgroups = new Map<string, PodCgroup>();
@@ -52,11 +60,9 @@ export class PodSightings {
   #scanQueued: NodeJS.Immediate | null = null;
   #foreignPidsReported = false;
 
-  /** `onChange` is called after the cgroup or the namespace of a pod has come, gone or been replaced. */
-  constructor(options: PodSightingsOptions, deps: { log: Log; onChange: (uid: string) => void }) {
+  constructor(options: PodSightingsOptions, deps: PodSightingsDeps) {
     this.#options = options;
-    this.#log = deps.log;
-    this.#onChange = deps.onChange;
+    this.#deps = deps;
   }
 
   /** Looks once at everything, then goes on by itself. */
@@ -127,11 +133,11 @@ export class PodSightings {
     for (const [uid, cgroup] of before) {
       if (pods.get(uid)?.id === cgroup.id) continue;
       this.unfollow(uid);
-      this.#onChange(uid);
+      this.#deps.onChange(uid);
     }
     for (const [uid, cgroup] of pods) {
       if (before.get(uid)?.id !== cgroup.id && !(before.has(uid) && this.#followed.has(uid)))
-        this.#onChange(uid);
+        this.#deps.onChange(uid);
     }
     // A directory may have got pods between its listing and its watch.
     if (newDirectories) this.#queueScan();
@@ -162,7 +168,7 @@ export class PodSightings {
     } catch (error) {
       const gone = (error as NodeJS.ErrnoException).code === 'ENOENT';
       if (!gone)
-        this.#log.warn(
+        this.#deps.log.warn(
           { path, error: String(error) },
           'cannot watch a cgroup: changes are seen at the next poll',
         );
@@ -182,7 +188,7 @@ export class PodSightings {
     if (followed === undefined) return;
     const before = followed.sighting.namespace;
     this.#look(uid, followed);
-    if (followed.sighting.namespace?.inode !== before?.inode) this.#onChange(uid);
+    if (followed.sighting.namespace?.inode !== before?.inode) this.#deps.onChange(uid);
   }
 
   #look(uid: string, followed: Followed): void {
@@ -215,20 +221,19 @@ export class PodSightings {
     followed.retryDelayMs = Math.min(followed.retryDelayMs * 2, maxRetryMs);
   }
 
-  /** The namespace seen before if any process is still in it, else that of the oldest process that is not in the host's. */
+  /** The namespace seen before if any process is still in it, else that of the oldest process whose namespace may be the pod's. */
   #namespaceOf(cgroup: PodCgroup, before: SeenNamespace | null): SeenNamespace | null {
     let found: SeenNamespace | null = null;
     let foundStart = Number.POSITIVE_INFINITY;
     for (const pid of processesOf(cgroup.path)) {
       if (pid === 0) this.#reportForeignPids(cgroup);
       const inode = tryNamespaceInode(pid);
-      if (inode === null || inode === this.#options.hostNamespaceInode) continue;
+      if (inode === null || this.#options.foreignNamespaces.has(inode)) continue;
       if (inode === before?.inode) return { pid, inode };
       const start = tryStartTime(pid);
-      if (start !== null && start < foundStart) {
-        found = { pid, inode };
-        foundStart = start;
-      }
+      if (start === null || start >= foundStart || !this.#deps.isNamespaceOf(cgroup.uid, pid)) continue;
+      found = { pid, inode };
+      foundStart = start;
     }
     return found;
   }
@@ -243,7 +248,7 @@ export class PodSightings {
         cgroup: cgroup.path,
       },
     );
-    this.#log.error({ code: error.code, ...error.data }, error.message);
+    this.#deps.log.error({ code: error.code, ...error.data }, error.message);
   }
 }
 

@@ -8,6 +8,7 @@ import { type KernelFeature, probeFeatures } from './probe.js';
 
 const BPFFS_MAGIC = 0xcafe4a11;
 const MAX_PROGRAMS_PER_HOOK = 64;
+const MAX_IDS = 1 << 16;
 
 /** libbpf for one thread: what makes objects, maps and links. Everything it returns owns its descriptor until close(). */
 export class Bpf {
@@ -68,6 +69,15 @@ export class Bpf {
     } finally {
       if (typeof target === 'string') closeSync(fd);
     }
+  }
+
+  /** Ids of everything of a kind in this kernel, ours or not: to see that something is gone. */
+  ids(kind: 'program' | 'map' | 'link'): Set<number> {
+    const out = Buffer.alloc(4 * MAX_IDS);
+    const count = check(this.#calls.ids(['program', 'map', 'link'].indexOf(kind), out, MAX_IDS), 'list ids', {
+      kind,
+    });
+    return new Set(Array.from({ length: count }, (_, i) => out.readUInt32LE(4 * i)));
   }
 
   /** Makes `path` a bpffs: creates the directory and mounts one where there is none. Returns whether it mounted. */

@@ -75,6 +75,9 @@ export function bindBpfCalls({ bind }: NativeLibrary) {
     query: bind<(targetFd: number, attachType: number, ids: Buffer, count: number) => number>(
       'int culvert_bpf_query(int target_fd, int attach_type, uint32_t *ids, uint32_t count)',
     ),
+    ids: bind<(kind: number, ids: Buffer, count: number) => number>(
+      'int culvert_bpf_ids(int kind, uint32_t *ids, uint32_t count)',
+    ),
     probeProgram: bind<(type: number) => number>('int culvert_bpf_probe_program(int program_type)'),
     probeMap: bind<(type: number) => number>('int culvert_bpf_probe_map(int map_type)'),
     probeHelper: bind<(type: number, helper: number) => number>(

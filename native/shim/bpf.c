@@ -373,6 +373,22 @@ CULVERT_API int culvert_bpf_query(int target_fd, int attach_type, uint32_t *ids,
 	return err ? err : (int)count;
 }
 
+/* Ids of all programs (kind 0), maps (1) or links (2) of this kernel, ascending; returns how many, or -ENOSPC. */
+CULVERT_API int culvert_bpf_ids(int kind, uint32_t *ids, uint32_t count)
+{
+	uint32_t id = 0, used = 0;
+	int err;
+
+	for (;;) {
+		err = kind == 0 ? bpf_prog_get_next_id(id, &id) : kind == 1 ? bpf_map_get_next_id(id, &id) : bpf_link_get_next_id(id, &id);
+		if (err)
+			return err == -ENOENT ? (int)used : err;
+		if (used == count)
+			return -ENOSPC;
+		ids[used++] = id;
+	}
+}
+
 /* 1: the kernel runs programs of this type; 0: it does not. */
 CULVERT_API int culvert_bpf_probe_program(int program_type)
 {
