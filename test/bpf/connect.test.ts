@@ -21,14 +21,13 @@ describe('cgroup/connect4|6', () => {
   beforeAll(async () => {
     lab = await Lab.create();
     node = await lab.node('a');
-    [pod, plain, agent, stranger] = await Promise.all(
-      ['pod', 'plain', 'agent', 'stranger'].map((name) => node.pod(name)) as [
-        Promise<LabPod>,
-        Promise<LabPod>,
-        Promise<LabPod>,
-        Promise<LabPod>,
-      ],
-    );
+    // pods of the guaranteed class lie one level below the parent, all others two
+    [pod, plain, agent, stranger] = await Promise.all([
+      node.pod('pod'),
+      node.pod('plain', { qos: 'guaranteed' }),
+      node.pod('agent', { qos: 'burstable' }),
+      node.pod('stranger'),
+    ]);
     hostPod = await node.pod('host', { hostNetwork: true, qos: 'guaranteed' });
     v4Only = await node.pod('four', { families: 'ipv4', qos: 'guaranteed' });
     datapath = new Datapath(node);

@@ -43,7 +43,7 @@ s.send(b'ping'); out(s.recv(9).decode())`),
   test.each(['ip', 'ip6'] as const)(
     'a SYN is dropped until the pod is known; the retry of the peer connects (%s)',
     async (family) => {
-      const pod = await node.pod(`young-${family}`);
+      const pod = await node.pod(`young-${family}`, { qos: family === 'ip' ? 'guaranteed' : 'besteffort' });
       await serve(pod);
       const before = datapath.counter('held_unknown');
       const client = node.spawn(

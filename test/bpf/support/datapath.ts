@@ -50,12 +50,15 @@ export class Datapath implements Disposable {
     using host = this.net.openNetns(`/run/netns/${node.netns}`);
     const rodata = { host_netns_cookie: host.cookie(), parent_level: cgroupLevel(node.kubepods) };
     const connect = this.bpf.load(objectPath('connect'), { rodata, ...options });
-    const sockops = this.bpf.load(objectPath('sockops'), { reuseMaps: shared(connect, 'sockops') });
-    const ingress = this.bpf.load(objectPath('ingress'), { rodata, reuseMaps: shared(connect, 'ingress') });
+    const sockops = this.bpf.load(objectPath('sockops'), { reuseMaps: Object.fromEntries(connect.maps) });
+    const ingress = this.bpf.load(objectPath('ingress'), {
+      rodata,
+      reuseMaps: Object.fromEntries(connect.maps),
+    });
     this.objects = { connect, sockops, ingress };
   }
 
-  /** Attaches all hooks of the pods' parent, and sock_ops once more at each of `agents` outside of it. */
+  /** Attaches all hooks of the pods' parent. */
   attach(): this {
     const { connect, sockops, ingress } = this.objects;
     const programs = [
@@ -107,7 +110,7 @@ export class Datapath implements Disposable {
     const { connect } = this.objects;
     const object = this.bpf.load(objectPath('inbound'), {
       rodata: { netns_cookie: cookie },
-      reuseMaps: { original_dst: connect.map('original_dst'), counters: connect.map('counters') },
+      reuseMaps: Object.fromEntries(connect.maps),
     });
     const slots = object.map('listeners');
     if (!options.empty) {
@@ -202,15 +205,6 @@ export function placeOf(cgroup: LabPod, netns: LabPod): Place {
 
 export function closeAll(...fds: number[]): void {
   for (const fd of fds) closeSync(fd);
-}
-
-/** The maps of `from` that the object `name` also has. */
-function shared(from: BpfObject, name: string): Record<string, BpfMap> {
-  const wanted: Record<string, readonly string[]> = {
-    sockops: ['original_dst', 'callers', 'caller_sk', 'peer_sk', 'counters'],
-    ingress: ['pod_cgroups', 'captured', 'plain_netns', 'counters'],
-  };
-  return Object.fromEntries(wanted[name]!.map((map) => [map, from.map(map)]));
 }
 
 function plain(address: string): string {
