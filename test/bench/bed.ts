@@ -37,6 +37,13 @@ export interface Peer {
 export const PEER_NAMES = ['none', 'haproxy', 'nginx', 'envoy-mtls', 'envoy-hbone', 'culvert'] as const;
 export type PeerName = (typeof PEER_NAMES)[number];
 
+/** What load.c is to do. */
+export interface Load {
+  readonly kind: 'rr' | 'connect' | 'up' | 'down';
+  readonly connections: number;
+  readonly secs: number;
+}
+
 /** One line of load.c. */
 export interface LoadResult {
   readonly operations: number;
@@ -65,20 +72,30 @@ export async function makeBed(lab: Lab, name: string): Promise<Bed> {
   return { lab, client, server, folder, certificates };
 }
 
-/** Runs load.c in the client's pod. Throws where a connection failed. */
+/** Runs load.c in the client's pod; `onBegin` is called when its connections stand and the clock starts. Throws where a connection failed. */
 export async function runLoad(
   bed: Bed,
   target: SocketAddress,
-  kind: 'rr' | 'connect' | 'up' | 'down',
-  connections: number,
-  secs: number,
+  load: Load,
+  onBegin: () => void = () => undefined,
 ): Promise<LoadResult> {
+  const { kind, connections, secs } = load;
   const command = [LOAD, kind, target.address, String(target.port), String(connections), String(secs)];
-  const timeoutMs = secs * 1000 + 20_000;
-  const result = JSON.parse(await bed.client.output(command, { timeoutMs })) as LoadResult;
-  if (result.operations === 0 && result.bytes === 0)
-    throw new Error(`${command.join(' ')}: nothing came through`);
-  return result;
+  const client = bed.client.spawn(command);
+  const timer = setTimeout(() => client.signal('SIGKILL'), secs * 1000 + 30_000);
+  try {
+    await client.waitForOutput(/^ready$/m);
+    onBegin();
+    client.write('\n');
+    const { code, stdout, stderr } = await client.ended;
+    const result = JSON.parse(/^\{.*\}$/m.exec(stdout)?.[0] ?? 'null') as LoadResult | null;
+    const nothing = result === null || (result.operations === 0 && result.bytes === 0);
+    if (code !== 0 || nothing) throw new Error(`${command.join(' ')}: code ${code}\n${stdout}${stderr}`);
+    return result;
+  } finally {
+    clearTimeout(timer);
+    if (client.running) client.signal('SIGKILL');
+  }
 }
 
 /** Opens connections and keeps them, each having carried one request, until the process is stopped. */
@@ -91,7 +108,11 @@ export async function holdIdle(bed: Bed, target: SocketAddress, connections: num
 
 /** Resolves once a request goes through `target`. */
 export async function waitUntilServing(bed: Bed, target: SocketAddress, what: string): Promise<void> {
-  await waitFor(`${what} to carry a request`, async () => await runLoad(bed, target, 'rr', 1, 0.05), {
-    intervalMs: 100,
-  });
+  await waitFor(
+    `${what} to carry a request`,
+    async () => await runLoad(bed, target, { kind: 'rr', connections: 1, secs: 0.05 }),
+    {
+      intervalMs: 100,
+    },
+  );
 }

@@ -6,8 +6,8 @@
 //   load up|down ADDRESS PORT CONNS SECS   bulk: bytes delivered end to end in SECS
 //   load idle ADDRESS PORT CONNS           one request on each connection, prints "idle", keeps them until standard input ends
 //
-// SECS may have a fraction. Clients print one line of JSON and exit with 0 only if no connection failed. The first byte of a connection
-// says what it is: 'r' request/response, 'u' the application reads and answers every full MiB with one byte, 'd' the application writes.
+// SECS may have a fraction. A client prints "ready" (rr: once every connection has carried a request), begins when it reads a line, prints
+// one line of JSON and exits with 0 only if no connection failed. The first byte of a connection says what it is: 'r' request/response, 'u' the application reads and answers every full MiB with one byte, 'd' the application writes.
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -308,19 +308,33 @@ int main(int argc, char **argv)
 	memset(message, mode, sizeof message);
 	resolve(argv[2], atoi(argv[3]));
 	struct conn *conns = calloc(count, sizeof *conns);
+	int kept_open = idle || !strcmp(what, "rr");
+	if (kept_open) {
+		for (uint64_t i = 0; i < count; i++)
+			open_conn(&conns[i], mode);
+		run(count, 0);
+	}
+	puts(idle ? "idle" : "ready");
+	fflush(stdout);
+	while (getchar() != (idle ? EOF : '\n'))
+		if (feof(stdin))
+			return 2;
+	if (idle)
+		return failures != 0;
+	operations = max_ns = 0;
+	memset(histogram, 0, sizeof histogram);
 	uint64_t start = now_ns();
-	for (uint64_t i = 0; i < count; i++)
-		open_conn(&conns[i], mode);
-	run(count, idle ? 0 : start + (uint64_t)(atof(argv[5]) * 1e9));
+	for (uint64_t i = 0; i < count; i++) {
+		conns[i].started_ns = start;
+		if (!kept_open)
+			open_conn(&conns[i], mode);
+		else if (!failures && send_message(&conns[i], REQUEST))
+			fail(&conns[i]);
+	}
+	run(count, start + (uint64_t)(atof(argv[5]) * 1e9));
 	double secs = (double)(now_ns() - start) / 1e9;
 	printf("{\"operations\":%llu,\"bytes\":%llu,\"failures\":%llu,\"secs\":%.6f,\"p50Us\":%.1f,\"p99Us\":%.1f,\"maxUs\":%.1f}\n",
 	       (unsigned long long)operations, (unsigned long long)bytes, (unsigned long long)failures, secs,
 	       quantile_us(0.5, operations), quantile_us(0.99, operations), (double)max_ns / 1000);
-	if (idle) {
-		printf("idle\n");
-		fflush(stdout);
-		while (getchar() != EOF)
-			;
-	}
 	return failures != 0;
 }

@@ -1,6 +1,6 @@
 import type { SocketAddress } from '../../mesh/common/address.js';
 import { waitFor } from '../lab/index.js';
-import { type Bed, holdIdle, type LoadResult, type RunningPeer, runLoad } from './bed.js';
+import { type Bed, holdIdle, type Load, type LoadResult, type RunningPeer, runLoad } from './bed.js';
 import { cpuSecondsOf, type Memory, memoryOf, processTree } from './usage.js';
 
 /** One reading of one row for one peer. */
@@ -17,11 +17,9 @@ export interface Measurement {
 }
 
 /** A row that loads the peer; `memory-…` rows are measured by `measureMemory`. */
-export interface LoadRow {
+export interface LoadRow extends Omit<Load, 'secs'> {
   readonly name: string;
   readonly unit: string;
-  readonly kind: 'rr' | 'connect' | 'up' | 'down';
-  readonly connections: number;
 }
 
 export const LOAD_ROWS: readonly LoadRow[] = [
@@ -49,10 +47,13 @@ export async function measureLoad(
   row: LoadRow,
   secs: number,
 ): Promise<Measurement> {
-  await runLoad(bed, peer.target, row.kind, row.connections, Math.min(0.5, secs / 3));
+  const { kind, connections } = row;
+  await runLoad(bed, peer.target, { kind, connections, secs: Math.min(0.5, secs / 3) });
   const pids = processTree(peer.proxies.map((proxy) => proxy.pid));
-  const before = cpuSecondsOf(pids);
-  const result = await runLoad(bed, peer.target, row.kind, row.connections, secs);
+  let before = 0;
+  const result = await runLoad(bed, peer.target, { kind, connections, secs }, () => {
+    before = cpuSecondsOf(pids);
+  });
   const cpu = cpuSecondsOf(pids) - before;
   const isBulk = row.kind === 'up' || row.kind === 'down';
   return {

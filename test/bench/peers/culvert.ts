@@ -19,7 +19,7 @@ export const culvert: Peer = {
 /** A pod that was not captured would be measured as "none". */
 async function assertTunnelled(bed: Bed, target: SocketAddress): Promise<void> {
   const capture = await bed.client.node.capture({ filter: 'tcp' });
-  await runLoad(bed, target, 'rr', 1, 0.1);
+  await runLoad(bed, target, { kind: 'rr', connections: 1, secs: 0.1 });
   await capture.stop();
   const [tunnelled, plain] = [await capture.count('port 15008'), await capture.count(`port ${APP_PORT}`)];
   if (tunnelled === 0 || plain > 0) {
