@@ -114,7 +114,7 @@ function benchData(seconds: number, frameBytes: number): number {
     pump();
     return server.dataBytes - before;
   };
-  rate(0.3, step);
+  rate(seconds / 3, step);
   return rate(seconds, step);
 }
 
@@ -127,7 +127,7 @@ function benchConnect(seconds: number): number {
     pump();
     return 50;
   };
-  rate(0.5, step);
+  rate(seconds / 2, step);
   return rate(seconds, step);
 }
 
