@@ -13,3 +13,13 @@ CULVERT_API const char *culvert_openssl_version(void)
 {
 	return OpenSSL_version(OPENSSL_VERSION);
 }
+
+/* 1 in the sanitizer tier's build. */
+CULVERT_API int culvert_is_sanitized(void)
+{
+#ifdef __SANITIZE_ADDRESS__
+	return 1;
+#else
+	return 0;
+#endif
+}

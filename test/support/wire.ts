@@ -30,8 +30,9 @@ export class Wire {
       const result = tap(chunk, offset);
       offset += chunk.length;
       if (result === 'fin') to.end();
-      else if (result !== null) to.writable && to.write(result);
-      else {
+      else if (result !== null) {
+        if (to.writable) to.write(result);
+      } else {
         from.resetAndDestroy();
         to.resetAndDestroy();
       }
