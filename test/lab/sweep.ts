@@ -81,5 +81,9 @@ function mountsBelow(folder: string): string[] {
     .filter((mount) => mount.startsWith(`${folder}/`));
 }
 
-// As a program, `node sweep.js ID`: removes one lab; the reaper runs it so.
-if (basename(process.argv[1] ?? '') === 'sweep.js') removeLab(labNames(process.argv[2]!));
+// As a program: `node sweep.js ID` removes one lab (the reaper does so), `node sweep.js` every lab of the machine (`npm run clean`).
+if (basename(process.argv[1] ?? '') === 'sweep.js') {
+  const id = process.argv[2];
+  if (id === undefined) process.stdout.write(`labs removed: ${sweep('all').join(', ') || 'none'}\n`);
+  else removeLab(labNames(id));
+}
