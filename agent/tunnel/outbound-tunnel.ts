@@ -52,6 +52,7 @@ export class OutboundTunnel extends TunnelCopy implements ClientTunnelHandler, T
       ...(service === null ? {} : { forwardedHost: service.hostname }),
     };
     this.start(this.#context.hbone.open(nextHop, formatSocketAddress(this.#route.target), metadata, this));
+    this.readNow();
   }
 
   onEstablished(response: ConnectMetadata): void {

@@ -54,6 +54,11 @@ export abstract class TunnelCopy implements ConnectionHandler, TunnelHandler {
     if (this.app.pendingBytes === 0) this.#credit();
   }
 
+  /** What the application has sent already rides in the same flight as the CONNECT. */
+  protected readNow(): void {
+    if (!this.#over && this.app.isOpen) this.onReadable(this.app);
+  }
+
   /** The tunnel never came to be, or is gone: RST at the application. */
   protected fail(cause: string): void {
     this.#finish(cause, true, false);
@@ -107,8 +112,8 @@ export abstract class TunnelCopy implements ConnectionHandler, TunnelHandler {
   onEnd(): void {
     if (this.#over) return;
     this.#tunnelEnded = true;
-    this.app.shutdownWrite();
-    this.#endIfBothEnded();
+    if (this.#appEnded) this.#endIfBothEnded();
+    else this.app.shutdownWrite();
   }
 
   onReset(cause: string): void {
@@ -128,6 +133,7 @@ export abstract class TunnelCopy implements ConnectionHandler, TunnelHandler {
     this.#tunnel.consumed(bytes);
   }
 
+  /** `close` sends the FIN that is still owed: no `shutdown` before it (a syscall less for each connection that its client ends first). */
   #endIfBothEnded(): void {
     if (!this.#appEnded || !this.#tunnelEnded || this.#over) return;
     this.#over = true;

@@ -1,3 +1,4 @@
+import { Memo } from '../common/memo.js';
 import type { Baggage } from './types.js';
 
 /**
@@ -45,9 +46,15 @@ export function formatBaggage(baggage: Baggage): string {
   return pairs.join(',');
 }
 
-/** Remembers the header text of baggage objects, which stand for workloads and are used for every tunnel of theirs. */
+/** Remembers the header text of baggage objects, which stand for workloads and are used for every tunnel of theirs; and what peers' texts say. */
 export class BaggageTexts {
   private readonly known = new WeakMap<Baggage, string>();
+  private readonly read = new Memo(baggageIn);
+
+  /** What one header line says. The object is shared, so read only. */
+  in(line: string): Baggage {
+    return this.read.of(line);
+  }
 
   of(baggage: Baggage): string {
     let text = this.known.get(baggage);
@@ -57,6 +64,12 @@ export class BaggageTexts {
     }
     return text;
   }
+}
+
+function baggageIn(line: string): Baggage {
+  const baggage: Baggage = {};
+  readBaggage(line, baggage);
+  return baggage;
 }
 
 /** Reads one header line into `into` (several lines merge, the last value of a key counts, an empty one unsets it). Takes any text; unknown keys and bad values are passed over. */

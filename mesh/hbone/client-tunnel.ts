@@ -7,11 +7,13 @@ import {
   type Stream,
   type StreamHandler,
 } from '../http2/index.js';
+import type { BaggageTexts } from './baggage.js';
 import { readMetadata } from './connect-headers.js';
 import type { ClientTunnelHandler, Tunnel, TunnelFailure } from './types.js';
 
 /** The pool, as a tunnel needs it. */
 export interface TunnelOwner {
+  readonly baggageTexts: BaggageTexts;
   /** Opens it on a connection with room, when there is one. */
   place(tunnel: ClientTunnel): void;
   /** It waits for a connection no more. */
@@ -185,7 +187,7 @@ export class ClientTunnel implements Tunnel, StreamHandler {
     this.state = 'open';
     if (!this.isReplaying) this.early = null;
     this.slab = null;
-    this.handler.onEstablished(readMetadata(headers));
+    this.handler.onEstablished(readMetadata(headers, this.owner.baggageTexts));
     if (!this.isReplaying) this.payWritable();
   }
 

@@ -112,7 +112,11 @@ export class HboneClient {
 
   private newSlot(key: string, hop: NextHop): PoolSlot {
     const onEmpty = (slot: PoolSlot): void => this.forget(key, slot);
-    const slot = new PoolSlot(hop, this.connectionOptions, this.maxWaiting, { ...this.deps, onEmpty });
+    const slot = new PoolSlot(hop, this.connectionOptions, this.maxWaiting, {
+      ...this.deps,
+      baggageTexts: this.baggageTexts,
+      onEmpty,
+    });
     this.slots.set(key, slot);
     return slot;
   }

@@ -1,6 +1,7 @@
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { formatAddress, formatSocketAddress } from '../common/address.js';
+import { Memo } from '../common/memo.js';
 import { tryParseAuthority } from './authority.js';
 import { BaggageTexts, formatBaggage, readBaggage } from './baggage.js';
 import { connectHeaders, readMetadata, tryReadConnect } from './connect-headers.js';
@@ -266,14 +267,14 @@ describe('CONNECT', () => {
     const traceparent = new TraceparentSource().next();
     const property = fc.property(addresses, metadatas, (address, metadata) => {
       const headers = connectHeaders(formatSocketAddress(address), metadata, traceparent, new BaggageTexts());
-      expect(tryReadConnect(headers)).toEqual({
+      expect(tryReadConnect(headers, new Memo(tryParseAuthority))).toEqual({
         address,
         host: null,
         authority: formatSocketAddress(address),
       });
       const { baggage, ...rest } = metadata;
       const sent = baggage !== undefined && Object.keys(baggage).length > 0 ? metadata : rest;
-      expect(readMetadata(headers)).toEqual({ ...sent, traceparent });
+      expect(readMetadata(headers, new BaggageTexts())).toEqual({ ...sent, traceparent });
     });
     fc.assert(property, SEED);
   });
@@ -321,6 +322,6 @@ describe('CONNECT', () => {
       ],
     ],
   ] as [[string, string][]][])('refused: %j', (headers) => {
-    expect(tryReadConnect(headers)).toBeNull();
+    expect(tryReadConnect(headers, new Memo(tryParseAuthority))).toBeNull();
   });
 });

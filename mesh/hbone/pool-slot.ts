@@ -1,9 +1,11 @@
+import type { BaggageTexts } from './baggage.js';
 import type { HboneClientDeps } from './client.js';
 import { ClientConnection, type ClientConnectionOptions, type ConnectionPool } from './client-connection.js';
 import type { ClientTunnel, TunnelOwner } from './client-tunnel.js';
 import type { NextHop, TunnelFailure } from './types.js';
 
 export interface PoolSlotDeps extends HboneClientDeps {
+  readonly baggageTexts: BaggageTexts;
   /** The slot has neither connections nor waiting tunnels any more. */
   readonly onEmpty: (slot: PoolSlot) => void;
 }
@@ -27,6 +29,10 @@ export class PoolSlot implements ConnectionPool, TunnelOwner {
     this.options = options;
     this.maxWaiting = maxWaiting;
     this.deps = deps;
+  }
+
+  get baggageTexts(): BaggageTexts {
+    return this.deps.baggageTexts;
   }
 
   get isEmpty(): boolean {

@@ -1,8 +1,10 @@
 import type { SocketAddress } from '../common/address.js';
 import { messageOf } from '../common/errors.js';
+import { Memo } from '../common/memo.js';
 import type { HeaderList, Stream, StreamHandler } from '../http2/index.js';
 import type { AcceptHandler, Connection, ConnectionHandler, Reactor } from '../io/index.js';
 import type { Log } from '../log/index.js';
+import { tryParseAuthority } from './authority.js';
 import { BaggageTexts } from './baggage.js';
 import { acceptHeaders, readMetadata, tryReadConnect } from './connect-headers.js';
 import { refuseStream, ServerTunnel, type ServerTunnelCarrier } from './server-tunnel.js';
@@ -33,6 +35,7 @@ export class HboneServer implements AcceptHandler {
   readonly illegalTargetPorts: ReadonlySet<number>;
   readonly deps: HboneServerDeps;
   readonly baggageTexts = new BaggageTexts();
+  readonly authorities = new Memo(tryParseAuthority);
   private readonly options: HboneServerOptions;
   private readonly connections = new Set<ServerConnection>();
   private isDraining = false;
@@ -115,7 +118,7 @@ class ServerConnection extends SessionLink implements ServerTunnelCarrier {
 
   onRequest(stream: Stream, headers: HeaderList): StreamHandler | null {
     const { deps, illegalTargetPorts } = this.server;
-    const request = tryReadConnect(headers);
+    const request = tryReadConnect(headers, this.server.authorities);
     if (request === null) return refused(stream, 400);
     const { address } = request;
     if (address !== null) {
@@ -123,7 +126,7 @@ class ServerConnection extends SessionLink implements ServerTunnelCarrier {
       const isOwn = address.address === this.local.address;
       if (!isOwn && deps.acceptor.acceptsAddress?.(address, this.local) !== true) return refused(stream, 400);
     }
-    const tunnel = new ServerTunnel(stream, request, readMetadata(headers), this);
+    const tunnel = new ServerTunnel(stream, request, readMetadata(headers, this.server.baggageTexts), this);
     tunnel.handler = deps.acceptor.onTunnel(tunnel);
     return tunnel;
   }
