@@ -97,15 +97,28 @@ static __always_inline void on_accepted(struct bpf_sock_ops *ctx, struct bpf_soc
 	bpf_map_delete_elem(&callers, &key);
 }
 
+/*
+ * A client that writes, closes and is gone may be so before the agent has accepted: its bytes wait in the agent's queue, and so must the
+ * entry. FIN_WAIT2 is the only state in which a socket ends while its peer has still to read; all others end by RST or after both FINs.
+ */
+static __always_inline void forget_original(struct bpf_sock_ops *ctx)
+{
+	struct original_value *value;
+	struct original_key key = {};
+
+	original_key_of(ctx, &key);
+	value = bpf_map_lookup_elem(&original_dst, &key);
+	if (value && ctx->args[0] == BPF_TCP_FIN_WAIT2 && value->state != ORIGINAL_READ)
+		value->state = ORIGINAL_CLOSED;
+	else
+		bpf_map_delete_elem(&original_dst, &key);
+}
+
 /* Only of sockets that were recorded. The port is still theirs, so no newer connection can have the same key. */
 static __always_inline void on_closed(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 {
-	if (bpf_sk_storage_get(&peer_sk, sk, NULL, 0)) {
-		struct original_key key = {};
-
-		original_key_of(ctx, &key);
-		bpf_map_delete_elem(&original_dst, &key);
-	}
+	if (bpf_sk_storage_get(&peer_sk, sk, NULL, 0))
+		forget_original(ctx);
 	if (bpf_sk_storage_get(&caller_sk, sk, NULL, 0)) {
 		struct dial_key key = { .netns_cookie = bpf_get_netns_cookie(ctx) };
 

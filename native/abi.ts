@@ -19,7 +19,7 @@ export type CgroupKind = keyof typeof cgroupKind;
 /** Keys of a pod's `listeners`. */
 export const listenerSlot = { inbound: 0, hbone: 1 } as const;
 
-export const originalState = { unread: 0, read: 1 } as const;
+export const originalState = { unread: 0, read: 1, closed: 2 } as const;
 export const callerState = { set: 0, recorded: 1, lost: 2 } as const;
 
 /** Keys of map `counters`, in order. */
@@ -136,8 +136,17 @@ export function decodeOriginalKey(bytes: Buffer): { netnsCookie: bigint; source:
 }
 
 /** Of struct original_value. */
-export function decodeOriginal(bytes: Buffer): { destination: SocketAddress; isRead: boolean } {
-  return { destination: readEndpoint(bytes), isRead: bytes.readUInt32LE(20) === originalState.read };
+export function decodeOriginal(bytes: Buffer): {
+  destination: SocketAddress;
+  isRead: boolean;
+  isClosed: boolean;
+} {
+  const state = bytes.readUInt32LE(20);
+  return {
+    destination: readEndpoint(bytes),
+    isRead: state === originalState.read,
+    isClosed: state === originalState.closed,
+  };
 }
 
 /** Marks a struct original_value as read, in place; it is then to be written back with mode 'replace'. */

@@ -47,6 +47,7 @@ beforeEach(() => {
         unlistCgroup: (id) => steps.push(`unlist ${id}`),
         setCaptured: (cookie, { ipv4, ipv6 }) => steps.push(`captured ${cookie} ${ipv4} ${ipv6}`),
         removeCaptured: (cookie) => steps.push(`uncaptured ${cookie}`),
+        forgetNamespace: (cookie) => steps.push(`forget ${cookie}`),
       },
       openPresence: (_, { inode }) => {
         if (failOpen) throw new CaptureError('ROUTE_LOCALNET', 'route_localnet is 1');
@@ -100,7 +101,14 @@ test.each([
   taken();
   await end();
   expect(enrolment.state).toBe('unknown');
-  expect(taken()).toEqual(['unlist 7', 'uncaptured 1', 'unsteer 1', 'released deleted', 'close 1']);
+  expect(taken()).toEqual([
+    'unlist 7',
+    'uncaptured 1',
+    'unsteer 1',
+    'released deleted',
+    'close 1',
+    'forget 1',
+  ]);
   await enrolment.update(null, null);
   expect(enrolment.isOver).toBe(true);
 });
@@ -110,7 +118,7 @@ test('a namespace replaced (sandbox restart): the old one is left, the new one c
   taken();
   await enrolment.update(pod(), seen(2));
   expect(taken()).toEqual([
-    ...['unlist 7', 'uncaptured 1', 'unsteer 1', 'released deleted', 'close 1'],
+    ...['unlist 7', 'uncaptured 1', 'unsteer 1', 'released deleted', 'close 1', 'forget 1'],
     ...['open 2', 'ready?', 'ready', 'steer 2', 'captured 2 10.0.0.1 fd00::1', 'list 7 captured'],
   ]);
 });
@@ -165,7 +173,14 @@ test('what happens while workers get ready is acted upon afterwards', async () =
   expect(taken()).toEqual(['open 1', 'ready?']);
   resolveReady();
   await Promise.all([first, last]);
-  expect(taken().slice(-5)).toEqual(['unlist 7', 'uncaptured 1', 'unsteer 1', 'released deleted', 'close 1']);
+  expect(taken().slice(-6)).toEqual([
+    'unlist 7',
+    'uncaptured 1',
+    'unsteer 1',
+    'released deleted',
+    'close 1',
+    'forget 1',
+  ]);
   expect(enrolment.isOver).toBe(true);
 });
 

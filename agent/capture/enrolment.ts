@@ -21,6 +21,8 @@ export interface PodTables {
   unlistCgroup(cgroupId: bigint): void;
   setCaptured(netnsCookie: bigint, addresses: CapturedAddresses): void;
   removeCaptured(netnsCookie: bigint): void;
+  /** The namespace is gone with its pod: what is recorded of its connections goes, too, some time. */
+  forgetNamespace(netnsCookie: bigint): void;
 }
 
 /** Our presence in one pod's namespace: listeners, and the program that steers inbound connections to them. */
@@ -201,7 +203,9 @@ export class Enrolment {
   async #end(): Promise<void> {
     this.#unlist();
     const presence = this.#withdraw();
-    if (presence !== null) await this.#letGo(presence, 'deleted');
+    if (presence === null) return;
+    await this.#letGo(presence, 'deleted');
+    this.#deps.tables.forgetNamespace(presence.captured.netnsCookie);
   }
 
   /** From here on nothing new comes to the listeners. */

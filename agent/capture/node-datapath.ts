@@ -16,6 +16,7 @@ import {
   type CgroupKind,
   cgroupKind,
   counterNames,
+  decodeOriginalKey,
   encodeCapturedPod,
   encodeU32,
   encodeU64,
@@ -58,6 +59,7 @@ const deciders = [
   ['connect6', 'connect'],
   ['hold_ingress', 'ingress'],
 ] as const;
+const forgetDelayMs = 1_000;
 const agentHook = 'sock_ops_agent_';
 
 export class NodeDatapath implements PodTables {
@@ -68,6 +70,8 @@ export class NodeDatapath implements PodTables {
   readonly #log: Log;
   readonly #maps = new Map<SharedMap, BpfMap>();
   readonly #objects = new Map<string, BpfObject>();
+  #gone = new Set<bigint>();
+  #forgetting: NodeJS.Timeout | null = null;
 
   /** Adopts or makes the maps and loads the programs; attaches nothing. Throws CaptureError. */
   constructor(options: NodeDatapathOptions, deps: { log: Log }) {
@@ -149,6 +153,17 @@ export class NodeDatapath implements PodTables {
     this.map('captured').delete(encodeU64(netnsCookie));
   }
 
+  forgetNamespace(netnsCookie: bigint): void {
+    this.#gone.add(netnsCookie);
+    // Many pods may end at once, and each pass looks at every connection of the node.
+    this.#forgetting ??= setTimeout(() => {
+      this.#forgetting = null;
+      const gone = this.#gone;
+      this.#gone = new Set();
+      this.#forgetConnections((cookie) => gone.has(cookie));
+    }, forgetDelayMs).unref();
+  }
+
   /** Since the maps were made, by reason. */
   counters(): Record<string, number> {
     const values: Record<string, number> = {};
@@ -169,6 +184,7 @@ export class NodeDatapath implements PodTables {
     for (const [key] of [...this.map('captured').entries()]) {
       if (!cookies.has(key.readBigUInt64LE())) this.map('captured').delete(key);
     }
+    this.#forgetConnections((cookie) => !cookies.has(cookie));
     for (const uid of this.pins.pods()) {
       if (!uids.has(uid)) this.removePod(uid);
     }
@@ -196,10 +212,19 @@ export class NodeDatapath implements PodTables {
   }
 
   close(): void {
+    if (this.#forgetting !== null) clearTimeout(this.#forgetting);
     for (const object of this.#objects.values()) object.close();
     for (const map of this.#maps.values()) map.close();
     this.#objects.clear();
     this.#maps.clear();
+  }
+
+  /** Those of namespaces in use are forgotten by BPF when they close. */
+  #forgetConnections(isGone: (netnsCookie: bigint) => boolean): void {
+    const originals = this.map('original_dst');
+    for (const [key] of [...originals.entries()]) {
+      if (isGone(decodeOriginalKey(key).netnsCookie)) originals.delete(key);
+    }
   }
 
   #load(): void {

@@ -23,10 +23,14 @@ export class OriginalDestinationMap implements OriginalDestinations {
   take(netnsCookie: bigint, source: SocketAddress): SocketAddress | null {
     encodeOriginalKey(netnsCookie, source, this.#key);
     if (this.#map.lookup(this.#key, this.#value) === null) return null;
-    const { destination, isRead } = decodeOriginal(this.#value);
+    const { destination, isRead, isClosed } = decodeOriginal(this.#value);
     if (isRead) return null;
+    if (isClosed) {
+      this.#map.delete(this.#key);
+      return destination;
+    }
     markOriginalRead(this.#value);
-    // False: its client has closed meanwhile; what it wanted is still true.
+    // False: its client was reset meanwhile. If it closes between lookup and update, the entry stays until the port is used again.
     this.#map.update(this.#key, this.#value, 'replace');
     return destination;
   }

@@ -74,6 +74,7 @@ ABI_OFFSET(struct original_key, family, 26);
 enum original_state {
 	ORIGINAL_UNREAD = 0,
 	ORIGINAL_READ = 1, /* written by the agent when it has accepted the connection */
+	ORIGINAL_CLOSED = 2, /* the client has sent all and left before that: the agent takes the entry out when it accepts */
 };
 
 struct original_value {

@@ -57,6 +57,7 @@ sys.stdin.readline()`;
     expect(datapath.original(cookie, pod.ip, port)).toEqual({
       destination: { address: '192.0.2.7', port: 80 },
       isRead: false,
+      isClosed: false,
     });
     child.write('\n');
     await waitFor('the entry to go', () => datapath.original(cookie, pod.ip, port) === null);

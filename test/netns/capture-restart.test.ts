@@ -218,6 +218,8 @@ test('1,000 times enrolled and released: no descriptor, map entry or pin stays',
   expect([...captured.entries()]).toEqual([]);
   await waitFor('descriptors to be closed', () => descriptors() <= baseline);
   expect(cgroupEntries()).toHaveLength(21);
+  using originals = openMap('original_dst');
+  expect([...originals.entries()]).toEqual([]);
   for (const pod of pods.splice(0)) await pod.delete();
   await waitFor('the pods to be forgotten', () => cgroupEntries().length === 1);
 }, 180_000);

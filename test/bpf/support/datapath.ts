@@ -171,9 +171,17 @@ export class Datapath implements Disposable {
     this.close();
   }
 
+  /** An agent marks entries as read, and BPF forgets them; this one only looks, so those of clients that went first are its own to forget. */
+  #takeOut(key: Buffer): void {
+    const value = this.map('original_dst').lookup(key);
+    if (value !== null && decodeOriginal(value).isClosed) this.map('original_dst').delete(key);
+  }
+
   #describe(listener: string, socket: Socket, cookie: bigint): Accepted {
     const address = plain(socket.remoteAddress!);
     const original = this.original(cookie, address, socket.remotePort!);
+    const key = encodeOriginalKey(cookie, { address, port: socket.remotePort! });
+    socket.once('close', () => this.#takeOut(key));
     return {
       listener,
       remote: text(address, socket.remotePort!),

@@ -1,0 +1,106 @@
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { Bpf } from '../../native/bpf/index.js';
+import { Lab, type LabNode, type LabPod, waitFor } from '../lab/index.js';
+import { agentPod, ambient, CaptureAgent } from './capture-lab.js';
+
+let lab: Lab;
+let node: LabNode;
+let client: LabPod;
+let server: LabPod;
+let agent: CaptureAgent;
+
+beforeAll(async () => {
+  lab = await Lab.create();
+  node = await lab.node('a');
+  lab.namespace('mesh', { labels: ambient });
+  client = await node.pod('client', { namespace: 'mesh' });
+  server = await node.pod('server', { namespace: 'mesh' });
+  agent = await CaptureAgent.start(await agentPod(node), { quiet: true });
+  await agent.waitForState(client, 'captured');
+  await agent.waitForState(server, 'captured');
+}, 60_000);
+afterAll(() => lab?.close());
+
+const originals = () => {
+  using map = new Bpf().openPinnedMap(join(node.bpffsDir, 'abi-1/maps/original_dst'))!;
+  return [...map.entries()].length;
+};
+
+test('what a client writes before it closes at once and goes arrives in full', async () => {
+  const sink = server.spawn(['python3', '-c', sinkProgram, '9000', '300']);
+  await sink.waitForOutput(/listening/);
+  const write = `
+import socket, sys
+for i in range(300):
+    s = socket.create_connection((sys.argv[1], 9000)); s.sendall(b'x' * 100); s.close()`;
+  await client.output(['python3', '-c', write, server.ip]);
+  const { stdout } = await sink.ended;
+  expect(stdout).toContain('300 connections, 30000 bytes, 0 errors');
+  await waitFor('all entries to go', () => originals() === 0);
+}, 60_000);
+
+test('thousands of short connections from one pod to one port, the client closing first: none fails', async () => {
+  const count = 5_000;
+  const echo = server.spawn([process.execPath, '-e', echoProgram, '9001']);
+  await echo.waitForOutput(/listening/);
+  const load = await client.exec(
+    [process.execPath, '-e', shortConnections, server.ip, '9001', String(count)],
+    { timeoutMs: 100_000 },
+  );
+  expect(load.stdout).toBe(`${count} answered, 0 failed\n`);
+  echo.write('report\n');
+  const [, callers, pairs] = await echo.waitForOutput(/(\d+) addresses, (\d+) doubly shown/);
+  expect([callers, pairs]).toEqual(['1', '0']); // the client's own address, and never one port for two live connections
+  const { refusals } = await agent.status();
+  expect(Object.entries(refusals).filter(([, value]) => value !== 0)).toEqual([]);
+  await waitFor('all entries to go', () => originals() === 0);
+}, 120_000);
+
+const sinkProgram = `
+import socket, sys, threading
+s = socket.create_server(('', int(sys.argv[1])), backlog=1024); s.settimeout(30); print('listening', flush=True)
+n = b = errors = 0
+while n + errors < int(sys.argv[2]):
+    try: c, _ = s.accept()
+    except socket.timeout: break
+    c.settimeout(10)
+    try:
+        while True:
+            d = c.recv(65536)
+            if not d: break
+            b += len(d)
+        n += 1
+    except OSError: errors += 1
+    c.close()
+print(f'{n} connections, {b} bytes, {errors} errors')
+`;
+
+const echoProgram = `
+const live = new Map(), addresses = new Set(); let doubly = 0;
+require('net').createServer({ allowHalfOpen: true }, (c) => {
+  const peer = c.remoteAddress + ' ' + c.remotePort;
+  addresses.add(c.remoteAddress);
+  if (live.has(peer)) doubly++;
+  live.set(peer, c);
+  c.on('close', () => { if (live.get(peer) === c) live.delete(peer); });
+  c.on('error', () => {});
+  c.pipe(c);
+}).listen({ port: Number(process.argv[1]), host: '0.0.0.0', backlog: 4096 }, () => console.log('listening'));
+process.stdin.on('data', () => console.log(addresses.size + ' addresses, ' + doubly + ' doubly shown'));
+`;
+
+const shortConnections = `
+const net = require('net'); const [host, port, count] = process.argv.slice(1);
+let started = 0, answered = 0, failed = 0;
+function next() {
+  if (started === Number(count)) { if (answered + failed === started) { console.log(answered + ' answered, ' + failed + ' failed'); process.exit(0); } return; }
+  started++;
+  let ok = false;
+  const s = net.connect({ host, port: Number(port) }, () => s.write('ping'));
+  s.on('data', () => { ok = true; s.end(); });
+  s.on('error', () => {});
+  s.on('close', () => { ok ? answered++ : failed++; next(); });
+}
+for (let i = 0; i < 32; i++) next();
+`;
