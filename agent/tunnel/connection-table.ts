@@ -11,6 +11,7 @@ export interface TrackedConnection {
 /** All live connections of a worker: what admin lists, what a deleted pod or a drain deadline ends. */
 export class ConnectionTable {
   readonly #all = new Set<TrackedConnection>();
+  #onEmpty: (() => void) | null = null;
 
   get size(): number {
     return this.#all.size;
@@ -22,6 +23,13 @@ export class ConnectionTable {
 
   remove(connection: TrackedConnection): void {
     this.#all.delete(connection);
+    this.#tellIfEmpty();
+  }
+
+  /** Calls back once, as soon as there is none: maybe at once. */
+  whenEmpty(onEmpty: () => void): void {
+    this.#onEmpty = onEmpty;
+    this.#tellIfEmpty();
   }
 
   /** Resets those of one pod, or all; returns how many. */
@@ -31,6 +39,13 @@ export class ConnectionTable {
     );
     for (const connection of doomed) connection.abort(cause);
     return doomed.length;
+  }
+
+  #tellIfEmpty(): void {
+    if (this.#all.size > 0 || this.#onEmpty === null) return;
+    const onEmpty = this.#onEmpty;
+    this.#onEmpty = null;
+    onEmpty();
   }
 
   /** The first `limit`. */

@@ -1,4 +1,5 @@
 import { formatSocketAddress, type SocketAddress } from '../../mesh/common/address.js';
+import { messageOf } from '../../mesh/common/errors.js';
 import type { TunnelAcceptor, TunnelHandler, TunnelRequest } from '../../mesh/hbone/index.js';
 import type { AcceptHandler, Connection, ConnectionHandler } from '../../mesh/io/index.js';
 import { identityOf, type Workload } from '../../mesh/store/index.js';
@@ -15,13 +16,20 @@ import { type CopyFailure, TunnelCopy } from './tunnel-copy.js';
 export class InboundAcceptor implements TunnelAcceptor {
   readonly #pod: WorkerPod;
   readonly #context: TunnelContext;
+  #stopped = false;
 
   constructor(pod: WorkerPod, context: TunnelContext) {
     this.#pod = pod;
     this.#context = context;
   }
 
+  /** From now on every tunnel is refused: one may come before its sender has read our GOAWAY. */
+  stop(): void {
+    this.#stopped = true;
+  }
+
   onTunnel(request: TunnelRequest): TunnelHandler {
+    if (this.#stopped) return refused(request, 503);
     const own = workloadOf(this.#context.store, this.#pod);
     if (own === undefined) {
       this.#context.counters.resetNoWorkload++;
@@ -38,7 +46,13 @@ export class InboundAcceptor implements TunnelAcceptor {
       });
       return refused(request, 401);
     }
-    return InboundTunnel.dial(this.#context, this.#pod, request, own, target, info);
+    try {
+      return InboundTunnel.dial(this.#context, this.#pod, request, own, target, info);
+    } catch (error) {
+      // No port to show (NO_SHOWN_PORT): one tunnel's bad luck, not its connection's.
+      this.#context.telemetry.refused(info, { flag: 'CONNECT', message: messageOf(error) });
+      return refused(request, 503);
+    }
   }
 
   /** The pod's own address and the port asked for; of a hostname, the port that the service maps to here. */

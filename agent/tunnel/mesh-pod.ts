@@ -20,16 +20,18 @@ export class MeshPod {
   readonly pod: WorkerPod;
   readonly hbone: HboneServer;
   readonly #listeners: readonly Listener[];
+  readonly #acceptor: InboundAcceptor;
 
   constructor(pod: WorkerPod, deps: MeshPodDeps) {
     const { context, verifier, log } = deps;
     const { reactor } = context;
     this.pod = pod;
+    this.#acceptor = new InboundAcceptor(pod, context);
     this.hbone = new HboneServer(
       {},
       {
         reactor,
-        acceptor: new InboundAcceptor(pod, context),
+        acceptor: this.#acceptor,
         verifyClient: (leaf) => verifier.clientIdentity(leaf),
         log,
       },
@@ -47,5 +49,17 @@ export class MeshPod {
 
   stopAccepting(): void {
     for (const listener of this.#listeners) listener.stop();
+  }
+
+  /** No new connections, and peers are told to open their tunnels elsewhere; what is open goes on to its end. */
+  retire(): void {
+    this.stopAccepting();
+    this.hbone.retire();
+  }
+
+  /** The same, and from now on nothing is dialled in the pod's namespace, whose descriptor is about to be closed. */
+  release(): void {
+    this.#acceptor.stop();
+    this.retire();
   }
 }

@@ -32,7 +32,7 @@ export type ToWorker =
 
 export type FromWorker =
   | { readonly kind: 'released'; readonly uid: string }
-  | { readonly kind: 'drained'; readonly reset: number }
+  | { readonly kind: 'drained' }
   | { readonly kind: 'report'; readonly request: number; readonly report: WorkerReport }
   /** A live connection needs a certificate for this identity: fetch it before others. */
   | { readonly kind: 'identity-wanted'; readonly identity: string }

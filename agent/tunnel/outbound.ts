@@ -38,12 +38,14 @@ export class OutboundAcceptor implements AcceptHandler {
 
 /** A connection until its route is known: it may have to wait for the pod's workload or certificate. */
 class OutboundStart implements Waiting, ConnectionHandler {
+  readonly podUid: string;
   readonly #app: Connection;
   readonly #destination: SocketAddress;
   readonly #pod: WorkerPod;
   readonly #context: TunnelContext;
 
   constructor(app: Connection, destination: SocketAddress, pod: WorkerPod, context: TunnelContext) {
+    this.podUid = pod.uid;
     this.#app = app;
     this.#destination = destination;
     this.#pod = pod;

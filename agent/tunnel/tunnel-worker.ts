@@ -104,26 +104,31 @@ export class TunnelWorker {
   #release(uid: string, reason: 'unenrolled' | 'deleted'): void {
     const pod = this.#pods.get(uid);
     this.#pods.delete(uid);
-    pod?.stopAccepting();
+    pod?.release();
+    this.#waitingRoom.giveUpPod(uid);
+    this.#hbone.retireSource(uid);
     if (reason === 'deleted') {
       this.#connections.abort('pod deleted', uid);
       this.#hbone.closeSource(uid);
       pod?.hbone.close();
     }
-    // Slabs leave at the end of the turn: only then may the pod's descriptors go.
-    this.#deps.reactor.setTimer(0, () => this.#deps.post({ kind: 'released', uid }));
+    this.#answerAfterTurn({ kind: 'released', uid });
   }
 
+  /** Plain relays count as tunnels do; peers hear a GOAWAY at once. */
   #drain(deadlineMs: number): void {
-    let left = 1 + this.#pods.size;
-    const done = () => {
-      if (--left === 0) this.#deps.post({ kind: 'drained', reset: this.#connections.abort('agent stopped') });
-    };
-    for (const pod of this.#pods.values()) {
-      pod.stopAccepting();
-      pod.hbone.drain(deadlineMs, done);
-    }
-    this.#hbone.drain(deadlineMs, done);
+    for (const pod of this.#pods.values()) pod.retire();
+    this.#hbone.drain(deadlineMs, () => {});
+    const deadline = this.#deps.reactor.setTimer(deadlineMs, () => this.#connections.abort('agent stopped'));
+    this.#connections.whenEmpty(() => {
+      deadline.cancel();
+      this.#answerAfterTurn({ kind: 'drained' });
+    });
+  }
+
+  /** Slabs leave at the end of the turn: only then may descriptors go. */
+  #answerAfterTurn(answer: FromWorker): void {
+    this.#deps.reactor.setTimer(0, () => this.#deps.post(answer));
   }
 
   #makeContext(handles: CaptureHandles): TunnelContext {

@@ -2,6 +2,7 @@ import type { Reactor, Timer } from '../../mesh/io/index.js';
 
 /** Something that cannot go on until the store or a certificate has come. */
 export interface Waiting {
+  readonly podUid: string;
   /** True: it went on (or is over), and waits no more. */
   tryStart(): boolean;
   giveUp(): void;
@@ -44,6 +45,15 @@ export class WaitingRoom {
   remove(waiting: Waiting): void {
     this.#waiting.get(waiting)?.cancel();
     this.#waiting.delete(waiting);
+  }
+
+  /** The pod has left: nothing that it needs will come. */
+  giveUpPod(podUid: string): void {
+    for (const waiting of [...this.#waiting.keys()]) {
+      if (waiting.podUid !== podUid) continue;
+      this.remove(waiting);
+      waiting.giveUp();
+    }
   }
 
   /** Something changed: whoever can go on does. */

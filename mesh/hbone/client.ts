@@ -49,6 +49,8 @@ export class HboneClient {
   private readonly traceparents = new TraceparentSource();
   private readonly baggageTexts = new BaggageTexts();
   private readonly slots = new Map<string, PoolSlot>();
+  /** Of sources that have left: they only finish what they have. */
+  private readonly leaving = new Set<PoolSlot>();
   private isDraining = false;
   private onDrained: (() => void) | null = null;
 
@@ -67,7 +69,7 @@ export class HboneClient {
 
   get stats(): HboneClientStats {
     const sum = { connections: 0, tunnels: 0, waitingTunnels: 0 };
-    for (const slot of this.slots.values()) {
+    for (const slot of this.allSlots()) {
       sum.connections += slot.size;
       sum.tunnels += slot.openTunnels;
       sum.waitingTunnels += slot.waitingTunnels;
@@ -94,8 +96,20 @@ export class HboneClient {
 
   /** The pod is gone: its connections end at once, with a GOAWAY in case its network still carries it. */
   closeSource(sourceUid: string): void {
-    for (const slot of [...this.slots.values()]) {
+    for (const slot of this.allSlots()) {
       if (slot.hop.sourceUid === sourceUid) slot.close(SOURCE_GONE, true);
+    }
+  }
+
+  /** The pod has left the mesh: its namespace is not dialled from any more, tunnels that are open go on to their end. */
+  retireSource(sourceUid: string): void {
+    for (const [key, slot] of [...this.slots]) {
+      if (slot.hop.sourceUid !== sourceUid) continue;
+      // The pod may come back: it then gets a slot of its own.
+      this.slots.delete(key);
+      this.leaving.add(slot);
+      slot.close(SOURCE_GONE, false);
+      if (slot.isEmpty) this.leaving.delete(slot);
     }
   }
 
@@ -103,9 +117,9 @@ export class HboneClient {
   drain(deadlineMs: number, onDrained: () => void): void {
     this.isDraining = true;
     this.onDrained = onDrained;
-    for (const slot of [...this.slots.values()]) slot.close(DRAINING, false);
+    for (const slot of this.allSlots()) slot.close(DRAINING, false);
     this.deps.reactor.setTimer(deadlineMs, () => {
-      for (const slot of [...this.slots.values()]) slot.close(DRAINING, true);
+      for (const slot of this.allSlots()) slot.close(DRAINING, true);
     });
     this.tellIfDrained();
   }
@@ -123,11 +137,16 @@ export class HboneClient {
 
   private forget(key: string, slot: PoolSlot): void {
     if (this.slots.get(key) === slot) this.slots.delete(key);
+    this.leaving.delete(slot);
     this.tellIfDrained();
   }
 
+  private allSlots(): PoolSlot[] {
+    return [...this.slots.values(), ...this.leaving];
+  }
+
   private tellIfDrained(): void {
-    if (!this.isDraining || this.slots.size > 0) return;
+    if (!this.isDraining || this.slots.size > 0 || this.leaving.size > 0) return;
     const { onDrained } = this;
     this.onDrained = null;
     onDrained?.();

@@ -58,11 +58,16 @@ export class HboneServer implements AcceptHandler {
     return connection;
   }
 
-  /** GOAWAY to all peers; open tunnels go on until `deadlineMs` from now and are cut then. `onDrained` once all is closed. */
-  drain(deadlineMs: number, onDrained: () => void): void {
+  /** GOAWAY to all peers, and no new connections; open tunnels go on to their end. */
+  retire(): void {
     this.isDraining = true;
-    this.onDrained = onDrained;
     for (const connection of [...this.connections]) connection.drain();
+  }
+
+  /** The same, but open tunnels are cut `deadlineMs` from now. `onDrained` once all is closed. */
+  drain(deadlineMs: number, onDrained: () => void): void {
+    this.onDrained = onDrained;
+    this.retire();
     this.deps.reactor.setTimer(deadlineMs, () => this.close());
     this.tellIfDrained();
   }

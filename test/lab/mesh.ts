@@ -17,6 +17,7 @@ const PORTS = {
   controllerReadiness: 15014,
   agentMetrics: 15020,
   agentReadiness: 15021,
+  agentAdmin: 15000,
 } as const;
 
 export interface MeshOptions {
@@ -29,6 +30,21 @@ export interface MeshOptions {
   readonly ownNodeBinary?: boolean;
   /** Further flags of every agent. */
   readonly agentFlags?: readonly string[];
+}
+
+/** The parts of an agent's /config_dump that tests look at. */
+export interface AgentConfigDump {
+  readonly capture: {
+    readonly pods: readonly { readonly uid: string; readonly state: string }[];
+    readonly unknownPods: number;
+    readonly refusals: Readonly<Record<string, number>>;
+  };
+  /** Per worker; null: it did not answer. */
+  readonly workers: readonly ({
+    readonly engine: Readonly<Record<string, number>>;
+    readonly hbone: Readonly<Record<string, number>>;
+    readonly tunnel: Readonly<Record<string, number>>;
+  } | null)[];
 }
 
 /** One line of an agent's access log. */
@@ -76,6 +92,22 @@ export class MeshAgent {
     ]);
   }
 
+  /** What the agent knows and does now. */
+  async config(): Promise<AgentConfigDump> {
+    return JSON.parse(await this.admin('/config_dump')) as AgentConfigDump;
+  }
+
+  /** Asks the agent's admin server. Throws where the answer is not 2xx. */
+  async admin(path: string, method: 'GET' | 'POST' = 'GET'): Promise<string> {
+    const url = `http://127.0.0.1:${PORTS.agentAdmin}${path}`;
+    return await this.node.output(['curl', '-sS', '--fail-with-body', '-m', '10', '-X', method, url]);
+  }
+
+  /** What becomes of the pod's connections: `plain`, `captured`, …; '' while the agent does not know it. */
+  async stateOf(pod: LabPod): Promise<string> {
+    return (await this.config()).capture.pods.find(({ uid }) => uid === pod.uid)?.state ?? '';
+  }
+
   /** The access log so far: one line a connection that has ended. */
   accessLog(): AccessLogLine[] {
     return this.#process.stdout
@@ -88,11 +120,16 @@ export class MeshAgent {
 
 /** Controller and agents in a lab. Ends with the lab, or before it with `stop`. */
 export interface Mesh {
+  /** The one that runs now. */
   readonly controller: LabProcess;
   /** In the order of `MeshOptions.nodes`. */
   readonly agents: readonly MeshAgent[];
-  /** Resolves once each pod has the agent's listeners in its namespace. */
+  /** Resolves once the agents have captured all the pods. */
   waitUntilCaptured(pods: readonly LabPod[]): Promise<void>;
+  /** Resolves once the agents leave all the pods alone. */
+  waitUntilPlain(pods: readonly LabPod[]): Promise<void>;
+  /** Starts the controller again after its end, with the same state; resolves when it is ready. */
+  restartController(): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -105,11 +142,15 @@ export async function startMesh(lab: Lab, options: MeshOptions): Promise<Mesh> {
   const node = options.ownNodeBinary ? copyOfNode() : process.execPath;
   const commands = meshCommands({ lab, controlNode, stateDir, node, options });
 
-  const controller = controlNode.spawn(commands.controller, {
-    service: 'culvert-controller',
-    logFile: join(controlNode.stateDir, 'controller.log'),
-  });
-  await waitUntilReady(controlNode, PORTS.controllerReadiness, controller, 'controller');
+  const startController = async (): Promise<LabProcess> => {
+    const started = controlNode.spawn(commands.controller, {
+      service: 'culvert-controller',
+      logFile: join(controlNode.stateDir, 'controller.log'),
+    });
+    await waitUntilReady(controlNode, PORTS.controllerReadiness, started, 'controller');
+    return started;
+  };
+  let controller = await startController();
   const agents: MeshAgent[] = [];
   for (const agentNode of options.nodes) {
     const pod = await agentNode.pod(`culvert-agent-${agentNode.name}`, {
@@ -122,10 +163,14 @@ export async function startMesh(lab: Lab, options: MeshOptions): Promise<Mesh> {
   for (const agent of agents) await agent.waitUntilReady();
 
   return {
-    controller,
+    get controller() {
+      return controller;
+    },
     agents,
-    waitUntilCaptured: async (pods) => {
-      for (const pod of pods) await waitFor(`capture of ${pod.name}`, () => hasTunnelListener(pod));
+    waitUntilCaptured: async (pods) => await waitForState(agents, pods, 'captured'),
+    waitUntilPlain: async (pods) => await waitForState(agents, pods, 'plain'),
+    restartController: async () => {
+      controller = await startController();
     },
     stop: async () => {
       await Promise.all([...agents.map((agent) => agent.process.stop()), controller.stop()]);
@@ -187,9 +232,16 @@ async function waitUntilReady(node: LabNode, port: number, program: LabProcess, 
   }
 }
 
-/** The tunnel's port listens in the pod's namespace. */
-async function hasTunnelListener(pod: LabPod): Promise<boolean> {
-  return (await pod.output(['ss', '-Hltn', 'sport = :15008'])).trim() !== '';
+async function waitForState(
+  agents: readonly MeshAgent[],
+  pods: readonly LabPod[],
+  state: 'captured' | 'plain',
+): Promise<void> {
+  for (const pod of pods) {
+    const agent = agents.find(({ node }) => node === pod.node);
+    if (agent === undefined) throw new Error(`no agent on ${pod.node.name}, the node of ${pod.name}`);
+    await waitFor(`${pod.name} to be ${state}`, async () => (await agent.stateOf(pod)) === state);
+  }
 }
 
 function copyOfNode(): string {

@@ -102,9 +102,14 @@ export async function makePodNetwork(link: PodLink): Promise<void> {
   await ip(...inside, { netns: podNetns });
 }
 
-/** Deletes a namespace made here; its links go with it. */
-export async function deleteNetns(netns: string): Promise<void> {
-  await ip(`netns del ${netns}`);
+/** Takes a pod's network away. The link first: the namespace itself lives on for as long as anybody has it open. */
+export async function deletePodNetwork(
+  nodeNetns: string,
+  hostDevice: string,
+  podNetns: string,
+): Promise<void> {
+  await ip(`link del ${hostDevice}`, { netns: nodeNetns });
+  await ip(`netns del ${podNetns}`);
 }
 
 type IpArgument = string | { readonly netns: string };

@@ -75,7 +75,8 @@ export class LabNode {
 
   /** Makes a running pod and writes its manifest. */
   async pod(name: string, options: PodOptions = {}): Promise<LabPod> {
-    const pod = await LabPod.create(this, name, this.#nextPod++, options);
+    const index = options.inPlaceOf?.index ?? this.#nextPod++;
+    const pod = await LabPod.create(this, name, index, options);
     this.pods.set(`${pod.namespace}/${pod.name}`, pod);
     return pod;
   }

@@ -1,5 +1,6 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import {
   containerCgroupName,
   killCgroup,
@@ -9,7 +10,7 @@ import {
   removeCgroup,
 } from './cgroup.js';
 import { podManifest, serviceAccountManifest } from './manifests.js';
-import { addressPlan, deleteNetns, type IpFamilies, makePodNetwork } from './network.js';
+import { addressPlan, deletePodNetwork, type IpFamilies, makePodNetwork } from './network.js';
 import type { LabNode } from './node.js';
 import {
   type ExecOptions,
@@ -23,6 +24,9 @@ import {
 } from './process.js';
 import { waitFor } from './wait.js';
 
+/** Between the end of a pod's containers and that of its network: what kubelet takes at least. */
+const networkOutlivesMs = 50;
+
 export interface PodOptions {
   readonly namespace?: string;
   readonly serviceAccount?: string;
@@ -32,6 +36,8 @@ export interface PodOptions {
   readonly hostNetwork?: boolean;
   readonly families?: IpFamilies;
   readonly uid?: string;
+  /** The addresses of this pod, which is deleted, once more. */
+  readonly inPlaceOf?: LabPod;
   /** spec.containers of the manifest; it only tells, nothing is started by it. */
   readonly containers?: readonly object[];
   /** False: nobody is told of the pod (no manifest) until `publish`. */
@@ -46,6 +52,8 @@ export class LabPod {
   readonly uid: string;
   readonly serviceAccount: string;
   readonly hostNetwork: boolean;
+  /** Place in the address plan. */
+  readonly index: number;
   /** First address (IPv4 unless the pod has none) and the IPv6 address; '' where it has none. */
   readonly ip: string;
   readonly ip6: string;
@@ -70,6 +78,7 @@ export class LabPod {
     this.uid = options.uid ?? randomUUID();
     this.serviceAccount = options.serviceAccount ?? 'default';
     this.hostNetwork = options.hostNetwork ?? false;
+    this.index = index;
     const ip4 = this.hostNetwork ? node.ip : addressPlan.pod4(node.index, index);
     const ip6 = this.hostNetwork ? node.ip6 : addressPlan.pod6(node.index, index);
     this.ips = families === 'dual' ? [ip4, ip6] : families === 'ipv4' ? [ip4] : [ip6];
@@ -167,10 +176,11 @@ export class LabPod {
     return await outputIn(this.#place, command, options);
   }
 
-  /** Ends the pod as kubelet does: its processes, its network, its cgroup, then its manifest. */
+  /** Ends the pod as kubelet and the CNI plugin do: its processes, its network (some time later), its cgroup, then its manifest. */
   async delete(): Promise<void> {
     killCgroup(this.cgroup);
-    if (!this.hostNetwork) await deleteNetns(this.netns);
+    await delay(networkOutlivesMs);
+    if (!this.hostNetwork) await deletePodNetwork(this.node.netns, this.hostDevice, this.netns);
     removeCgroup(this.cgroup);
     this.unpublish();
     this.node.pods.delete(`${this.namespace}/${this.name}`);

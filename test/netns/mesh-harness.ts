@@ -1,8 +1,18 @@
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { packageRoot } from '../../native/package-root.js';
-import { Lab, type LabNode, type LabPod, type LabProcess } from '../lab/index.js';
-import { type Mesh, type MeshOptions, startMesh } from '../lab/mesh.js';
+import {
+  type AccessLogLine,
+  Lab,
+  type LabNode,
+  type LabPod,
+  type LabProcess,
+  type Mesh,
+  type MeshAgent,
+  type MeshOptions,
+  startMesh,
+  waitFor,
+} from '../lab/index.js';
 import { pattern } from '../support/pattern.js';
 import type { TcpClientOptions, TcpOutcome } from '../support/tcp-client.js';
 
@@ -20,6 +30,10 @@ export interface MeshBed extends Disposable {
 }
 
 export const ambient = { labels: { 'istio.io/dataplane-mode': 'ambient' } } as const;
+/** Of a pod in an ambient namespace: not in the mesh. */
+export const notInMesh = { 'istio.io/dataplane-mode': 'none' } as const;
+export const spiffe = (serviceAccount: string): string =>
+  `spiffe://cluster.local/ns/shop/sa/${serviceAccount}`;
 
 export async function makeMeshBed(options: Partial<MeshOptions> = {}): Promise<MeshBed> {
   const lab = await Lab.create();
@@ -64,6 +78,52 @@ export function open(pod: LabPod, options: TcpClientOptions): OpenConnection {
   // A test may stop the process instead of waiting for its outcome.
   outcome.catch(() => {});
   return { process, outcome };
+}
+
+/** A connection on which the application sends everything back. */
+export class EchoConnection {
+  readonly #open: OpenConnection;
+  #said = 0;
+
+  private constructor(open: OpenConnection) {
+    this.#open = open;
+  }
+
+  static async open(pod: LabPod, options: Omit<TcpClientOptions, 'line'>): Promise<EchoConnection> {
+    const echo = new EchoConnection(open(pod, { timeoutMs: 120_000, ...options, line: 'echo' }));
+    await echo.say('hello');
+    return echo;
+  }
+
+  get outcome(): Promise<TcpOutcome> {
+    return this.#open.outcome;
+  }
+
+  /** Resolves when the word has come back. */
+  async say(word: string): Promise<void> {
+    const marked = `${word}-${++this.#said}`;
+    this.#open.process.write(`say ${marked}\n`);
+    await this.#open.process.waitForOutput(new RegExp(`heard ${marked}\\n`));
+  }
+
+  /** Ends it well; throws where it did not. */
+  async close(): Promise<void> {
+    this.#open.process.write('end\n');
+    const { ended, error } = await this.outcome;
+    if (ended !== 'fin') throw new Error(`the connection ended by ${ended} ${error}`);
+  }
+}
+
+/** Lines of the agent's access log that match, once there are any. */
+export async function accessLines(
+  agent: MeshAgent,
+  what: string,
+  matches: (line: AccessLogLine) => boolean,
+): Promise<AccessLogLine[]> {
+  return await waitFor(`access log of ${what}`, () => {
+    const lines = agent.accessLog().filter(matches);
+    return lines.length > 0 ? lines : null;
+  });
 }
 
 export function talk(pod: LabPod, options: TcpClientOptions): Promise<TcpOutcome> {

@@ -1,5 +1,6 @@
 // TCP client for tests: `node tcp-client.js '{"host": …, "port": …, …}'`. Prints one line of JSON (`TcpOutcome`) when the connection is over.
-// Prints `answered` when the first byte comes, so that a test can act while it is open; `end` or `reset` on standard input acts on it.
+// Prints `answered` when the first byte comes, so that a test can act while it is open. Standard input acts on it: `end`, `reset`, or `say WORD`,
+// which sends the word as a line and prints `heard WORD` when the peer has sent it back.
 import { createHash } from 'node:crypto';
 import { connect } from 'node:net';
 import { createInterface } from 'node:readline';
@@ -38,6 +39,8 @@ const startedMs = performance.now();
 const hash = createHash('sha256');
 let received = 0;
 let text = '';
+let awaited = '';
+let heard = '';
 let connectMs = -1;
 let local = '';
 let remote = '';
@@ -62,6 +65,7 @@ socket.on('data', (chunk: Buffer) => {
   hash.update(chunk);
   received += chunk.length;
   if (text.length < 1024) text += chunk.toString('latin1').slice(0, 1024);
+  listenFor(chunk);
 });
 socket.on('end', () => finish('fin', ''));
 socket.on('error', (error) => finish('error', (error as NodeJS.ErrnoException).code ?? error.message));
@@ -69,11 +73,24 @@ setTimeout(() => finish('timeout', ''), options.timeoutMs ?? 20_000);
 
 createInterface({ input: process.stdin }).on('line', (line) => {
   if (line === 'end') socket.end();
+  if (line.startsWith('say ')) {
+    awaited = line.slice(4);
+    heard = '';
+    socket.write(`${awaited}\n`);
+  }
   if (line === 'reset') {
     socket.resetAndDestroy();
     finish('error', 'own reset');
   }
 });
+
+function listenFor(chunk: Buffer): void {
+  if (awaited === '') return;
+  heard += chunk.toString('latin1');
+  if (!heard.includes(`${awaited}\n`)) return;
+  process.stdout.write(`heard ${awaited}\n`);
+  awaited = '';
+}
 
 function sendPattern(from: number): void {
   const bytes = options.bytes ?? 0;
