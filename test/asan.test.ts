@@ -8,7 +8,9 @@ import { packageRoot } from '../native/index.js';
  * AddressSanitizer. Leaks are not looked for: V8 and Node keep much to the end.
  */
 const ROOT = packageRoot();
-const TESTS = ['tcp', 'tls', 'reactor.prop', 'worker-pool'].map((name) => `dist/mesh/io/${name}`);
+const TESTS = ['tcp', 'connection-ends', 'tls', 'reactor.prop', 'worker-pool'].map(
+  (name) => `dist/mesh/io/${name}`,
+);
 
 function output(command: string, args: string[]): string {
   const { status, stdout, stderr } = spawnSync(command, args, { cwd: ROOT, encoding: 'utf8' });

@@ -1,134 +1,34 @@
-import { spawn, spawnSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
-import tls from 'node:tls';
+import type tls from 'node:tls';
 import { expect, test } from '@jest/globals';
-import { ListeningSocket } from '../../test/support/listening-socket.js';
-import { Echo, Recorder, TestReactor } from '../../test/support/reactor.js';
+import { sha256 } from '../../test/support/pair.js';
+import { TestReactor } from '../../test/support/reactor.js';
 import { nodeTlsOptions, TestCa } from '../../test/support/test-ca.js';
-import { type Tap, Wire } from '../../test/support/wire.js';
+import {
+  CLIENT,
+  ca,
+  clientMaterial,
+  dialNode,
+  dialOurs,
+  failureOf,
+  HOUR_MS,
+  nodeTlsServer,
+  SERVER,
+  serverMaterial,
+  TlsServer,
+} from '../../test/support/tls-peers.js';
 import { createTlsContext, releaseTlsContext } from './tls-context.js';
-import type { Connection, TlsMaterial } from './types.js';
-
-const HOST = '127.0.0.1';
-const SERVER = 'spiffe://cluster.local/ns/shop/sa/server';
-const CLIENT = 'spiffe://cluster.local/ns/shop/sa/client';
-const HOUR_MS = 3_600_000;
-const ca = new TestCa();
-const serverMaterial = ca.issue(SERVER);
-const clientMaterial = ca.issue(CLIENT);
-
-/** Our TLS server; `accepted` has a recorder per connection. */
-class Server implements Disposable {
-  readonly t: TestReactor;
-  readonly listening = new ListeningSocket();
-  readonly accepted: Recorder[] = [];
-  readonly connections: Connection[] = [];
-  context: number;
-
-  constructor(options: { material?: TlsMaterial; t?: TestReactor; handshakeTimeoutMs?: number } = {}) {
-    this.t = options.t ?? new TestReactor();
-    this.context = createTlsContext(options.material ?? serverMaterial);
-    const tlsOptions = () => ({
-      context: this.context,
-      handshakeTimeoutMs: options.handshakeTimeoutMs ?? 10_000,
-    });
-    const onAccepted = (connection: Connection) => {
-      const echo = new Echo(this.t.reactor);
-      this.accepted.push(echo);
-      this.connections.push(connection);
-      return echo;
-    };
-    this.t.reactor.listen({ fd: this.listening.fd, tls: tlsOptions }, { onAccepted });
-  }
-
-  get port(): number {
-    return this.listening.port;
-  }
-
-  async firstClosed(): Promise<Recorder['error']> {
-    await this.t.until(() => this.accepted[0]?.isClosed === true, 'the server side to fail');
-    return this.accepted[0]!.error;
-  }
-
-  [Symbol.dispose](): void {
-    this.t[Symbol.dispose]();
-    this.listening.close();
-    releaseTlsContext(this.context);
-  }
-}
-
-function dial(port: number, extra: tls.ConnectionOptions = {}): tls.TLSSocket {
-  const socket = tls.connect({
-    port,
-    host: HOST,
-    ...nodeTlsOptions(clientMaterial),
-    ALPNProtocols: ['h2'],
-    checkServerIdentity: () => undefined,
-    ...extra,
-  });
-  socket.on('error', () => {});
-  return socket;
-}
-
-/** The error that ended it; empty if it ended without. */
-function failureOf(socket: tls.TLSSocket): Promise<string> {
-  let message = '';
-  socket.on('error', (error) => {
-    message = error.message;
-  });
-  return new Promise((resolve) => socket.on('close', () => resolve(message)));
-}
-
-/** node:tls as the server. */
-async function nodeServer(
-  onSocket: (socket: tls.TLSSocket) => void,
-  extra: tls.TlsOptions = {},
-): Promise<{ server: tls.Server; port: number }> {
-  const server = tls.createServer({
-    ...nodeTlsOptions(serverMaterial),
-    requestCert: true,
-    ALPNProtocols: ['h2'],
-    allowHalfOpen: true,
-    ...extra,
-  });
-  server.on('secureConnection', (socket) => {
-    socket.on('error', () => {});
-    onSocket(socket);
-  });
-  server.on('tlsClientError', () => {});
-  server.listen(0, HOST);
-  await once(server, 'listening');
-  return { server, port: (server.address() as net.AddressInfo).port };
-}
-
-interface Dialled {
-  readonly connection: Connection;
-  readonly recorder: Recorder;
-}
-
-function dialFrom(t: TestReactor, port: number, context: number, handshakeTimeoutMs = 10_000): Dialled {
-  const recorder = new Recorder(t.reactor);
-  const connection = t.reactor.connect(
-    { to: { address: HOST, port }, connectTimeoutMs: 10_000, tls: { context, handshakeTimeoutMs } },
-    recorder,
-  );
-  return { connection, recorder };
-}
-
-function sha256(bytes: Buffer): string {
-  return createHash('sha256').update(bytes).digest('hex');
-}
+import type { TlsMaterial } from './types.js';
 
 test('serves node:tls with mutual TLS 1.3, ALPN h2, our suite, no tickets', async () => {
-  using server = new Server();
+  using server = new TlsServer();
   const { t } = server;
-  const socket = dial(server.port);
+  const socket = dialNode(server.port);
   let sessions = 0;
   socket.on('session', () => sessions++);
   const chunks: Buffer[] = [];
@@ -149,13 +49,13 @@ test('serves node:tls with mutual TLS 1.3, ALPN h2, our suite, no tickets', asyn
 });
 
 test('also takes AES-256-GCM, and nothing else', async () => {
-  using server = new Server();
-  const socket = dial(server.port, { ciphers: 'TLS_AES_256_GCM_SHA384' });
+  using server = new TlsServer();
+  const socket = dialNode(server.port, { ciphers: 'TLS_AES_256_GCM_SHA384' });
   await server.t.during(once(socket, 'secureConnect'));
   expect(socket.getCipher().name).toBe('TLS_AES_256_GCM_SHA384');
   socket.destroy();
-  using other = new Server();
-  dial(other.port, { ciphers: 'TLS_CHACHA20_POLY1305_SHA256' });
+  using other = new TlsServer();
+  dialNode(other.port, { ciphers: 'TLS_CHACHA20_POLY1305_SHA256' });
   expect(await other.firstClosed()).toMatchObject({
     code: 'HANDSHAKE_FAILED',
     message: expect.stringContaining('no shared cipher'),
@@ -165,13 +65,13 @@ test('also takes AES-256-GCM, and nothing else', async () => {
 test('dials node:tls, writes early, half-closes; sends no SNI', async () => {
   using t = new TestReactor();
   let serverName: unknown = 'unset';
-  const { server, port } = await nodeServer((socket) => {
+  const { server, port } = await nodeTlsServer((socket) => {
     serverName = socket.servername;
     socket.on('data', (chunk) => socket.write(chunk));
     socket.on('end', () => socket.end('bye'));
   });
   const context = createTlsContext(clientMaterial);
-  const { connection, recorder } = dialFrom(t, port, context);
+  const { connection, recorder } = dialOurs(t, port, context);
   const slab = connection.reserve(6);
   slab.end += slab.bytes.write('early ', slab.end);
   await t.until(() => recorder.received.length === 6);
@@ -189,10 +89,10 @@ test('dials node:tls, writes early, half-closes; sends no SNI', async () => {
 test.each([1, 100, 5000, 40_000, 700_000])(
   'megabytes in writes of %i bytes arrive unchanged',
   async (size) => {
-    using server = new Server();
+    using server = new TlsServer();
     const { t } = server;
     const payload = randomBytes(size < 100 ? 20_000 : 6 << 20);
-    const socket = dial(server.port);
+    const socket = dialNode(server.port);
     const hash = createHash('sha256');
     socket.on('data', (chunk) => hash.update(chunk));
     for (let at = 0; at < payload.length; at += size) socket.write(payload.subarray(at, at + size));
@@ -204,9 +104,9 @@ test.each([1, 100, 5000, 40_000, 700_000])(
 );
 
 test('a slow reader blocks us, gets everything, and reads by small pieces go on by level', async () => {
-  using server = new Server();
+  using server = new TlsServer();
   const { t } = server;
-  const socket = dial(server.port);
+  const socket = dialNode(server.port);
   await t.during(once(socket, 'secureConnect'));
   await t.until(() => server.accepted[0]!.isConnected);
   socket.pause();
@@ -239,9 +139,9 @@ test('a slow reader blocks us, gets everything, and reads by small pieces go on 
 });
 
 test('pausing holds bytes back that TLS has already buffered, and resuming brings them', async () => {
-  using server = new Server();
+  using server = new TlsServer();
   const { t } = server;
-  const socket = dial(server.port);
+  const socket = dialNode(server.port);
   await t.during(once(socket, 'secureConnect'));
   await t.until(() => server.accepted[0]!.isConnected);
   const recorder = server.accepted[0]!;
@@ -285,9 +185,9 @@ test.each([
   ['another ALPN', { ALPNProtocols: ['http/1.1', 'h3'] }, 'no application protocol'],
   ['TLS 1.2', { maxVersion: 'TLSv1.2' }, 'unsupported protocol'],
 ] as const)('refuses a client with %s', async (_what, extra, message) => {
-  using server = new Server();
+  using server = new TlsServer();
   // The bundle stays ours, so that it is the server that refuses.
-  const socket = dial(server.port, {
+  const socket = dialNode(server.port, {
     ...extra,
     ca: nodeTlsOptions(clientMaterial).ca,
   } as tls.ConnectionOptions);
@@ -315,9 +215,9 @@ test.each([
   ['TLS 1.2', { maxVersion: 'TLSv1.2' }, 'protocol version'],
 ] as const)('refuses a server with %s', async (_what, extra, message) => {
   using t = new TestReactor();
-  const { server, port } = await nodeServer(() => {}, extra as tls.TlsOptions);
+  const { server, port } = await nodeTlsServer(() => {}, extra as tls.TlsOptions);
   const context = createTlsContext(clientMaterial);
-  const { recorder } = dialFrom(t, port, context);
+  const { recorder } = dialOurs(t, port, context);
   await t.until(() => recorder.isClosed);
   expect(recorder.error).toMatchObject({
     code: 'HANDSHAKE_FAILED',
@@ -332,16 +232,16 @@ test('a client certificate that is only good for servers is refused, and the oth
   const folder = mkdtempSync(join(tmpdir(), 'culvert-eku-'));
   try {
     const serverOnly = issueByOpenssl(folder, 'serverAuth');
-    using server = new Server({ material: serverMaterialOf(serverOnly.root) });
-    dial(server.port, { cert: serverOnly.cert, key: serverOnly.key, rejectUnauthorized: false });
+    using server = new TlsServer({ material: serverMaterialOf(serverOnly.root) });
+    dialNode(server.port, { cert: serverOnly.cert, key: serverOnly.key, rejectUnauthorized: false });
     expect((await server.firstClosed())!.message).toMatch(
       /unsupported certificate purpose|unsuitable certificate purpose/,
     );
 
     const clientOnly = issueByOpenssl(folder, 'clientAuth');
-    const node = await nodeServer(() => {}, { cert: clientOnly.cert, key: clientOnly.key });
+    const node = await nodeTlsServer(() => {}, { cert: clientOnly.cert, key: clientOnly.key });
     const context = createTlsContext({ ...clientMaterial, trustBundle: [clientOnly.root] });
-    const { recorder } = dialFrom(server.t, node.port, context);
+    const { recorder } = dialOurs(server.t, node.port, context);
     await server.t.until(() => recorder.isClosed);
     expect(recorder.error!.message).toMatch(/certificate purpose/);
     node.server.close();
@@ -386,15 +286,15 @@ function serverMaterialOf(root: Buffer): TlsMaterial {
 }
 
 test('a context is replaced live: open connections go on, new ones get the new certificate', async () => {
-  using server = new Server();
+  using server = new TlsServer();
   const { t } = server;
-  const first = dial(server.port);
+  const first = dialNode(server.port);
   await t.during(once(first, 'secureConnect'));
   const renewed = ca.issue(SERVER);
   const old = server.context;
   server.context = createTlsContext(renewed);
   releaseTlsContext(old);
-  const second = dial(server.port);
+  const second = dialNode(server.port);
   await t.during(once(second, 'secureConnect'));
   expect(second.getPeerCertificate().raw).toEqual(renewed.certificateChain[0]);
   expect(first.getPeerCertificate().raw).toEqual(serverMaterial.certificateChain[0]);
@@ -410,7 +310,7 @@ test('a released context refuses new connections, and bad material is named', ()
   const context = createTlsContext(clientMaterial);
   releaseTlsContext(context);
   releaseTlsContext(context);
-  const { recorder } = dialFrom(t, 1, context);
+  const { recorder } = dialOurs(t, 1, context);
   t.reactor.turn(0);
   expect(recorder.error).toMatchObject({ code: 'CONNECT_FAILED', data: { errno: 'ENOENT' } });
   const bad = (part: Partial<TlsMaterial>, message: RegExp) =>
@@ -425,190 +325,9 @@ test('a released context refuses new connections, and bad material is named', ()
 
 test('intermediates are sent, so that a peer with only the root accepts us', async () => {
   const intermediate = ca.issueIntermediate('between');
-  using server = new Server({ material: intermediate.issue(SERVER) });
-  const socket = dial(server.port);
+  using server = new TlsServer({ material: intermediate.issue(SERVER) });
+  const socket = dialNode(server.port);
   await server.t.during(once(socket, 'secureConnect'));
   expect(socket.authorized).toBe(true);
   socket.destroy();
-});
-
-test('a TLS stream cut without close_notify is RESET, not an end', async () => {
-  using server = new Server();
-  let isCut = false;
-  const wire = new Wire(server.port, { toServer: (chunk) => (isCut ? 'fin' : chunk) });
-  const socket = dial(await wire.listen());
-  await server.t.during(once(socket, 'secureConnect'));
-  socket.write('before');
-  await server.t.until(() => server.accepted[0]?.received.length === 6);
-  isCut = true;
-  socket.write('cut');
-  const error = await server.firstClosed();
-  expect(error).toMatchObject({ code: 'RESET', message: expect.stringContaining('without close_notify') });
-  expect(server.accepted[0]!.hasEnded).toBe(false);
-  wire.close();
-});
-
-test.each([
-  ['truncated', (chunk: Buffer) => chunk.subarray(0, -4)],
-  ['flipped', (chunk: Buffer) => Buffer.concat([chunk.subarray(0, -1), Buffer.of(chunk.at(-1)! ^ 1)])],
-  ['no TLS at all', () => Buffer.from('GET / HTTP/1.1\r\nhost: x\r\n\r\n')],
-  ['an oversized header', () => Buffer.concat([Buffer.of(23, 3, 3, 255, 255), Buffer.alloc(1000)])],
-])(
-  'a broken record (%s) on an open connection is RESET, behind the bytes before it',
-  async (what, breakIt) => {
-    using server = new Server();
-    let isBroken = false;
-    const wire = new Wire(server.port, { toServer: (chunk) => (isBroken ? breakIt(chunk) : chunk) });
-    const socket = dial(await wire.listen());
-    await server.t.during(once(socket, 'secureConnect'));
-    socket.write('before');
-    await server.t.until(() => server.accepted[0]?.received.length === 6);
-    isBroken = true;
-    socket.write('broken record');
-    if (what === 'truncated') {
-      await server.t.for(20);
-      isBroken = false;
-      socket.write('the next');
-    }
-    expect(await server.firstClosed()).toMatchObject({ code: 'RESET' });
-    expect(server.accepted[0]!.received.toString()).toBe('before');
-    wire.close();
-  },
-);
-
-test('an alert from the peer ends an open connection as RESET with its name', async () => {
-  // The server does not know our root. In TLS 1.3 our side of the handshake is done before it says so.
-  using server = new Server({ material: { ...serverMaterial, trustBundle: [new TestCa('another').root] } });
-  const context = createTlsContext(clientMaterial);
-  const { recorder } = dialFrom(server.t, server.port, context);
-  await server.t.until(() => recorder.isClosed);
-  expect(recorder.events).toEqual(['connected', 'failed', 'closed RESET']);
-  expect(recorder.error!.message).toContain('alert unknown ca');
-  releaseTlsContext(context);
-});
-
-/** Bytes each way of a whole handshake with one byte of data, as a node client and our server make it. */
-async function handshakeBytes(server: Server): Promise<{ toServer: number; toClient: number }> {
-  const count = { toServer: 0, toClient: 0 };
-  const counting =
-    (way: 'toServer' | 'toClient'): Tap =>
-    (chunk) => {
-      count[way] += chunk.length;
-      return chunk;
-    };
-  const wire = new Wire(server.port, { toServer: counting('toServer'), toClient: counting('toClient') });
-  const socket = dial(await wire.listen());
-  socket.write('x');
-  await server.t.during(once(socket, 'data'));
-  socket.destroy();
-  wire.close();
-  return count;
-}
-
-test.each(['toServer', 'toClient'] as const)(
-  'RST or FIN at every stage of the handshake (%s)',
-  async (way) => {
-    using server = new Server();
-    const total = (await handshakeBytes(server))[way];
-    for (let stop = 0; stop <= total; stop += Math.ceil(total / 24)) {
-      for (const end of [null, 'fin'] as const) {
-        const before = server.accepted.length;
-        let didEnd = false;
-        const tap: Tap = (chunk, offset) => {
-          if (didEnd || offset >= stop) {
-            didEnd = true;
-            return end;
-          }
-          return chunk.subarray(0, stop - offset);
-        };
-        const wire = new Wire(server.port, { [way]: tap });
-        const socket = dial(await wire.listen());
-        socket.write('x');
-        if (stop === 0 && way === 'toServer' && end === null) await server.t.for(10);
-        else await server.t.until(() => server.accepted.length > before);
-        await server.t.for(5);
-        socket.destroy();
-        wire.close();
-      }
-    }
-    await server.t.until(
-      () => server.t.reactor.native.stats().connections === 1,
-      'all connections to be gone',
-    );
-    expect(server.t.reactor.counters.exceptions).toBe(0);
-  },
-);
-
-test('handshakes have a deadline on both sides', async () => {
-  using server = new Server({ handshakeTimeoutMs: 50 });
-  const silent = net.connect(server.port, HOST).on('error', () => {});
-  expect(await server.firstClosed()).toMatchObject({ code: 'HANDSHAKE_TIMEOUT' });
-  silent.destroy();
-  using mute = new ListeningSocket();
-  const context = createTlsContext(clientMaterial);
-  const { recorder } = dialFrom(server.t, mute.port, context, 50);
-  await server.t.until(() => recorder.isClosed);
-  expect(recorder.error).toMatchObject({ code: 'HANDSHAKE_TIMEOUT' });
-  releaseTlsContext(context);
-});
-
-test('a flood of KeyUpdates ends the connection; a few are fine', async () => {
-  using server = new Server();
-  const { t } = server;
-  const folder = mkdtempSync(join(tmpdir(), 'culvert-keyupdate-'));
-  const { cert, key } = nodeTlsOptions(clientMaterial);
-  writeFileSync(join(folder, 'crt'), cert);
-  writeFileSync(join(folder, 'key'), key);
-  const client = spawn('openssl', [
-    ...['s_client', '-connect', `${HOST}:${server.port}`, '-alpn', 'h2', '-tls1_3'],
-    ...['-cert', join(folder, 'crt'), '-key', join(folder, 'key')],
-  ]);
-  client.stdin.on('error', () => {});
-  try {
-    await t.until(() => server.accepted[0]?.isConnected === true);
-    for (let i = 0; i < 10; i++) {
-      client.stdin.write('K\n');
-      await t.for(5);
-    }
-    client.stdin.write('hello\n');
-    await t.until(() => server.accepted[0]!.received.toString() === 'hello\n');
-    for (let i = 0; i < 60 && !server.accepted[0]!.isClosed; i++) {
-      client.stdin.write('k\n');
-      await t.for(5);
-    }
-    expect(await server.firstClosed()).toMatchObject({
-      code: 'RESET',
-      message: expect.stringContaining('TLS control messages'),
-    });
-  } finally {
-    client.kill();
-    rmSync(folder, { recursive: true });
-  }
-});
-
-test('without TLS material at hand, connections are reset', async () => {
-  using t = new TestReactor();
-  using listening = new ListeningSocket();
-  t.reactor.listen({ fd: listening.fd, tls: () => null }, { onAccepted: () => new Echo(t.reactor) });
-  const socket = net.connect(listening.port, HOST);
-  expect((await t.during(once(socket, 'error')))[0]).toMatchObject({ code: 'ECONNRESET' });
-});
-
-test('an end asked for before the handshake is done comes after it, with the early bytes', async () => {
-  using server = new Server();
-  const context = createTlsContext(clientMaterial);
-  const { connection, recorder } = dialFrom(server.t, server.port, context);
-  connection.pauseReading();
-  connection.write(Buffer.from('all of it'), 0, 9);
-  connection.shutdownWrite();
-  await server.t.until(() => server.accepted[0]?.hasEnded === true);
-  expect(server.accepted[0]!.received.toString()).toBe('all of it');
-  await sleep(20);
-  await server.t.for(20);
-  expect(recorder.received.length).toBe(0);
-  connection.resumeReading();
-  await server.t.until(() => recorder.hasEnded);
-  expect(recorder.received.toString()).toBe('all of it');
-  connection.close();
-  releaseTlsContext(context);
 });

@@ -161,7 +161,7 @@ CULVERT_API int culvert_pause(int id, int handle, int paused)
 		list_remove(&c->ready);
 		return 0;
 	}
-	if (c->stash || c->doomed || (c->ssl && SSL_pending(c->ssl) > 0))
+	if (c->stash || c->doomed || (c->ssl && !c->eof && (SSL_pending(c->ssl) > 0 || SSL_get_shutdown(c->ssl) & SSL_RECEIVED_SHUTDOWN)))
 		conn_ready(c);
 	return conn_arm(c);
 }

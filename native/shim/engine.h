@@ -30,7 +30,7 @@
 #define SPARE_BLOCKS 16
 
 /* Ciphertext comes in here before OpenSSL asks for it. Bodies of records above DIRECT_BYTES go straight to OpenSSL's own buffer. */
-#define IN_BYTES 32768
+#define IN_BYTES 16384
 #define DIRECT_BYTES 4096
 /* Sealed records are gathered here and leave in one send. */
 #define OUT_BYTES (4 * 16640)
@@ -130,14 +130,16 @@ struct conn *conn_of(struct engine *e, int handle);
 int handle_of(const struct conn *c);
 struct conn *conn_new(struct engine *e, int fd, enum state state);
 void conn_free(struct conn *c);
-/* Brings the kernel's epoll mask up to what is wanted; interest that is no longer wanted is left until it fires. */
-int conn_arm(struct conn *c);
 int64_t now_ms(void);
 
 void list_init(struct list *head);
 bool list_linked(const struct list *node);
 void list_append(struct list *head, struct list *node);
 void list_remove(struct list *node);
+
+/* events.c */
+/* Brings the kernel's epoll mask up to what is wanted; interest that is no longer wanted is left until it fires. 0 or -errno. */
+int conn_arm(struct conn *c);
 
 /* output.c */
 int output_send(struct conn *c, const unsigned char *bytes, uint32_t n);
