@@ -19,6 +19,16 @@ export interface ConnectionHome {
   readAddresses(handle: number): { readonly local: SocketAddress; readonly remote: SocketAddress };
 }
 
+export interface ConnectionOptions {
+  /** Below 0: the dial failed at once. */
+  readonly handle: number;
+  readonly remote: SocketAddress;
+  /** Null: asked for when somebody wants to know. */
+  readonly local: SocketAddress | null;
+  readonly isConnected: boolean;
+  readonly handler: ConnectionHandler;
+}
+
 const NOWHERE: SocketAddress = { address: '0.0.0.0', port: 0 };
 
 /** One connection of a reactor. What is open, pending or to be closed lives in C under `handle`; this is the face that owners see. */
@@ -29,7 +39,7 @@ export class EngineConnection implements Connection {
   deadline: Timer | null = null;
   pendingBytes = 0;
   readonly #home: ConnectionHome;
-  #handle: number;
+  readonly #handle: number;
   #local: SocketAddress | null;
   #isOpen = true;
   #isConnected: boolean;
@@ -38,20 +48,13 @@ export class EngineConnection implements Connection {
   #isDirty = false;
   #slab: Slab | null = null;
 
-  constructor(
-    home: ConnectionHome,
-    handle: number,
-    remote: SocketAddress,
-    local: SocketAddress | null,
-    isConnected: boolean,
-    handler: ConnectionHandler,
-  ) {
-    this.#home = home;
-    this.#handle = handle;
-    this.remote = remote;
-    this.#local = local;
-    this.#isConnected = isConnected;
-    this.handler = handler;
+  constructor(options: ConnectionOptions, deps: { readonly home: ConnectionHome }) {
+    this.#home = deps.home;
+    this.#handle = options.handle;
+    this.remote = options.remote;
+    this.#local = options.local;
+    this.#isConnected = options.isConnected;
+    this.handler = options.handler;
   }
 
   get isOpen(): boolean {

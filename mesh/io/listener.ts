@@ -22,11 +22,14 @@ export class EngineListener implements Listener {
   readonly #tls: ListenOptions['tls'];
   #isStopped = false;
 
-  constructor(home: ListenerHome, handle: number, options: ListenOptions, handler: AcceptHandler) {
-    this.#home = home;
-    this.handle = handle;
+  constructor(
+    options: { readonly handle: number; readonly tls: ListenOptions['tls'] },
+    deps: { readonly home: ListenerHome; readonly handler: AcceptHandler },
+  ) {
+    this.#home = deps.home;
+    this.handle = options.handle;
     this.#tls = options.tls;
-    this.handler = handler;
+    this.handler = deps.handler;
   }
 
   /** True where connections start with a TLS handshake; without material at hand they are reset. */

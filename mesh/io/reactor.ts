@@ -91,6 +91,7 @@ export class EpollReactor implements Reactor, ConnectionHome, ListenerHome {
   readonly #addresses = Buffer.alloc(2 * ADDRESS_BYTES);
   readonly #byHandle = new Map<number, EngineConnection | EngineListener>();
   readonly #timers: TimerWheel;
+  readonly #runTimer = (callback: () => void) => this.guard(callback);
   #dirty: EngineConnection[] = [];
   #endOfTurn: (() => void)[] = [];
   #closedReports: { readonly connection: EngineConnection; readonly error: IoError }[] = [];
@@ -129,7 +130,7 @@ export class EpollReactor implements Reactor, ConnectionHome, ListenerHome {
     this.counters.turns++;
     this.#nowMs = Math.floor(performance.now());
     for (let i = 0; i < count; i++) this.#dispatch(this.#events[2 * i]!, this.#events[2 * i + 1]!);
-    this.#timers.expire(this.#nowMs, (callback) => this.guard(callback));
+    this.#timers.expire(this.#nowMs, this.#runTimer);
     this.#finishTurn();
     return true;
   }
@@ -242,7 +243,10 @@ export class EpollReactor implements Reactor, ConnectionHome, ListenerHome {
       options.socketStorage,
       options.tls?.context ?? 0,
     );
-    const connection = new EngineConnection(this, handle, options.to, null, false, handler);
+    const connection = new EngineConnection(
+      { handle, remote: options.to, local: null, isConnected: false, handler },
+      { home: this },
+    );
     this.counters.dialled++;
     if (handle < 0) connection.fail(connectError(-handle, options));
     else {
@@ -276,7 +280,7 @@ export class EpollReactor implements Reactor, ConnectionHome, ListenerHome {
       const errno = errnoName(-handle);
       throw new IoError('NO_RESOURCES', `cannot accept from descriptor ${options.fd}: ${errno}`, { errno });
     }
-    const listener = new EngineListener(this, handle, options, handler);
+    const listener = new EngineListener({ handle, tls: options.tls }, { home: this, handler });
     this.#byHandle.set(handle, listener);
     return listener;
   }
@@ -290,7 +294,10 @@ export class EpollReactor implements Reactor, ConnectionHome, ListenerHome {
   #accept(listener: EngineListener, at: number, tls: TlsOptions | null): void {
     const handle = this.#accepted.readInt32LE(at);
     const { local, remote } = addressesAt(this.#accepted, at + 4);
-    const connection = new EngineConnection(this, handle, remote, local, tls === null, NOBODY);
+    const connection = new EngineConnection(
+      { handle, remote, local, isConnected: tls === null, handler: NOBODY },
+      { home: this },
+    );
     this.#byHandle.set(handle, connection);
     this.counters.accepted++;
     if (listener.isTls && tls === null) {
