@@ -1,5 +1,5 @@
 import { performance } from 'node:perf_hooks';
-import { type AdminServers, startAdmin } from '../mesh/admin/index.js';
+import { type AdminDeps, type AdminServers, startAdmin } from '../mesh/admin/index.js';
 import { systemClock } from '../mesh/common/clock.js';
 import type { OptionValues } from '../mesh/config/index.js';
 import { CertificateManager } from '../mesh/identity/index.js';
@@ -82,29 +82,7 @@ export class Agent implements CaptureListener {
         readiness: this.#options.readinessListen,
         admin: this.#options.adminListen,
       },
-      {
-        metrics: (accept) => this.#metrics.render(accept),
-        pending: () => this.#pending(),
-        config: {
-          options: () => ({ ...this.#options }),
-          workloads: () => this.#store.snapshot(),
-          xds: () => this.#xds.state,
-          certificates: () => this.#certificates.dump(),
-          capture: () => this.#capture.status(),
-          workers: async () =>
-            (await this.#workers.reports()).map((report) => report && { ...report, connections: undefined }),
-        },
-        connections: async () =>
-          (await this.#workers.reports()).flatMap((report) => report?.connections ?? []),
-        logLevel: {
-          levels: LOG_LEVELS,
-          get: () => this.#log.level,
-          set: (level) => {
-            this.#log.level = level;
-          },
-        },
-        onError: (error, what) => this.#log.warn({ err: error }, what),
-      },
+      this.#adminDeps(),
     );
     await this.#capture.start();
     this.#captureStarted = true;
@@ -130,6 +108,44 @@ export class Agent implements CaptureListener {
   async onReleased(uid: string, reason: 'unenrolled' | 'deleted'): Promise<void> {
     await this.#workers.releasePod(uid, reason);
     this.#identities.remove(uid);
+  }
+
+  #adminDeps(): AdminDeps {
+    return {
+      metrics: (accept) => this.#metrics.render(accept),
+      pending: () => this.#pending(),
+      config: {
+        options: () => ({ ...this.#options }),
+        workloads: () => this.#store.snapshot(),
+        xds: () => this.#xds.state,
+        certificates: () => this.#certificates.dump(),
+        capture: () => this.#capture.status(),
+        workers: async () =>
+          (await this.#workers.reports()).map((report) => report && { ...report, connections: undefined }),
+      },
+      connections: async () => (await this.#workers.reports()).flatMap((report) => report?.connections ?? []),
+      logLevel: {
+        levels: LOG_LEVELS,
+        get: () => this.#log.level,
+        set: (level) => {
+          this.#log.level = level;
+        },
+      },
+      commands: {
+        'workers/restart': { usage: 'worker=N', run: (query) => this.#restartWorker(query.get('worker')) },
+      },
+      onError: (error, what) => this.#log.warn({ err: error }, what),
+    };
+  }
+
+  /** For people and tests: a data path thread is ended as if it had crashed. Its connections are reset, a new one takes its place. */
+  async #restartWorker(text: string | null): Promise<string> {
+    const worker = /^\d+$/.test(text ?? '') ? Number(text) : Number.NaN;
+    if (!(worker < this.#pool.size))
+      throw new RangeError(`worker must be 0 to ${this.#pool.size - 1}, not ${JSON.stringify(text)}`);
+    this.#log.warn({ worker }, 'worker is ended by an admin command');
+    await this.#pool.terminate(worker);
+    return `worker ${worker} was ended and is started again`;
   }
 
   #makePool(): WorkerPool<ToWorker, FromWorker> {

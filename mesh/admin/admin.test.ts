@@ -70,6 +70,15 @@ describe('admin servers', () => {
           level = value;
         },
       },
+      commands: {
+        'workers/restart': {
+          usage: 'worker=N',
+          run: async (query) => {
+            if (query.get('worker') !== '1') throw new RangeError('no such worker');
+            return 'worker 1 restarts';
+          },
+        },
+      },
       onError: (_error, what) => errors.push(what),
       ...changes,
     };
@@ -142,7 +151,9 @@ describe('admin servers', () => {
     const { body } = await ask(servers.admin, '/connections');
     expect(JSON.parse(body)).toEqual([{ from: '10.0.0.1:1', to: '10.0.0.2:2' }]);
     const index = await ask(servers.admin, '/');
-    expect(index.body).toBe('GET /config_dump\nGET /connections\nGET /logging\nPOST /logging?level=LEVEL\n');
+    expect(index.body).toBe(
+      'GET /config_dump\nGET /connections\nGET /logging\nPOST /logging?level=LEVEL\nPOST /workers/restart?worker=N\n',
+    );
   });
 
   test('the log level is shown and set, but not by a web page', async () => {
@@ -156,6 +167,22 @@ describe('admin servers', () => {
     const foreign = { method: 'POST', headers: { origin: 'http://evil.test' } };
     expect((await ask(servers.admin, '/logging?level=error', foreign)).status).toBe(403);
     expect(level).toBe('debug');
+  });
+
+  test('a command is run by POST only, not for web pages, and says what is wrong with its query', async () => {
+    const post = { method: 'POST' };
+    const path = '/workers/restart?worker=';
+    expect(await ask(servers.admin, `${path}1`, post)).toMatchObject({
+      status: 200,
+      body: 'worker 1 restarts\n',
+    });
+    expect(await ask(servers.admin, `${path}2`, post)).toMatchObject({
+      status: 400,
+      body: 'no such worker\n',
+    });
+    expect((await ask(servers.admin, `${path}1`)).status).toBe(405);
+    const foreign = { ...post, headers: { origin: 'http://evil.example' } };
+    expect((await ask(servers.admin, `${path}1`, foreign)).status).toBe(403);
   });
 
   test('paths of one server are unknown to the others; other methods are refused; HEAD has no body', async () => {

@@ -1,8 +1,9 @@
 import type { IncomingMessage } from 'node:http';
 import type { SocketAddress } from '../common/address.js';
+import { messageOf } from '../common/errors.js';
 import { dumpJson } from './dump.js';
-import { type Reply, type Routes, serveText, type TextServer } from './server.js';
-import type { AdminDeps, AdminOptions } from './types.js';
+import { type Reply, type Route, type Routes, serveText, type TextServer } from './server.js';
+import type { AdminCommand, AdminDeps, AdminOptions } from './types.js';
 
 export interface AdminServers {
   /** As bound. */
@@ -51,15 +52,17 @@ function readinessRoutes(deps: AdminDeps): Routes {
 }
 
 function adminRoutes(deps: AdminDeps): Routes {
-  const routes: Routes = {
+  const commands = { logging: setLevel(deps), ...deps.commands };
+  const routes: Record<string, Route> = {
     'GET /config_dump': async () => json(await readSections(deps.config)),
     'GET /connections': async () => json(await deps.connections()),
     'GET /logging': () => ({ status: 200, body: `level is ${deps.logLevel.get()}\n` }),
-    'POST /logging': (request, url) => setLevel(deps, request, url),
   };
-  const index = Object.keys(routes).map((route) =>
-    route === 'POST /logging' ? `${route}?level=LEVEL` : route,
-  );
+  const index = Object.keys(routes);
+  for (const [path, command] of Object.entries(commands)) {
+    routes[`POST /${path}`] = (request, url) => runCommand(command, request, url);
+    index.push(`POST /${path}?${command.usage}`);
+  }
   return { ...routes, 'GET /': () => ({ status: 200, body: `${index.join('\n')}\n` }) };
 }
 
@@ -69,14 +72,26 @@ async function readSections(config: AdminDeps['config']): Promise<Record<string,
 }
 
 /** A browser sends `origin` with a POST of a foreign page: that one must not change anything here. */
-function setLevel({ logLevel }: AdminDeps, request: IncomingMessage, url: URL): Reply {
+async function runCommand(command: AdminCommand, request: IncomingMessage, url: URL): Promise<Reply> {
   if (request.headers.origin !== undefined) return { status: 403, body: 'not for web pages\n' };
-  const level = url.searchParams.get('level') ?? '';
-  if (!logLevel.levels.includes(level)) {
-    return { status: 400, body: `level ${JSON.stringify(level)} is none of ${logLevel.levels.join(', ')}\n` };
+  try {
+    return { status: 200, body: `${await command.run(url.searchParams)}\n` };
+  } catch (error) {
+    return { status: 400, body: `${messageOf(error)}\n` };
   }
-  logLevel.set(level);
-  return { status: 200, body: `level is ${level}\n` };
+}
+
+function setLevel({ logLevel }: AdminDeps): AdminCommand {
+  return {
+    usage: 'level=LEVEL',
+    run(query) {
+      const level = query.get('level') ?? '';
+      if (!logLevel.levels.includes(level))
+        throw new RangeError(`level ${JSON.stringify(level)} is none of ${logLevel.levels.join(', ')}`);
+      logLevel.set(level);
+      return `level is ${level}`;
+    },
+  };
 }
 
 function json(value: unknown): Reply {

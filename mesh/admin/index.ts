@@ -1,2 +1,2 @@
 export { type AdminServers, startAdmin } from './admin.js';
-export type { AdminDeps, AdminOptions, MetricsText } from './types.js';
+export type { AdminCommand, AdminDeps, AdminOptions, MetricsText } from './types.js';

@@ -26,8 +26,17 @@ export interface AdminDeps {
     get(): string;
     set(level: string): void;
   };
+  /** What POST does, by path (without its first slash). What one throws is answered with 400. */
+  readonly commands?: Readonly<Record<string, AdminCommand>>;
   /** A request that could not be answered. */
   readonly onError: (error: unknown, what: string) => void;
+}
+
+export interface AdminCommand {
+  /** Its query, for the index: `worker=N`. */
+  readonly usage: string;
+  /** Resolves to the answer when it is done. */
+  run(query: URLSearchParams): string | Promise<string>;
 }
 
 export interface MetricsText {

@@ -10,11 +10,13 @@ import {
   type Mesh,
   type MeshAgent,
   type MeshOptions,
+  type PacketCapture,
   startMesh,
   waitFor,
 } from '../lab/index.js';
 import { pattern } from '../support/pattern.js';
 import type { TcpClientOptions, TcpOutcome } from '../support/tcp-client.js';
+import type { ProberOptions, ProberReport } from '../support/tcp-prober.js';
 
 const program = (name: string) => ['node', join(packageRoot(), 'dist/test/support', `${name}.js`)];
 export const appPort = 9000;
@@ -114,6 +116,21 @@ export class EchoConnection {
   }
 }
 
+/** Clients that go on by themselves; see tcp-prober.ts. */
+export async function startProber(pod: LabPod, options: ProberOptions) {
+  const prober = pod.spawn([...program('tcp-prober'), JSON.stringify(options)]);
+  let reports = 0;
+  return {
+    process: prober,
+    /** What has happened so far. */
+    report: async (): Promise<ProberReport> => {
+      const line = new RegExp(`^(?:.*\\n){${reports++}}(.*)\\n`);
+      prober.write('\n');
+      return JSON.parse((await prober.waitForOutput(line))[1]!) as ProberReport;
+    },
+  };
+}
+
 /** Lines of the agent's access log that match, once there are any. */
 export async function accessLines(
   agent: MeshAgent,
@@ -124,6 +141,12 @@ export async function accessLines(
     const lines = agent.accessLog().filter(matches);
     return lines.length > 0 ? lines : null;
   });
+}
+
+/** Packets from or to the pod that are not HBONE's. */
+export async function inClear(wire: PacketCapture, pod: LabPod): Promise<string[]> {
+  const hosts = pod.ips.map((ip) => `host ${ip}`).join(' or ');
+  return await wire.packets(`tcp and (${hosts}) and not port 15008`);
 }
 
 export function talk(pod: LabPod, options: TcpClientOptions): Promise<TcpOutcome> {

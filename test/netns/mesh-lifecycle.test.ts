@@ -1,9 +1,10 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
-import { type LabPod, type PacketCapture, waitFor } from '../lab/index.js';
+import { type LabPod, waitFor } from '../lab/index.js';
 import {
   accessLines,
   appPort,
   EchoConnection,
+  inClear,
   type MeshBed,
   makeMeshBed,
   notInMesh,
@@ -221,12 +222,6 @@ describe('lifecycle of pods in the mesh', () => {
     await accessLines(serverAgent(), 'the second', (line) => line['dst.identity'] === spiffe('house-two'));
   }, 30_000);
 });
-
-/** Packets from or to the pod that are not HBONE's. */
-async function inClear(wire: PacketCapture, pod: LabPod): Promise<string[]> {
-  const hosts = pod.ips.map((ip) => `host ${ip}`).join(' or ');
-  return await wire.packets(`tcp and (${hosts}) and not port 15008`);
-}
 
 /** Connects and asks, one connection after the other, until `stop`, which tells what went wrong. */
 function keepConnecting(pod: LabPod, target: { host: string; port: number }) {
