@@ -3,9 +3,10 @@ import { statSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../../mesh/common/errors.js';
 import type { Log } from '../../mesh/log/index.js';
+import type { KernelFeature } from '../../native/bpf/index.js';
 import { findCgroupRoot, findPodsParent, ownCgroup, tryCgroupId, tryPodUid } from './cgroups.js';
 import { Enrolment, type PodState } from './enrolment.js';
-import { hasAddress } from './namespace-facts.js';
+import { hasAddress, podAddresses } from './namespace-facts.js';
 import { NodeDatapath } from './node-datapath.js';
 import { openPresence } from './pod-presence.js';
 import { PodSightings, tryNamespaceInode } from './pod-sightings.js';
@@ -50,7 +51,7 @@ export interface PodStatus {
   readonly name: string;
   readonly namespace: string;
   readonly state: PodState;
-  /** Why it is refused; else empty. */
+  /** Why it is `refused` or `waiting`; else empty. */
   readonly reason: string;
 }
 
@@ -59,8 +60,10 @@ export interface CaptureStatus {
   readonly pods: readonly PodStatus[];
   /** Pod cgroups that the pod source does not know: refused. */
   readonly unknownPods: number;
-  /** BPF's counters since the maps were made: REFUSED_UNKNOWN, DROPPED_NO_LISTENER, … (bpf/include/abi.h). */
+  /** BPF's counters since the maps were made: refused_unknown, dropped_no_listener, … (enum counter in bpf/include/abi.h). */
   readonly refusals: Readonly<Record<string, number>>;
+  /** What this kernel has, probed at start. */
+  readonly features: readonly KernelFeature[];
 }
 
 export const captureDefaults = {
@@ -153,9 +156,9 @@ export class Capture {
     this.#sightings.start();
     const settled = Promise.all([...this.#pods.keys()].map((uid) => this.#touch(uid)));
     // One pod whose capture hangs must not keep the rest of the node open, nor us from starting.
-    if (!datapath.isDeciding) await Promise.race([settled, sleep(this.#options.firstAttachDelayMs)]);
+    if (!datapath.isDeciding) await Promise.race([settled, late(this.#options.firstAttachDelayMs)]);
     datapath.attachDeciders();
-    await Promise.race([settled, sleep(this.#options.settleTimeoutMs)]);
+    await Promise.race([settled, late(this.#options.settleTimeoutMs)]);
     this.#sweep();
   }
 
@@ -201,7 +204,12 @@ export class Capture {
     for (const uid of this.#sightings?.cgroups.keys() ?? []) {
       if (!this.#pods.has(uid) && uid !== this.#ownUid) unknownPods++;
     }
-    return { pods, unknownPods, refusals: this.#datapath?.counters() ?? {} };
+    return {
+      pods,
+      unknownPods,
+      refusals: this.#datapath?.counters() ?? {},
+      features: this.#datapath?.features ?? [],
+    };
   }
 
   #foreignNamespaces(): ReadonlySet<number> {
@@ -216,7 +224,9 @@ export class Capture {
   /** By its addresses, if they are known: processes pass through other namespaces on their way, and may make some of their own. */
   #isNamespaceOf(uid: string, pid: number): boolean {
     const addresses = this.#pods.get(uid)?.addresses ?? [];
-    return addresses.length === 0 || hasAddress(pid, addresses);
+    if (addresses.length > 0) return hasAddress(pid, addresses);
+    const { ipv4, ipv6 } = podAddresses([], pid);
+    return ipv4 !== null || ipv6 !== null;
   }
 
   #running(): NodeDatapath {
@@ -234,17 +244,19 @@ export class Capture {
     for (const uid of [...this.#pods.keys(), ...gone]) void this.#touch(uid);
   }
 
+  /** Brings one pod in line with what the source and the cgroup tree say of it now. Resolves when that is done; never rejects. */
   async #touch(uid: string): Promise<void> {
-    if (uid === this.#ownUid || this.#datapath === null || this.#sightings === null) return;
-    this.#noteCgroup(uid, this.#sightings.cgroups.get(uid)?.id ?? null, this.#datapath);
+    const [datapath, sightings] = [this.#datapath, this.#sightings];
+    if (uid === this.#ownUid || datapath === null || sightings === null) return;
     const pod = this.#pods.get(uid) ?? null;
-    if (pod?.enrolled && !pod.hostNetwork) this.#sightings.follow(uid);
-    else this.#sightings.unfollow(uid);
-    const sighting = this.#sightings.sightingOf(uid);
+    if (pod?.enrolled && !pod.hostNetwork) sightings.follow(uid);
+    else sightings.unfollow(uid);
+    const sighting = sightings.sightingOf(uid);
+    this.#noteCgroup(uid, sighting?.cgroup.id ?? null, datapath);
     let enrolment = this.#enrolments.get(uid);
     if (enrolment === undefined) {
       if (pod === null) return; // unknown: refused as it is
-      enrolment = this.#newEnrolment(uid, this.#datapath);
+      enrolment = this.#newEnrolment(uid, datapath);
       this.#enrolments.set(uid, enrolment);
     }
     await enrolment.update(pod, sighting);
@@ -253,7 +265,11 @@ export class Capture {
 
   #noteCgroup(uid: string, id: bigint | null, datapath: NodeDatapath): void {
     const before = this.#cgroups.get(uid);
-    if (before !== undefined && before !== id) datapath.forgetCgroup(before);
+    try {
+      if (before !== undefined && before !== id) datapath.forgetCgroup(before);
+    } catch (error) {
+      this.#log.error({ uid, error: messageOf(error) }, 'a cgroup that is gone could not be unlisted');
+    }
     if (id === null) this.#cgroups.delete(uid);
     else this.#cgroups.set(uid, id);
   }
@@ -287,6 +303,11 @@ export class Capture {
       this.#log.error({ error: messageOf(error) }, 'leftovers of an earlier agent could not be removed');
     }
   }
+}
+
+/** Does not keep the process alive. */
+function late(ms: number): Promise<void> {
+  return sleep(ms, undefined, { ref: false });
 }
 
 /** The pod cgroup that `cgroup` is, or is in. */

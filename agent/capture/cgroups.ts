@@ -8,7 +8,7 @@ import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { messageOf } from '../../mesh/common/errors.js';
 import { cgroupId, cgroupRoot } from '../../native/net/index.js';
-import { CaptureError } from './errors.js';
+import { CaptureError } from './types.js';
 
 /** A pod's cgroup. `id` is what bpf_*_cgroup_id gives: the directory's inode number. */
 export interface PodCgroup {

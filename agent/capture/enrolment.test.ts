@@ -1,9 +1,9 @@
 import { beforeEach, expect, test } from '@jest/globals';
 import { createLog } from '../../mesh/log/index.js';
 import { Enrolment, type PodPresence } from './enrolment.js';
-import { CaptureError } from './errors.js';
 import type { PodSighting } from './pod-sightings.js';
 import type { CapturedPod, LocalPod } from './types.js';
+import { CaptureError } from './types.js';
 
 const log = createLog({ level: 'silent', component: 'test' });
 let steps: string[];

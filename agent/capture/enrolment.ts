@@ -83,7 +83,7 @@ export class Enrolment {
     return this.#state;
   }
 
-  /** Why it is `refused`; else empty. */
+  /** Why it is `refused` or `waiting`; else empty. */
   get reason(): string {
     return this.#reason;
   }
@@ -149,10 +149,10 @@ export class Enrolment {
       this.#become('plain');
     } else if (sighting.namespace === null) {
       await this.#end();
-      this.#become('waiting');
+      this.#become('waiting', 'no process in a network namespace with its address yet');
     } else {
       if (this.#seen !== null && this.#seen.inode !== sighting.namespace.inode) await this.#end();
-      if (this.#state === 'unknown') this.#become('waiting');
+      if (this.#state === 'unknown') this.#become('waiting', 'workers are getting ready');
       await this.#capture(pod, sighting.namespace, sighting.cgroup.id);
     }
   }
@@ -250,9 +250,9 @@ export class Enrolment {
     this.#listedCgroup = null;
   }
 
-  #become(state: PodState): void {
+  #become(state: PodState, reason = ''): void {
+    this.#reason = reason;
     if (state === this.#state) return;
-    this.#reason = '';
     this.#state = state;
     this.#deps.log.info(
       { uid: this.uid, pod: this.#pod?.name, namespace: this.#pod?.namespace, state },

@@ -1,10 +1,4 @@
 export {
-  type ApplicationDial,
-  ApplicationDialer,
-  type ApplicationDialerOptions,
-  type DialledPod,
-} from './application-dialer.js';
-export {
   Capture,
   type CaptureDeps,
   type CaptureOptions,
@@ -12,12 +6,10 @@ export {
   captureDefaults,
   type PodStatus,
 } from './capture.js';
-export { type CleanOptions, clean } from './clean.js';
 export type { PodState } from './enrolment.js';
-export { CaptureError, type CaptureErrorCode } from './errors.js';
 export { FilesPodSource, type FilesPodSourceOptions } from './files-pod-source.js';
 export type { ManifestProblem } from './manifest.js';
-export { OriginalDestinationMap } from './original-destinations.js';
+export { type CleanOptions, clean } from './pins.js';
 export type {
   CapturedPod,
   CaptureHandles,
@@ -26,3 +18,11 @@ export type {
   OriginalDestinations,
   PodSource,
 } from './types.js';
+export { CaptureError, type CaptureErrorCode } from './types.js';
+export {
+  type ApplicationDial,
+  ApplicationDialer,
+  type ApplicationDialerOptions,
+  type DialledPod,
+  OriginalDestinationMap,
+} from './worker.js';

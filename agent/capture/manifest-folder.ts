@@ -5,7 +5,7 @@
 import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseAllDocuments } from 'yaml';
-import { MeshError, messageOf } from '../../mesh/common/errors.js';
+import { messageOf } from '../../mesh/common/errors.js';
 import {
   isEnrolled,
   type Manifest,
@@ -13,7 +13,7 @@ import {
   type NamespaceManifest,
   readManifest,
 } from './manifest.js';
-import type { LocalPod } from './types.js';
+import { CaptureError, type LocalPod } from './types.js';
 
 interface FileState {
   /** Changes whenever the content may have. */
@@ -77,7 +77,7 @@ export class ManifestFolder {
     } catch (error) {
       if (directory === this.#root) {
         const reason = `the manifest folder ${directory} cannot be read: ${messageOf(error)}`;
-        throw new MeshError<'FOLDER_UNREADABLE'>('FOLDER_UNREADABLE', reason, { folder: directory }, error);
+        throw new CaptureError('FOLDER_UNREADABLE', reason, { folder: directory }, error);
       }
       directories.delete(directory);
       unreadable.push(directory);

@@ -20,14 +20,15 @@ import {
   encodeCapturedPod,
   encodeU32,
   encodeU64,
+  type KernelFeature,
   type SharedMap,
   sharedMaps,
 } from '../../native/bpf/index.js';
 import { NativeError, packageRoot } from '../../native/index.js';
 import { cgroupId, cgroupLevel, Net } from '../../native/net/index.js';
 import type { PodTables } from './enrolment.js';
-import { CaptureError } from './errors.js';
 import { Pins } from './pins.js';
+import { CaptureError } from './types.js';
 
 export interface NodeDatapathOptions {
   readonly bpffsDir: string;
@@ -66,6 +67,7 @@ export class NodeDatapath implements PodTables {
   readonly bpf: Bpf;
   readonly net: Net;
   readonly pins: Pins;
+  readonly features: readonly KernelFeature[];
   readonly #options: NodeDatapathOptions;
   readonly #log: Log;
   readonly #maps = new Map<SharedMap, BpfMap>();
@@ -79,6 +81,7 @@ export class NodeDatapath implements PodTables {
     this.#log = deps.log;
     this.bpf = new Bpf();
     this.net = new Net();
+    this.features = this.#probe();
     this.pins = Pins.open(options.bpffsDir, this.bpf);
     try {
       this.#load();
@@ -217,6 +220,17 @@ export class NodeDatapath implements PodTables {
     for (const map of this.#maps.values()) map.close();
     this.#objects.clear();
     this.#maps.clear();
+  }
+
+  /** Nothing here has a fallback: half a capture would leak. */
+  #probe(): readonly KernelFeature[] {
+    const features = this.bpf.probe();
+    const missing = features
+      .filter(({ present }) => !present)
+      .map(({ name, since, neededFor }) => `${name} (Linux ${since}; ${neededFor})`);
+    for (const { name, present } of features) this.#log.debug({ feature: name, present }, 'kernel feature');
+    if (missing.length === 0) return features;
+    throw new CaptureError('KERNEL_TOO_OLD', `the kernel lacks ${missing.join(', ')}`, { missing });
   }
 
   /** Those of namespaces in use are forgotten by BPF when they close. */

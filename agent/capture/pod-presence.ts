@@ -12,11 +12,11 @@ import {
 import { NativeError } from '../../native/index.js';
 import type { Net, NetworkNamespace } from '../../native/net/index.js';
 import type { PodPresence } from './enrolment.js';
-import { CaptureError } from './errors.js';
 import { interfaceNames } from './namespace-facts.js';
 import { adoptLink, type NodeDatapath, pinNew } from './node-datapath.js';
 import type { SeenNamespace } from './pod-sightings.js';
 import type { CapturedPod, LocalPod } from './types.js';
+import { CaptureError } from './types.js';
 
 /** The inbound listener's own port; connections come to it by sk_lookup only. */
 const inboundPort = 15006;

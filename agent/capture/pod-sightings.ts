@@ -7,7 +7,7 @@
 import { type FSWatcher, readFileSync, readlinkSync, watch } from 'node:fs';
 import type { Log } from '../../mesh/log/index.js';
 import { isPopulated, listPodCgroups, type PodCgroup, processesOf } from './cgroups.js';
-import { CaptureError } from './errors.js';
+import { CaptureError } from './types.js';
 
 export interface SeenNamespace {
   /** A process that was in it when last looked at. */
@@ -130,14 +130,10 @@ export class PodSightings {
     const newDirectories = this.#watchDirectories(directories);
     const before = this.#cgroups;
     this.#cgroups = pods;
-    for (const [uid, cgroup] of before) {
-      if (pods.get(uid)?.id === cgroup.id) continue;
-      this.unfollow(uid);
+    for (const uid of new Set([...before.keys(), ...pods.keys()])) {
+      if (before.get(uid)?.id === pods.get(uid)?.id) continue;
+      this.unfollow(uid); // its old cgroup; `onChange` may follow the new one
       this.#deps.onChange(uid);
-    }
-    for (const [uid, cgroup] of pods) {
-      if (before.get(uid)?.id !== cgroup.id && !(before.has(uid) && this.#followed.has(uid)))
-        this.#deps.onChange(uid);
     }
     // A directory may have got pods between its listing and its watch.
     if (newDirectories) this.#queueScan();

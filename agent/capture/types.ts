@@ -1,4 +1,5 @@
 import type { SocketAddress } from '../../mesh/common/address.js';
+import { MeshError } from '../../mesh/common/errors.js';
 
 /** A pod of this node as its pod source gives it: a folder of manifests, or later the API server. */
 export interface LocalPod {
@@ -53,3 +54,19 @@ export interface CaptureHandles {
   /** Which ports are shown to applications now; shared by all workers (ApplicationDialer). */
   readonly shownPorts: SharedArrayBuffer;
 }
+
+export type CaptureErrorCode =
+  | 'KERNEL_TOO_OLD' // the kernel lacks something without which nothing can be captured; data lists it
+  | 'FOLDER_UNREADABLE' // the manifest folder is not there or cannot be listed
+  | 'NO_CGROUP2' // no cgroup v2 mount, or what was given is none
+  | 'NO_PODS_PARENT' // the cgroup above all pods is not there, or not clear
+  | 'BPFFS_UNUSABLE' // the pin directory is not on a bpffs and none could be mounted
+  | 'ABI_MISMATCH' // pinned maps or programs are of another abi.h: drain, then `clean`
+  | 'ROUTE_LOCALNET' // the pod lets 127.0.0.0/8 in from its network: a caller could pose as the agent
+  | 'POD_GONE' // its process ended while its namespace was being entered
+  | 'NO_SHOWN_PORT' // no port left under which an application could tell a caller's connections apart
+  | 'NO_HOST_PIDS' // the agent sees pods' cgroups but not their processes
+  | 'ATTACH_FAILED'; // the kernel refused a program, map or link; cause names it
+
+/** What went wrong in agent/capture. `data` names the pod, path or program. */
+export class CaptureError extends MeshError<CaptureErrorCode> {}

@@ -1,14 +1,43 @@
-/**
- * How the agent dials an application in its pod so that it sees its caller (design.md 3, "Dialling the application"): from a rotating
- * address in 127.0.0.0/8 (or ::1) to the address that the caller wanted; BPF shows the application the caller's own address, and a port
- * that no other live connection of that caller to it has.
- */
+/** The workers' side of capture: where a connection accepted on 15001 wanted to go, and how to dial an application for a caller. */
 import { formatSocketAddress, isIpv6, type SocketAddress } from '../../mesh/common/address.js';
 import type { ConnectOptions } from '../../mesh/io/types.js';
-import { encodeCaller } from '../../native/bpf/index.js';
-import { CaptureError } from './errors.js';
+import {
+  Bpf,
+  type BpfMap,
+  decodeOriginal,
+  encodeCaller,
+  encodeOriginalKey,
+  markOriginalRead,
+  sizeOf,
+} from '../../native/bpf/index.js';
 import { ShownPorts } from './shown-ports.js';
-import type { CaptureHandles } from './types.js';
+import { CaptureError, type CaptureHandles, type OriginalDestinations } from './types.js';
+
+/** An entry of BPF's map is good for one connection. One per worker: two short syscalls and no allocation but the result. */
+export class OriginalDestinationMap implements OriginalDestinations {
+  readonly #map: BpfMap;
+  readonly #key = Buffer.alloc(sizeOf.originalKey);
+  readonly #value = Buffer.alloc(sizeOf.originalValue);
+
+  constructor(options: { handles: CaptureHandles }, deps: { bpf: Bpf } = { bpf: new Bpf() }) {
+    this.#map = deps.bpf.borrowMap(options.handles.originalDestinationsFd);
+  }
+
+  take(netnsCookie: bigint, source: SocketAddress): SocketAddress | null {
+    encodeOriginalKey(netnsCookie, source, this.#key);
+    if (this.#map.lookup(this.#key, this.#value) === null) return null;
+    const { destination, isRead, isClosed } = decodeOriginal(this.#value);
+    if (isRead) return null;
+    if (isClosed) {
+      this.#map.delete(this.#key);
+      return destination;
+    }
+    markOriginalRead(this.#value);
+    // False: its client was reset meanwhile. If it closes between lookup and update, the entry stays until the port is used again.
+    this.#map.update(this.#key, this.#value, 'replace');
+    return destination;
+  }
+}
 
 export interface ApplicationDialerOptions {
   readonly workerIndex: number;
@@ -39,7 +68,11 @@ const maxTries = 64;
 const firstSourceOctet = 64;
 const sourcesPerOctet = 254;
 
-/** One per worker. */
+/**
+ * How the agent dials an application in its pod so that it sees its caller (design.md 3, "Dialling the application"): from a rotating
+ * address in 127.0.0.0/8 (or ::1) to the address that the caller wanted; BPF shows the application the caller's own address, and a port
+ * that no other live connection of that caller to it has. One per worker.
+ */
 export class ApplicationDialer {
   readonly #options: Required<ApplicationDialerOptions>;
   readonly #ports: ShownPorts;
