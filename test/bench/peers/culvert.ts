@@ -1,6 +1,6 @@
 import type { SocketAddress } from '../../../mesh/common/address.js';
 import { startMesh } from '../../lab/mesh.js';
-import { APP_PORT, type Bed, type Peer, runLoad, waitUntilServing } from '../bed.js';
+import { APP_PORT, type Bed, holdIdle, type Peer, waitUntilServing } from '../bed.js';
 
 /** Two agents with one worker each and the controller; the client dials the application and knows nothing of them. */
 export const culvert: Peer = {
@@ -19,7 +19,8 @@ export const culvert: Peer = {
 /** A pod that was not captured would be measured as "none". */
 async function assertTunnelled(bed: Bed, target: SocketAddress): Promise<void> {
   const capture = await bed.client.node.capture({ filter: 'tcp' });
-  await runLoad(bed, target, { kind: 'rr', connections: 1, secs: 0.1 });
+  const holder = await holdIdle(bed, target, 10);
+  await holder.stop();
   await capture.stop();
   const [tunnelled, plain] = [await capture.count('port 15008'), await capture.count(`port ${APP_PORT}`)];
   if (tunnelled === 0 || plain > 0) {
