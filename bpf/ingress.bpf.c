@@ -56,12 +56,15 @@ SEC("cgroup_skb/ingress")
 int hold_ingress(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk;
+	__u32 kind;
 
 	if (!sk || sk->state != BPF_TCP_LISTEN)
 		return PASS;
 	if (skb->ifindex == LOOPBACK_IFINDEX)
 		return PASS;
-	if (receiver_cgroup_kind(skb) || is_known_netns(sk))
+	kind = receiver_cgroup_kind(skb);
+	/* a captured pod is known by its namespace only: another one of its processes (the next sandbox, a nested one) is not steered to us */
+	if (kind == CGROUP_AGENT || kind == CGROUP_PLAIN || is_known_netns(sk))
 		return PASS;
 	count(HELD_UNKNOWN);
 	return DROP;

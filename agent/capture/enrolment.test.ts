@@ -10,6 +10,7 @@ let steps: string[];
 let enrolment: Enrolment;
 let failOpen: boolean;
 let failReady: boolean;
+let failTable: boolean;
 let ready: Promise<void>;
 
 const pod = (more: Partial<LocalPod> = {}): LocalPod => ({
@@ -31,6 +32,7 @@ beforeEach(() => {
   steps = [];
   failOpen = false;
   failReady = false;
+  failTable = false;
   ready = Promise.resolve();
   const presence = (inode: number): PodPresence => ({
     captured: { netnsCookie: BigInt(inode) } as CapturedPod,
@@ -45,7 +47,10 @@ beforeEach(() => {
       tables: {
         listCgroup: (id, kind) => steps.push(`list ${id} ${kind}`),
         unlistCgroup: (id) => steps.push(`unlist ${id}`),
-        setCaptured: (cookie, { ipv4, ipv6 }) => steps.push(`captured ${cookie} ${ipv4} ${ipv6}`),
+        setCaptured: (cookie, { ipv4, ipv6 }) => {
+          if (failTable) throw new Error('E2BIG');
+          steps.push(`captured ${cookie} ${ipv4} ${ipv6}`);
+        },
         removeCaptured: (cookie) => steps.push(`uncaptured ${cookie}`),
         forgetNamespace: (cookie) => steps.push(`forget ${cookie}`),
       },
@@ -82,6 +87,18 @@ test('a plain pod stays plain until its capture is complete', async () => {
   expect([enrolment.state, taken()]).toEqual(['plain', ['list 7 plain']]);
   await enrolment.update(pod(), seen(1));
   expect([enrolment.state, taken()]).toEqual(['captured', enrol]);
+});
+
+test('a plain pod that cannot be redirected stays plain no longer: it is refused', async () => {
+  await enrolment.update(pod({ enrolled: false }), seen(null));
+  taken();
+  failTable = true;
+  await enrolment.update(pod(), seen(1));
+  expect([enrolment.state, taken()]).toEqual(['refused', ['open 1', 'ready?', 'ready', 'steer 1', 'unlist 7']]);
+  failTable = false;
+  await enrolment.update(pod(), seen(1));
+  expect([enrolment.state, taken()]).toEqual(['captured', ['captured 1 10.0.0.1 fd00::1', 'list 7 captured']]);
+  await enrolment.stop();
 });
 
 test('un-enrol: plain first, then no more redirected, then let go', async () => {

@@ -66,6 +66,7 @@ export class Enrolment {
   #presence: PodPresence | null = null;
   #seen: SeenNamespace | null = null;
   #listedCgroup: bigint | null = null;
+  /** What connections are redirected to, as text; empty: they are not redirected. */
   #addresses = '';
   #running: Promise<void> | null = null;
   #again = false;
@@ -261,7 +262,7 @@ export class Enrolment {
   }
 
   #failed(error: unknown): void {
-    if (this.#presence === null && this.#pod?.enrolled) this.#refuse();
+    if (this.#addresses === '' && this.#pod?.enrolled) this.#refuse();
     const code = error instanceof MeshError ? error.code : 'INTERNAL';
     const reason = `${code}: ${messageOf(error)}`;
     if (this.#reason !== reason) {
@@ -278,7 +279,7 @@ export class Enrolment {
     this.#retryDelayMs = Math.min(this.#retryDelayMs * 2, maxRetryMs);
   }
 
-  /** An enrolled pod that cannot be captured must not stay listed as plain from before. */
+  /** An enrolled pod that is not redirected must not stay listed as plain from before. */
   #refuse(): void {
     try {
       this.#unlist();

@@ -53,13 +53,26 @@ s.send(b'ping'); out(s.recv(9).decode())`),
       );
       await waitFor('the SYN to be dropped', () => datapath.counter('held_unknown') > before);
       expect(client.running).toBe(true);
-      datapath.list(pod, 'captured');
+      if (family === 'ip') datapath.list(pod, 'plain');
+      else {
+        datapath.capture(pod);
+        datapath.list(pod, 'captured');
+      }
       await client.waitForOutput(/"ping"/);
       const known = datapath.counter('held_unknown');
       await fromNode(`s = sock(); s.connect(('${pod.ip}', 8080)); s.send(b'x'); out(s.recv(9).decode())`);
       expect(datapath.counter('held_unknown')).toBe(known);
     },
   );
+
+  test('in a captured pod only the captured namespace is known: not the next one, nor one that it makes itself', async () => {
+    const pod = await node.pod('again');
+    await serve(pod);
+    datapath.list(pod, 'captured');
+    expect(await fromNode(`out(attempt(('${pod.ip}', 8080), V4, 0.5))`)).toBe('TIMEOUT');
+    datapath.capture(pod);
+    expect(await fromNode(`out(attempt(('${pod.ip}', 8080)))`)).toBe('');
+  });
 
   test('a pod not known reaches its own loopback', async () => {
     const pod = await node.pod('lonely');

@@ -95,9 +95,15 @@ export class Datapath implements Disposable {
 
   /** Outbound capture of a pod, with a listener on 15001 in its namespace. */
   captureOutbound(pod: LabPod): bigint {
-    const cookie = this.cookie(pod);
+    const cookie = this.capture(pod);
     this.list(pod, 'captured');
     this.serve('outbound', this.listen(pod, outboundPort), cookie);
+    return cookie;
+  }
+
+  /** Says that the pod's namespace is captured, no more. */
+  capture(pod: LabPod): bigint {
+    const cookie = this.cookie(pod);
     const ipv4 = pod.ips.find((ip) => !ip.includes(':')) ?? null;
     const ipv6 = pod.ips.find((ip) => ip.includes(':')) ?? null;
     this.map('captured').update(encodeU64(cookie), encodeCapturedPod({ ipv4, ipv6 }));
