@@ -346,6 +346,8 @@ describe('operating it', () => {
     );
     expect(await get('/healthz/ready')).toEqual({ code: 200, text: 'ready\n' });
     expect((await get('/other')).code).toBe(404);
+    expect((await get('//')).code).toBe(400);
+    expect((await get('/healthz/live')).text).toBe('live\n');
   });
 
   test('keys are not readable by others, the root for bootstrap is', () => {

@@ -1,6 +1,7 @@
 import { hostname, networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import { experimental, Server, type ServerCredentials } from '@grpc/grpc-js';
+import type { TextServer } from '../mesh/admin/index.js';
 import { formatSocketAddress, type SocketAddress, tryCanonicalAddress } from '../mesh/common/address.js';
 import type { Log } from '../mesh/log/index.js';
 import {
@@ -22,7 +23,7 @@ import {
 import { FOLDER_SOURCE_DEFAULTS, FolderSource } from './files/index.js';
 import { type ControllerMetrics, createMetrics } from './metrics.js';
 import { decodeObject, type MeshObject, MODEL_DEFAULTS, Model } from './model/index.js';
-import { Monitoring } from './monitoring.js';
+import { startMonitoring } from './monitoring.js';
 import type { ControllerOptions } from './options.js';
 import { type AddressUpdates, translateAddresses } from './translate/index.js';
 import { type ResourceContent, XDS_DEFAULTS, XdsServer } from './xds/index.js';
@@ -54,7 +55,7 @@ export async function startController(
   );
   const grpc = createGrpcServer(plane.xds, plane.certificates);
   let pending: string | null = 'starting';
-  const monitoring = new Monitoring({ registry: metrics.registry, pending: () => pending });
+  let monitoring: TextServer | null = null;
   const stop = async () => {
     pending = 'stopping';
     plane.source.stop();
@@ -62,13 +63,18 @@ export async function startController(
     plane.xds.close();
     await shutDown(grpc, options.shutdownTimeout);
     serverCertificate.close();
-    monitoring.close();
+    await monitoring?.close();
   };
   try {
     await plane.source.start();
     plane.model.flush();
     const port = await bind(grpc, options.listen, serverCertificate);
-    const monitoringPort = await monitoring.listen(options.monitoringListen);
+    monitoring = await startMonitoring(options.monitoringListen, {
+      registry: metrics.registry,
+      pending: () => pending,
+      onError: (error, what) => deps.log.warn({ err: error }, what),
+    });
+    const monitoringPort = monitoring.address.port;
     pending = null;
     deps.log.info({ port, monitoringPort, trustDomain: options.trustDomain }, 'controller ready');
     return { port, monitoringPort, stop };

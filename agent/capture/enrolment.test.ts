@@ -94,10 +94,16 @@ test('a plain pod that cannot be redirected stays plain no longer: it is refused
   taken();
   failTable = true;
   await enrolment.update(pod(), seen(1));
-  expect([enrolment.state, taken()]).toEqual(['refused', ['open 1', 'ready?', 'ready', 'steer 1', 'unlist 7']]);
+  expect([enrolment.state, taken()]).toEqual([
+    'refused',
+    ['open 1', 'ready?', 'ready', 'steer 1', 'unlist 7'],
+  ]);
   failTable = false;
   await enrolment.update(pod(), seen(1));
-  expect([enrolment.state, taken()]).toEqual(['captured', ['captured 1 10.0.0.1 fd00::1', 'list 7 captured']]);
+  expect([enrolment.state, taken()]).toEqual([
+    'captured',
+    ['captured 1 10.0.0.1 fd00::1', 'list 7 captured'],
+  ]);
   await enrolment.stop();
 });
 

@@ -1,2 +1,3 @@
 export { type AdminServers, startAdmin } from './admin.js';
+export { type Reply, type Route, type Routes, serveText, type TextServer } from './server.js';
 export type { AdminCommand, AdminDeps, AdminOptions, MetricsText } from './types.js';

@@ -27,7 +27,7 @@ const compress = promisify(gzip);
 /** Below this, a body goes as it is. */
 const MIN_GZIP_CHARS = 1024;
 
-/** An HTTP server for small texts. HEAD is GET without its body; unknown paths are 404, other methods of known ones 405. */
+/** An HTTP server for small texts. HEAD is GET without its body; unknown paths are 404, other methods of known ones 405, what is no path 400. */
 export async function serveText(
   at: SocketAddress,
   routes: Routes,
@@ -52,7 +52,12 @@ export async function serveText(
 
 async function answer(routes: Routes, request: IncomingMessage, response: ServerResponse): Promise<void> {
   request.resume(); // no route reads a body
-  const url = new URL(request.url ?? '/', 'http://localhost');
+  const path = request.url ?? '/';
+  if (!URL.canParse(path, 'http://localhost')) {
+    await send(request, response, { status: 400, body: 'this is no path\n' });
+    return;
+  }
+  const url = new URL(path, 'http://localhost');
   const method = request.method === 'HEAD' ? 'GET' : request.method;
   const route = routes[`${method} ${url.pathname}`];
   await send(
