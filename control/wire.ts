@@ -4,6 +4,7 @@ import { experimental, Server, type ServerCredentials } from '@grpc/grpc-js';
 import type { TextServer } from '../mesh/admin/index.js';
 import { formatSocketAddress, type SocketAddress, tryCanonicalAddress } from '../mesh/common/address.js';
 import type { Log } from '../mesh/log/index.js';
+import { FOLDER_SOURCE_DEFAULTS, FolderSource } from '../mesh/manifests/index.js';
 import {
   ADDRESS_TYPE_URL,
   AggregatedDiscoveryService,
@@ -20,7 +21,6 @@ import {
   TokenAuthority,
   writeFileAtomically,
 } from './ca/index.js';
-import { FOLDER_SOURCE_DEFAULTS, FolderSource } from './files/index.js';
 import { type ControllerMetrics, createMetrics } from './metrics.js';
 import { decodeObject, type MeshObject, MODEL_DEFAULTS, Model } from './model/index.js';
 import { startMonitoring } from './monitoring.js';

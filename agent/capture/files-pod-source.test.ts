@@ -176,10 +176,11 @@ test('an invalid object is reported with its field, and its last good version st
   expect(source.problems).toEqual([
     {
       file: join(folder, 'a.yaml'),
+      line: 20,
       kind: 'Pod',
       name: 'shop/one',
       field: 'status.podIPs[0].ip',
-      reason: 'is not an IP address',
+      reason: "must be an IP address, not 'nonsense'",
     },
   ]);
 });
@@ -196,7 +197,7 @@ test('a document that cannot be parsed keeps what its file said before', async (
 test.each([
   ['labels', { labels: '"istio.io/dataplane-mode": Ambient' }, 'metadata.labels["istio.io/dataplane-mode"]'],
   ['hostNetwork', { spec: 'hostNetwork: "true"' }, 'spec.hostNetwork'],
-  ['labels', { labels: 'a: 1' }, 'metadata.labels["a"]'],
+  ['labels', { labels: 'a: 1' }, 'metadata.labels.a'],
 ])('an invalid pod (%s) that was never good is not known, so refused', async (_, more, field) => {
   await writeFile(join(folder, 'a.yaml'), pod('one', more));
   await start();
@@ -226,7 +227,7 @@ test('one object in two files: the first file is used, the other reported', asyn
 
 test('no folder: start fails; a folder that vanishes later leaves the pods as they were', async () => {
   const missing = new FilesPodSource({ folder: join(folder, 'missing'), nodeName: 'n' }, { log });
-  await expect(missing.start(() => {})).rejects.toMatchObject({ code: 'FOLDER_UNREADABLE' });
+  await expect(missing.start(() => {})).rejects.toMatchObject({ code: 'MANIFESTS_UNREADABLE' });
   await missing.stop();
   await writeFile(join(folder, 'a.yaml'), pod('one'));
   await start();

@@ -8,7 +8,6 @@ export {
 } from './capture.js';
 export type { PodState } from './enrolment.js';
 export { FilesPodSource, type FilesPodSourceOptions } from './files-pod-source.js';
-export type { ManifestProblem } from './manifest.js';
 export { type CleanOptions, clean } from './pins.js';
 export type {
   CapturedPod,

@@ -57,7 +57,6 @@ export interface CaptureHandles {
 
 export type CaptureErrorCode =
   | 'KERNEL_TOO_OLD' // the kernel lacks something without which nothing can be captured; data lists it
-  | 'FOLDER_UNREADABLE' // the manifest folder is not there or cannot be listed
   | 'NO_CGROUP2' // no cgroup v2 mount, or what was given is none
   | 'NO_PODS_PARENT' // the cgroup above all pods is not there, or not clear
   | 'BPFFS_UNUSABLE' // the pin directory is not on a bpffs and none could be mounted

@@ -1,6 +1,6 @@
 import { describe, expect, test } from '@jest/globals';
 import { parse } from 'yaml';
-import { formatPath, type RawObject } from '../files/index.js';
+import { formatPath, type RawObject } from '../../mesh/manifests/index.js';
 import { decodeObject } from './index.js';
 
 const decode = (text: string) => decodeObject(parse(text) as RawObject);
@@ -104,11 +104,17 @@ status: {phase: Happy, podIPs: [{ip: 10.0.0.256}]}
       'spec.nodeName: must be a text, not a list',
       "spec.serviceAccountName: must be a DNS subdomain of lower-case letters, digits and '-', not '../root'",
       'spec.hostNetwork: must be true or false, not "yes"',
-      "status.phase: must be one of Pending, Running, Succeeded, Failed, Unknown, not 'Happy'",
       "status.podIPs[0].ip: must be an IP address, not '10.0.0.256'",
+      "status.phase: must be one of Pending, Running, Succeeded, Failed, Unknown, not 'Happy'",
       'spec.containers: must be a list, not an object',
     ]);
   });
+});
+
+test.each(['spec', 'status'])('a part of a Pod that is no object is reported once: %s', (part) => {
+  expect(problemsOf(`{apiVersion: v1, kind: Pod, metadata: {name: a}, ${part}: []}`)).toEqual([
+    `${part}: must be an object`,
+  ]);
 });
 
 describe('Service', () => {

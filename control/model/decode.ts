@@ -1,15 +1,7 @@
-import type { Decoded, RawObject } from '../files/index.js';
-import { Fields } from './fields.js';
-import { type Kind, keyOf, type MeshObject, type Pod, type Service } from './types.js';
+import { decoderOf, type Fields, type KindDecoder, readPod } from '../../mesh/manifests/index.js';
+import type { MeshObject, Pod, Service } from './types.js';
 
-interface KindDecoder {
-  readonly namespaced: boolean;
-  /** Form of metadata.name. */
-  readonly nameForm: 'label' | 'subdomain';
-  readonly decode: (fields: Fields, namespace: string, name: string) => MeshObject;
-}
-
-const KINDS: ReadonlyMap<string, KindDecoder> = new Map([
+const KINDS: ReadonlyMap<string, KindDecoder<MeshObject>> = new Map([
   ['v1 Namespace', { namespaced: false, nameForm: 'label', decode: decodeNamespace }],
   ['v1 Node', { namespaced: false, nameForm: 'subdomain', decode: decodeNode }],
   ['v1 ServiceAccount', { namespaced: true, nameForm: 'subdomain', decode: decodeServiceAccount }],
@@ -17,20 +9,8 @@ const KINDS: ReadonlyMap<string, KindDecoder> = new Map([
   ['v1 Service', { namespaced: true, nameForm: 'label', decode: decodeService }],
 ]);
 
-/** Checks a manifest and keeps what the mesh uses of it. Names are held to their DNS forms: identities and resource names are built of them. */
-export function decodeObject(object: RawObject): Decoded<MeshObject> {
-  const kind = KINDS.get(`${object.apiVersion} ${object.kind}`);
-  if (kind === undefined) return { outcome: 'unknown-kind' };
-  const fields = new Fields(object);
-  const metadata = fields.object('metadata');
-  const name = metadata.name('name', kind.nameForm);
-  const namespace = metadata.name('namespace', 'label', kind.namespaced ? 'default' : '');
-  if (!kind.namespaced && namespace !== '') metadata.wrong('namespace', `${object.kind} has no namespace`);
-  const value = kind.decode(fields, namespace, name);
-  const key = keyOf(object.kind as Kind, kind.namespaced ? namespace : '', name);
-  if (fields.problems.length > 0) return { outcome: 'invalid', key, problems: fields.problems };
-  return { outcome: 'object', key, value };
-}
+/** Checks a manifest and keeps what the mesh uses of it. */
+export const decodeObject = decoderOf(KINDS);
 
 function decodeNamespace(fields: Fields, _namespace: string, name: string): MeshObject {
   const metadata = fields.object('metadata');
@@ -64,16 +44,10 @@ function decodePod(fields: Fields, namespace: string, name: string): Pod {
     kind: 'Pod',
     namespace,
     name,
-    uid: metadata.text('uid'),
-    labels: metadata.textMap('labels'),
-    annotations: metadata.textMap('annotations'),
+    ...readPod(metadata, spec, status),
     owner: ownerOf(metadata),
-    nodeName: spec.name('nodeName', 'subdomain'),
-    serviceAccount: spec.name('serviceAccountName', 'subdomain', 'default'),
-    hostNetwork: spec.flag('hostNetwork'),
     phase: status.choice('phase', PHASES, 'Pending'),
     ready: ready && !metadata.has('deletionTimestamp'),
-    addresses: podAddresses(status),
     ports: containerPorts(spec),
   };
 }
@@ -81,12 +55,6 @@ function decodePod(fields: Fields, namespace: string, name: string): Pod {
 function ownerOf(metadata: Fields): Pod['owner'] {
   const owner = metadata.objects('ownerReferences').find((reference) => reference.flag('controller'));
   return owner === undefined ? null : { kind: owner.text('kind'), name: owner.text('name') };
-}
-
-function podAddresses(status: Fields): readonly string[] {
-  const several = status.objects('podIPs').map((entry) => entry.address('ip'));
-  const addresses = several.length > 0 ? several : [status.address('podIP')];
-  return [...new Set(addresses.filter((address) => address !== ''))];
 }
 
 /** Of init containers too: they may be sidecars that serve. */

@@ -1,13 +1,6 @@
 import { beforeEach, describe, expect, test } from '@jest/globals';
-import {
-  decodeObject,
-  isEnrolled,
-  keyOf,
-  type MeshObject,
-  Model,
-  type ModelChange,
-  type Pod,
-} from './index.js';
+import { keyOf } from '../../mesh/manifests/index.js';
+import { decodeObject, type MeshObject, Model, type ModelChange } from './index.js';
 
 let changes: ModelChange[];
 let model: Model;
@@ -125,30 +118,4 @@ test('changes are handed on together, after a quiet while and at the latest afte
   expect(changes).toHaveLength(1);
   expect(performance.now() - start).toBeGreaterThan(4);
   model.stop();
-});
-
-describe('enrolment by label', () => {
-  const enrolled = (podLabel: string | null, namespaceLabel: string | null, more: Partial<Pod> = {}) => {
-    const mode = (value: string | null) => (value === null ? {} : { 'istio.io/dataplane-mode': value });
-    const p = { ...(pod('p', mode(podLabel))[1] as Pod), ...more };
-    const namespace = object('Namespace', '', 'a', { metadata: { labels: mode(namespaceLabel) } })[1];
-    return isEnrolled(p, namespace.kind === 'Namespace' ? namespace : undefined);
-  };
-
-  test.each([
-    [null, null, false],
-    [null, 'ambient', true],
-    ['ambient', null, true],
-    ['ambient', 'none', true],
-    ['none', 'ambient', false],
-    ['other', 'ambient', true],
-    [null, 'other', false],
-  ])('pod %s in namespace %s: %s', (podLabel, namespaceLabel, expected) => {
-    expect(enrolled(podLabel, namespaceLabel)).toBe(expected);
-  });
-
-  test("never on the host's network or with a sidecar", () => {
-    expect(enrolled('ambient', 'ambient', { hostNetwork: true })).toBe(false);
-    expect(enrolled('ambient', 'ambient', { annotations: { 'sidecar.istio.io/status': '{}' } })).toBe(false);
-  });
 });

@@ -1,16 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
-import type { SourceBatch } from '../files/index.js';
+import { keyOf, type Labels, type SourceBatch } from '../../mesh/manifests/index.js';
 import { Multimap } from './multimap.js';
-import {
-  keyOf,
-  type Labels,
-  type MeshObject,
-  type Namespace,
-  type Node,
-  type ObjectKey,
-  type Pod,
-  type Service,
-} from './types.js';
+import type { MeshObject, Namespace, Node, ObjectKey, Pod, Service } from './types.js';
 
 /** Pods and services whose resources must be made anew; some may be gone. */
 export interface ModelChange {

@@ -1,6 +1,6 @@
-/** The mesh's objects as the sources give them: checked, addresses canonical, only the fields that are used, plain data. */
+import type { Labels, PodFields } from '../../mesh/manifests/index.js';
 
-export type Labels = Readonly<Record<string, string>>;
+/** The mesh's objects as the sources give them: checked, addresses canonical, only the fields that are used, plain data. */
 
 export interface Namespace {
   readonly kind: 'Namespace';
@@ -29,24 +29,15 @@ export interface ContainerPort {
 
 export type Protocol = 'TCP' | 'UDP' | 'SCTP';
 
-export interface Pod {
+export interface Pod extends PodFields {
   readonly kind: 'Pod';
   readonly namespace: string;
   readonly name: string;
-  /** metadata.uid; may be empty in hand-written manifests. */
-  readonly uid: string;
-  readonly labels: Labels;
-  readonly annotations: Labels;
   /** The controller among metadata.ownerReferences. */
   readonly owner: { readonly kind: string; readonly name: string } | null;
-  /** Empty while not scheduled. */
-  readonly nodeName: string;
-  readonly serviceAccount: string;
-  readonly hostNetwork: boolean;
   readonly phase: 'Pending' | 'Running' | 'Succeeded' | 'Failed' | 'Unknown';
   /** Condition Ready is True, and it is not being deleted. */
   readonly ready: boolean;
-  readonly addresses: readonly string[];
   /** Named ports of containers. */
   readonly ports: readonly ContainerPort[];
 }
@@ -79,11 +70,6 @@ export interface Service {
 }
 
 export type MeshObject = Namespace | Node | ServiceAccount | Pod | Service;
-export type Kind = MeshObject['kind'];
 
 /** `Pod/shop/cart-1`, `Node/n1`. */
 export type ObjectKey = string;
-
-export function keyOf(kind: Kind, namespace: string, name: string): ObjectKey {
-  return namespace === '' ? `${kind}/${name}` : `${kind}/${namespace}/${name}`;
-}

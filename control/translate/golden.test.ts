@@ -4,8 +4,8 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from '@jest/globals';
 import { parseAllDocuments, stringify } from 'yaml';
 import { formatAddress } from '../../mesh/common/address.js';
+import type { RawObject } from '../../mesh/manifests/index.js';
 import { istio } from '../../mesh/proto/index.js';
-import type { RawObject } from '../files/index.js';
 import { decodeObject, type MeshObject, Model, type ModelChange } from '../model/index.js';
 import { TRANSLATE_DEFAULTS, type TranslateOptions, translateAddresses } from './index.js';
 

@@ -1,5 +1,6 @@
+import { isEnrolled } from '../../mesh/manifests/index.js';
 import { istio } from '../../mesh/proto/index.js';
-import { isEnrolled, type Namespace, type Node, type Pod, type Service } from '../model/index.js';
+import type { Namespace, Node, Pod, Service } from '../model/index.js';
 import { addressAlias, addressBytes, podUid, serviceResourceName } from './names.js';
 import { targetPortOf, tcpPorts } from './ports.js';
 import type { Resource, TranslateOptions } from './types.js';

@@ -2,16 +2,18 @@ import { mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync 
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
-import { createLog } from '../../mesh/log/index.js';
-import { type Decoded, FOLDER_SOURCE_DEFAULTS, FolderSource, type RawObject } from './index.js';
+import { createLog } from '../log/index.js';
+import { FOLDER_SOURCE_DEFAULTS, FolderSource, type FolderSourceOptions, type RawObject } from './index.js';
+import type { Decoded } from './types.js';
 
 jest.setTimeout(30_000); // the machine may be busy
 
-/** Kind `Thing` is read; `spec.size` must be a number. */
+/** Kind `Thing` is read; `spec.size` must be a number, -1 concerns nobody. */
 function decode(object: RawObject): Decoded<number> {
   if (object.kind !== 'Thing') return { outcome: 'unknown-kind' };
   const key = `Thing/${object.metadata.name}`;
   const size = (object['spec'] as { size?: unknown } | undefined)?.size;
+  if (size === -1) return { outcome: 'ignored', key };
   if (typeof size === 'number') return { outcome: 'object', key, value: size };
   return { outcome: 'invalid', key, problems: [{ path: ['spec', 'size'], reason: 'must be a number' }] };
 }
@@ -21,6 +23,7 @@ const thing = (name: string, size: unknown) =>
 
 let folder: string;
 let state: Map<string, number>;
+let batches: number;
 let logged: Record<string, unknown>[];
 let source: FolderSource<number>;
 
@@ -50,22 +53,28 @@ async function eventually(check: () => void): Promise<void> {
 const problems = () =>
   source.problems.map(({ file, ...rest }) => ({ ...rest, file: file.slice(folder.length + 1) }));
 
-beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), 'culvert-files-'));
-  state = new Map();
-  logged = [];
+function open(options: Partial<FolderSourceOptions> = {}): FolderSource<number> {
   const destination = { write: (line: string) => void logged.push(JSON.parse(line)) };
-  source = new FolderSource<number>(
-    { ...FOLDER_SOURCE_DEFAULTS, folder, rescanMs: 60_000 },
+  return new FolderSource<number>(
+    { ...FOLDER_SOURCE_DEFAULTS, folder, rescanMs: 60_000, ...options },
     {
       decode,
       onBatch: ({ upserted, removed }) => {
+        batches++;
         for (const key of removed) state.delete(key);
         for (const [key, value] of upserted) state.set(key, value);
       },
       log: createLog({ level: 'info', component: 'test' }, { destination }),
     },
   );
+}
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'culvert-files-'));
+  state = new Map();
+  batches = 0;
+  logged = [];
+  source = open();
 });
 
 afterEach(() => {
@@ -106,6 +115,25 @@ describe('the folder', () => {
     await start();
     expect(source.problems).toEqual([]);
     expect(logged.filter(({ kind }) => kind === 'x/v1 Other')).toHaveLength(1);
+  });
+});
+
+describe('objects that do not concern the program', () => {
+  test('of other kinds pass unseen where the kinds are told, whatever their form', async () => {
+    source = open({ onlyKinds: new Set(['Thing']) });
+    write('a.yaml', `kind: Other\n---\n${thing('a', 1)}---\nkind: Thing\n`);
+    await start();
+    expect([...source.objects]).toEqual([['Thing/a', 1]]);
+    expect(problems()).toEqual([expect.objectContaining({ kind: 'Thing', field: 'apiVersion', line: 10 })]);
+    expect(logged.filter(({ kind }) => kind !== 'Thing')).toEqual([]);
+  });
+
+  test('are gone when they stop concerning it, also while another of the file is not readable', async () => {
+    write('a.yaml', `${thing('a', 1)}---\n${thing('b', 2)}`);
+    await start();
+    write('a.yaml', `${thing('a', -1)}---\nkind: [\n`);
+    await eventually(() => expect([...source.objects.keys()]).toEqual(['Thing/b']));
+    expect([...state.keys()]).toEqual(['Thing/b']);
   });
 });
 
@@ -151,6 +179,17 @@ describe('a change', () => {
     await eventually(() => expect(state.get('Thing/a')).toBe(2));
   });
 
+  test('in a folder that was replaced by another of the same name is seen', async () => {
+    write('sub/a.yaml', thing('a', 1));
+    await start();
+    write('.other/a.yaml', thing('a', 2));
+    renameSync(join(folder, 'sub'), join(folder, '.old'));
+    renameSync(join(folder, '.other'), join(folder, 'sub'));
+    await eventually(() => expect(state.get('Thing/a')).toBe(2));
+    write('sub/a.yaml', thing('a', 3));
+    await eventually(() => expect(state.get('Thing/a')).toBe(3));
+  });
+
   test('same size, written twice at once: the last one counts', async () => {
     await start();
     for (let i = 10; i < 60; i++) {
@@ -185,11 +224,29 @@ describe('invalid objects', () => {
     expect(source.problems).toEqual([]);
   });
 
-  test('new ones are not in force', async () => {
-    write('a.yaml', thing('a', 'big'));
+  test('new ones are not in force, but known by their keys until some file has a good version', async () => {
+    write('b.yaml', thing('a', 'big'));
     await start();
     expect(state.size).toBe(0);
     expect(problems()).toHaveLength(1);
+    expect([...source.invalidKeys]).toEqual(['Thing/a']);
+    write('b.yaml', 'kind: [\n');
+    await eventually(() => expect(problems()[0]!.kind).toBe(''));
+    expect([...source.invalidKeys]).toEqual(['Thing/a']);
+    expect(batches).toBe(1);
+    write('a.yaml', thing('a', 1));
+    await eventually(() => expect(state.get('Thing/a')).toBe(1));
+    expect([...source.invalidKeys]).toEqual([]);
+  });
+
+  test('an object twice in a file: neither version replaces the other', async () => {
+    write('a.yaml', `${thing('a', 'big')}---\n${thing('a', 2)}`);
+    await start();
+    expect(state.size).toBe(0);
+    expect(problems().map(({ line, reason }) => [line, reason])).toEqual([
+      [6, 'must be a number'],
+      [8, 'defined twice in this file, first in line 1'],
+    ]);
   });
 
   test('a file that is no YAML any more keeps all its objects; one deleted from a sound file goes', async () => {
@@ -237,10 +294,7 @@ describe('invalid objects', () => {
 
   test('too large a file is reported', async () => {
     source.stop();
-    source = new FolderSource<number>(
-      { ...FOLDER_SOURCE_DEFAULTS, folder, maxFileBytes: 10 },
-      { decode, onBatch: () => {}, log: createLog({ level: 'silent', component: 'test' }) },
-    );
+    source = open({ maxFileBytes: 10 });
     write('a.yaml', thing('a', 1));
     await start();
     expect(problems()).toEqual([

@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
-import { messageOf } from '../../mesh/common/errors.js';
-import type { Log } from '../../mesh/log/index.js';
-import { FilesError } from './errors.js';
-import { type FileContent, readFileContent } from './file.js';
+import { messageOf } from '../common/errors.js';
+import type { Log } from '../log/index.js';
+import { ManifestsError } from './errors.js';
+import { type FileContent, type Reading, readFileContent } from './file.js';
 import {
   type FolderFile,
   type FolderScan,
@@ -10,12 +10,14 @@ import {
   type FolderWatchOptions,
   scanFolder,
 } from './folder.js';
-import type { Decoder, ManifestProblem, Source, SourceBatch } from './types.js';
+import type { Decoder, ManifestProblem, SourceBatch } from './types.js';
 
 export interface FolderSourceOptions extends FolderWatchOptions {
   readonly folder: string;
   /** Larger files are reported and not read. */
   readonly maxFileBytes: number;
+  /** Objects of other kinds are passed over unseen, whatever their form; null: kinds that the decoder does not know are logged once. */
+  readonly onlyKinds: ReadonlySet<string> | null;
 }
 
 /** A change acts within `quietMs` to `maxWaitMs`, plus the scan. */
@@ -24,10 +26,12 @@ export const FOLDER_SOURCE_DEFAULTS = {
   maxWaitMs: 120,
   rescanMs: 10_000,
   maxFileBytes: 64 << 20,
+  onlyKinds: null,
 } as const;
 
 export interface FolderSourceDeps<T> {
   readonly decode: Decoder<T>;
+  /** After a scan that changed what is in force, or `invalidKeys`. */
   readonly onBatch: (batch: SourceBatch<T>) => void;
   readonly log: Log;
 }
@@ -38,21 +42,25 @@ interface KnownFile<T> {
 }
 
 /** Source `files`: a watched folder of manifests. What it hands on are valid objects only; see README.md for what happens to the others. */
-export class FolderSource<T> implements Source {
+export class FolderSource<T> {
   readonly #options: FolderSourceOptions;
   readonly #deps: FolderSourceDeps<T>;
+  readonly #reading: Reading<T>;
   #watch: FolderWatch | null;
   #files: Map<string, KnownFile<T>>;
   #inForce: Map<string, T>;
+  #invalidKeys: ReadonlySet<string>;
   #problems: readonly ManifestProblem[];
   #unknownKinds: ReadonlyMap<string, number>;
 
   constructor(options: FolderSourceOptions, deps: FolderSourceDeps<T>) {
     this.#options = options;
     this.#deps = deps;
+    this.#reading = { decode: deps.decode, onlyKinds: options.onlyKinds };
     this.#watch = null;
     this.#files = new Map();
     this.#inForce = new Map();
+    this.#invalidKeys = new Set();
     this.#problems = [];
     this.#unknownKinds = new Map();
   }
@@ -62,14 +70,30 @@ export class FolderSource<T> implements Source {
     return this.#problems;
   }
 
-  /** @throws FilesError MANIFESTS_UNREADABLE if the folder cannot be listed. */
+  /** What is in force, by key. */
+  get objects(): ReadonlyMap<string, T> {
+    return this.#inForce;
+  }
+
+  /** Keys of objects that are invalid and have no good version in force. */
+  get invalidKeys(): ReadonlySet<string> {
+    return this.#invalidKeys;
+  }
+
+  /** Resolves when the whole state has been handed on. @throws ManifestsError MANIFESTS_UNREADABLE if the folder cannot be listed. */
   async start(): Promise<void> {
     const { folder } = this.#options;
-    const fault = scanFolder(folder).unreadable.find(({ path }) => path === folder);
+    const scan = scanFolder(folder);
+    const fault = scan.unreadable.find(({ path }) => path === folder);
     if (fault !== undefined)
-      throw new FilesError('MANIFESTS_UNREADABLE', `manifest folder ${folder}: ${fault.reason}`, { folder });
-    this.#watch = new FolderWatch(this.#options, { onDue: () => this.#scan() });
-    this.#scan();
+      throw new ManifestsError('MANIFESTS_UNREADABLE', `manifest folder ${folder}: ${fault.reason}`, {
+        folder,
+      });
+    this.#watch = new FolderWatch(this.#options, {
+      onDue: () => this.#take(scanFolder(folder)),
+      log: this.#deps.log,
+    });
+    this.#take(scan);
   }
 
   stop(): void {
@@ -77,18 +101,16 @@ export class FolderSource<T> implements Source {
     this.#watch = null;
   }
 
-  #scan(): void {
-    if (this.#watch === null) return;
-    const scan = scanFolder(this.#options.folder);
+  #take(scan: FolderScan): void {
     const problems: ManifestProblem[] = scan.unreadable.map(({ path, reason }) =>
       problemOfFile(path, reason),
     );
     // Watch before reading: what changes from here on brings another scan.
-    this.#watch.watch(scan.directories);
+    this.#watch?.watch(scan.directories);
     this.#files = this.#readAll(scan, problems);
-    const inForce = this.#merge(problems);
+    const { inForce, invalidKeys } = this.#merge(problems);
     this.#report(problems);
-    this.#emit(inForce);
+    this.#emit(inForce, invalidKeys);
   }
 
   #readAll(scan: FolderScan, problems: ManifestProblem[]): Map<string, KnownFile<T>> {
@@ -113,9 +135,10 @@ export class FolderSource<T> implements Source {
       if (file.bytes > this.#options.maxFileBytes)
         throw new Error(`${file.bytes} bytes are more than the limit of ${this.#options.maxFileBytes}`);
       const text = readFileSync(file.path, 'utf8');
-      const content = readFileContent({ path: file.path, text }, known?.content, this.#deps.decode);
+      const content = readFileContent({ path: file.path, text }, known?.content, this.#reading);
       return { stamp: file.stamp, content };
     } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined; // gone since the scan
       // Without a new stamp it is tried again at the next scan.
       problems.push(problemOfFile(file.path, messageOf(error)));
       return known;
@@ -123,13 +146,15 @@ export class FolderSource<T> implements Source {
   }
 
   /** Joins the files. An object that several define is the first file's; the others are problems. */
-  #merge(problems: ManifestProblem[]): Map<string, T> {
+  #merge(problems: ManifestProblem[]): { inForce: Map<string, T>; invalidKeys: Set<string> } {
     const inForce = new Map<string, T>();
+    const invalidKeys = new Set<string>();
     const definedIn = new Map<string, string>();
     const unknownKinds = new Map<string, number>();
     for (const path of [...this.#files.keys()].sort()) {
       const { content } = this.#files.get(path)!;
       problems.push(...content.problems);
+      for (const key of content.invalidKeys) invalidKeys.add(key);
       for (const [kind, count] of content.unknownKinds)
         unknownKinds.set(kind, (unknownKinds.get(kind) ?? 0) + count);
       for (const [key, { value, line }] of content.objects) {
@@ -137,15 +162,12 @@ export class FolderSource<T> implements Source {
         if (first === undefined) {
           definedIn.set(key, path);
           inForce.set(key, value);
-        } else {
-          const [kind, ...name] = key.split('/');
-          const reason = `ignored: ${first} defines this object, too`;
-          problems.push({ file: path, line, kind: kind!, name: name.join('/'), field: '', reason });
-        }
+        } else problems.push(problemOfSecond(key, path, line, first));
       }
     }
+    for (const key of invalidKeys) if (inForce.has(key)) invalidKeys.delete(key);
     this.#reportUnknownKinds(unknownKinds);
-    return inForce;
+    return { inForce, invalidKeys };
   }
 
   #report(problems: readonly ManifestProblem[]): void {
@@ -166,13 +188,23 @@ export class FolderSource<T> implements Source {
     this.#unknownKinds = unknownKinds;
   }
 
-  #emit(inForce: Map<string, T>): void {
+  #emit(inForce: Map<string, T>, invalidKeys: Set<string>): void {
     const upserted = new Map<string, T>();
     for (const [key, value] of inForce) if (this.#inForce.get(key) !== value) upserted.set(key, value);
     const removed = [...this.#inForce.keys()].filter((key) => !inForce.has(key));
+    const sameInvalid =
+      invalidKeys.size === this.#invalidKeys.size &&
+      [...invalidKeys].every((key) => this.#invalidKeys.has(key));
     this.#inForce = inForce;
-    if (upserted.size > 0 || removed.length > 0) this.#deps.onBatch({ upserted, removed });
+    this.#invalidKeys = invalidKeys;
+    if (upserted.size > 0 || removed.length > 0 || !sameInvalid) this.#deps.onBatch({ upserted, removed });
   }
+}
+
+function problemOfSecond(key: string, file: string, line: number, first: string): ManifestProblem {
+  const [kind, ...name] = key.split('/');
+  const reason = `ignored: ${first} defines this object, too`;
+  return { file, line, kind: kind!, name: name.join('/'), field: '', reason };
 }
 
 function problemOfFile(file: string, reason: string): ManifestProblem {

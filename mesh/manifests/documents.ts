@@ -1,5 +1,5 @@
 import { type Document, isMap, isScalar, isSeq, LineCounter, type Node, parseAllDocuments } from 'yaml';
-import { messageOf } from '../../mesh/common/errors.js';
+import { messageOf } from '../common/errors.js';
 import type { FieldPath } from './types.js';
 
 /** One object of a file, with the lines of its fields. */

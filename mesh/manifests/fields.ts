@@ -1,5 +1,5 @@
-import { tryCanonicalAddress } from '../../mesh/common/address.js';
-import type { FieldPath, FieldProblem } from '../files/index.js';
+import { tryCanonicalAddress } from '../common/address.js';
+import type { FieldPath, FieldProblem } from './types.js';
 
 /**
  * Reads untyped manifest fields and collects what is wrong. A getter whose field is bad records the problem and returns its empty value;
@@ -137,7 +137,18 @@ export class Fields {
   }
 }
 
-function isRecord(value: unknown): value is Record<string, unknown> {
+/** `spec.ports[0].port`; keys that are no plain words are quoted. */
+export function formatPath(path: FieldPath): string {
+  return path
+    .map((step) => {
+      if (typeof step === 'number') return `[${step}]`;
+      return /^[A-Za-z_][A-Za-z0-9_]*$/.test(step) ? `.${step}` : `[${JSON.stringify(step)}]`;
+    })
+    .join('')
+    .replace(/^\./, '');
+}
+
+export function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 

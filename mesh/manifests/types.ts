@@ -8,10 +8,14 @@ export interface FieldProblem {
   readonly reason: string;
 }
 
-/** What a decoder makes of one manifest. `key` names the object across files and versions: `Pod/shop/cart-1`. */
+/**
+ * What a decoder makes of one manifest. `key` names the object across files and versions: `Pod/shop/cart-1`. `ignored`: a sound object that
+ * is none of this program's business.
+ */
 export type Decoded<T> =
   | { readonly outcome: 'object'; readonly key: string; readonly value: T }
   | { readonly outcome: 'invalid'; readonly key: string; readonly problems: readonly FieldProblem[] }
+  | { readonly outcome: 'ignored'; readonly key: string }
   | { readonly outcome: 'unknown-kind' };
 
 /** A manifest as parsed, its form checked no further than this. */
@@ -31,12 +35,6 @@ export interface SourceBatch<T> {
   readonly removed: readonly string[];
 }
 
-/** A place that objects come from. `start` resolves when the first batch, the whole state, has been delivered. */
-export interface Source {
-  start(): Promise<void>;
-  stop(): void;
-}
-
 /** A problem with where a person finds it. `line` counts from 1; empty `kind`, `name` or `field` where it is not known. */
 export interface ManifestProblem {
   readonly file: string;
@@ -46,3 +44,6 @@ export interface ManifestProblem {
   readonly field: string;
   readonly reason: string;
 }
+
+/** Labels, annotations, selectors. */
+export type Labels = Readonly<Record<string, string>>;

@@ -1,0 +1,36 @@
+import type { Labels } from './types.js';
+
+/** Value `ambient` or `none`; on pods and namespaces. */
+export const DATAPLANE_MODE_LABEL = 'istio.io/dataplane-mode';
+/** Their pods are never in the mesh, whatever their labels. */
+export const EXCLUDED_NAMESPACES: readonly string[] = ['kube-system'];
+
+const SIDECAR_ANNOTATION = 'sidecar.istio.io/status';
+
+/** What of a pod decides. */
+export interface EnrolmentFacts {
+  readonly namespace: string;
+  readonly labels: Labels;
+  readonly annotations: Labels;
+  readonly hostNetwork: boolean;
+}
+
+/**
+ * Whether the pod is in the mesh (mesh-apis.md 1.1): its own label before its namespace's; never a pod of the host's network, one with a
+ * sidecar, or one of an excluded namespace. Agents capture and the controller announces by this one rule.
+ */
+export function isEnrolled(
+  pod: EnrolmentFacts,
+  namespace: { readonly labels: Labels } | undefined,
+  excludedNamespaces: readonly string[] = EXCLUDED_NAMESPACES,
+): boolean {
+  if (pod.hostNetwork || SIDECAR_ANNOTATION in pod.annotations) return false;
+  if (excludedNamespaces.includes(pod.namespace)) return false;
+  return (dataplaneModeOf(pod.labels) ?? dataplaneModeOf(namespace?.labels ?? {})) === 'ambient';
+}
+
+/** Null where the label is absent; so are values that mean nothing. */
+export function dataplaneModeOf(labels: Labels): 'ambient' | 'none' | null {
+  const mode = labels[DATAPLANE_MODE_LABEL];
+  return mode === 'ambient' || mode === 'none' ? mode : null;
+}

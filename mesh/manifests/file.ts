@@ -1,0 +1,155 @@
+import { type ManifestDocument, readDocuments } from './documents.js';
+import { formatPath, isRecord } from './fields.js';
+import type { Decoder, FieldPath, ManifestProblem, RawObject } from './types.js';
+
+/** What one file holds in force: its valid objects, and last good versions of those that are not valid now. */
+export interface FileContent<T> {
+  readonly objects: ReadonlyMap<string, { readonly value: T; readonly line: number }>;
+  /** Keys of objects that are invalid and were never good. */
+  readonly invalidKeys: ReadonlySet<string>;
+  readonly problems: readonly ManifestProblem[];
+  /** Kinds that nobody here reads, with how many. */
+  readonly unknownKinds: ReadonlyMap<string, number>;
+}
+
+/** One for all sound files: there may be thousands. */
+const NO_KEYS: ReadonlySet<string> = new Set();
+const NO_KINDS: ReadonlyMap<string, number> = new Map();
+
+/** What objects are read, and how. */
+export interface Reading<T> {
+  readonly decode: Decoder<T>;
+  /** Objects of other kinds are passed over unseen, whatever their form. Null: every object is shown to `decode`. */
+  readonly onlyKinds: ReadonlySet<string> | null;
+}
+
+/**
+ * Reads a file's text against what it held before. An object that is invalid now keeps its last good version; while a document cannot even
+ * be identified, nothing of the file is taken as deleted.
+ */
+export function readFileContent<T>(
+  file: { readonly path: string; readonly text: string },
+  before: FileContent<T> | undefined,
+  reading: Reading<T>,
+): FileContent<T> {
+  const reader = new FileReader(file.path, before, reading);
+  const { documents, problems } = readDocuments(file.text, file.path.endsWith('.json') ? 'json' : 'yaml');
+  for (const { line, reason } of problems) reader.unidentified(line, {}, [], reason);
+  for (const document of documents) reader.read(document);
+  return reader.finish();
+}
+
+class FileReader<T> {
+  readonly #path: string;
+  readonly #before: FileContent<T> | undefined;
+  readonly #reading: Reading<T>;
+  readonly #objects: Map<string, { value: T; line: number }>;
+  readonly #invalidKeys: Set<string>;
+  readonly #problems: ManifestProblem[];
+  readonly #unknownKinds: Map<string, number>;
+  /** Where each object of this text begins. */
+  readonly #lines: Map<string, number>;
+  #allIdentified: boolean;
+
+  constructor(path: string, before: FileContent<T> | undefined, reading: Reading<T>) {
+    this.#path = path;
+    this.#before = before;
+    this.#reading = reading;
+    this.#objects = new Map();
+    this.#invalidKeys = new Set();
+    this.#problems = [];
+    this.#unknownKinds = new Map();
+    this.#lines = new Map();
+    this.#allIdentified = true;
+  }
+
+  read(document: ManifestDocument): void {
+    const { value } = document;
+    if (this.#isPassedOver(value)) return;
+    const fault = faultOfForm(value);
+    if (fault !== null) {
+      this.unidentified(document.lineOf(fault.path), value, fault.path, fault.reason);
+      return;
+    }
+    const object = value as RawObject;
+    const decoded = this.#reading.decode(object);
+    if (decoded.outcome === 'unknown-kind') {
+      const kind = `${object.apiVersion} ${object.kind}`;
+      this.#unknownKinds.set(kind, (this.#unknownKinds.get(kind) ?? 0) + 1);
+      return;
+    }
+    const { key } = decoded;
+    const first = this.#lines.get(key);
+    if (first !== undefined) {
+      this.#problem(document.lineOf([]), value, [], `defined twice in this file, first in line ${first}`);
+      return;
+    }
+    const line = document.lineOf([]);
+    this.#lines.set(key, line);
+    if (decoded.outcome === 'object') this.#objects.set(key, { value: decoded.value, line });
+    if (decoded.outcome !== 'invalid') return;
+    for (const { path, reason } of decoded.problems)
+      this.#problem(document.lineOf(path), value, path, reason);
+    this.#invalid(key);
+  }
+
+  unidentified(line: number, value: unknown, path: FieldPath, reason: string): void {
+    this.#allIdentified = false;
+    this.#problem(line, value, path, reason);
+  }
+
+  finish(): FileContent<T> {
+    if (!this.#allIdentified)
+      for (const key of [...(this.#before?.objects.keys() ?? []), ...(this.#before?.invalidKeys ?? [])])
+        if (!this.#lines.has(key)) this.#invalid(key);
+    return {
+      objects: this.#objects,
+      invalidKeys: this.#invalidKeys.size === 0 ? NO_KEYS : this.#invalidKeys,
+      problems: this.#problems,
+      unknownKinds: this.#unknownKinds.size === 0 ? NO_KINDS : this.#unknownKinds,
+    };
+  }
+
+  #isPassedOver(value: unknown): boolean {
+    const { onlyKinds } = this.#reading;
+    return (
+      onlyKinds !== null &&
+      isRecord(value) &&
+      typeof value['kind'] === 'string' &&
+      !onlyKinds.has(value['kind'])
+    );
+  }
+
+  /** Its last good version stays, if there was one. */
+  #invalid(key: string): void {
+    const lastGood = this.#before?.objects.get(key);
+    if (lastGood === undefined) this.#invalidKeys.add(key);
+    else this.#objects.set(key, lastGood);
+  }
+
+  #problem(line: number, value: unknown, path: FieldPath, reason: string): void {
+    this.#problems.push({ file: this.#path, line, ...labelOf(value), field: formatPath(path), reason });
+  }
+}
+
+/** Why this is no Kubernetes object, or null. */
+function faultOfForm(value: unknown): { path: FieldPath; reason: string } | null {
+  if (!isRecord(value)) return { path: [], reason: 'not an object with apiVersion, kind and metadata' };
+  for (const field of ['apiVersion', 'kind'] as const)
+    if (typeof value[field] !== 'string' || value[field] === '')
+      return { path: [field], reason: 'must be a text and is required' };
+  if (!isRecord(value['metadata']))
+    return { path: ['metadata'], reason: 'must be an object and is required' };
+  const { name } = value['metadata'];
+  if (typeof name !== 'string' || name === '')
+    return { path: ['metadata', 'name'], reason: 'must be a text and is required' };
+  return null;
+}
+
+/** Kind and `namespace/name` for people, as far as they are there. */
+function labelOf(value: unknown): { kind: string; name: string } {
+  if (!isRecord(value)) return { kind: '', name: '' };
+  const metadata = isRecord(value['metadata']) ? value['metadata'] : {};
+  const parts = [metadata['namespace'], metadata['name']].filter((part) => typeof part === 'string');
+  return { kind: typeof value['kind'] === 'string' ? value['kind'] : '', name: parts.join('/') };
+}

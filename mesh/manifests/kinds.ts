@@ -1,0 +1,36 @@
+import { Fields } from './fields.js';
+import type { Decoder } from './types.js';
+
+/** How objects of one kind are read. */
+export interface KindDecoder<T> {
+  readonly namespaced: boolean;
+  /** Form of metadata.name. */
+  readonly nameForm: 'label' | 'subdomain';
+  /** Null: none of this program's business. What is wrong goes to `fields`, which makes the object invalid. */
+  readonly decode: (fields: Fields, namespace: string, name: string) => T | null;
+}
+
+/**
+ * The decoder for kinds by `<apiVersion> <kind>`. Names are held to their DNS forms: identities (`spiffe://…/ns/<namespace>/sa/<account>`) and
+ * resource names are built of them.
+ */
+export function decoderOf<T>(kinds: ReadonlyMap<string, KindDecoder<T>>): Decoder<T> {
+  return (object) => {
+    const kind = kinds.get(`${object.apiVersion} ${object.kind}`);
+    if (kind === undefined) return { outcome: 'unknown-kind' };
+    const fields = new Fields(object);
+    const metadata = fields.object('metadata');
+    const name = metadata.name('name', kind.nameForm);
+    const namespace = metadata.name('namespace', 'label', kind.namespaced ? 'default' : '');
+    if (!kind.namespaced && namespace !== '') metadata.wrong('namespace', `${object.kind} has no namespace`);
+    const value = kind.decode(fields, namespace, name);
+    const key = keyOf(object.kind, kind.namespaced ? namespace : '', name);
+    if (fields.problems.length > 0) return { outcome: 'invalid', key, problems: fields.problems };
+    return value === null ? { outcome: 'ignored', key } : { outcome: 'object', key, value };
+  };
+}
+
+/** `Pod/shop/cart-1`, `Node/n1`. */
+export function keyOf(kind: string, namespace: string, name: string): string {
+  return namespace === '' ? `${kind}/${name}` : `${kind}/${namespace}/${name}`;
+}
