@@ -73,7 +73,7 @@ function searchParents(directory: string, depth: number, found: string[]): void 
   }
 }
 
-/** All pod cgroups there are below `parent`, keyed by uid, and the directories in which new ones appear. */
+/** All pod cgroups there are below `parent`, keyed by uid, and the directories in which new ones appear. Throws where one cannot be read. */
 export function listPodCgroups(parent: string): { pods: Map<string, PodCgroup>; directories: string[] } {
   const pods = new Map<string, PodCgroup>();
   const directories = [parent];
@@ -106,15 +106,17 @@ export function ownCgroup(root: string): string {
   return join(root, path);
 }
 
-/** Process ids in a cgroup and everything below it. A 0 is a process outside our PID namespace. */
+/** Process ids in a cgroup and everything below it. A 0 is a process outside our PID namespace. Throws where that cannot be told. */
 export function processesOf(cgroup: string): number[] {
   const pids: number[] = [];
   try {
     for (const line of readFileSync(join(cgroup, 'cgroup.procs'), 'utf8').split('\n')) {
       if (line !== '') pids.push(Number(line));
     }
-  } catch {
-    return pids; // gone, or threaded: its processes stand in the parent
+  } catch (error) {
+    // Of a threaded one the processes stand in the parent.
+    if (!isGone(error) && codeOf(error) !== 'EOPNOTSUPP') throw error;
+    return pids;
   }
   for (const name of subdirectories(cgroup)) pids.push(...processesOf(join(cgroup, name)));
   return pids;
@@ -133,9 +135,19 @@ function subdirectories(path: string): string[] {
     return readdirSync(path, { withFileTypes: true })
       .filter((entry) => entry.isDirectory())
       .map((entry) => entry.name);
-  } catch {
+  } catch (error) {
+    if (!isGone(error)) throw error;
     return [];
   }
+}
+
+/** Of a cgroup. Any other error (no descriptor left) must not look as if pods had ended. */
+function isGone(error: unknown): boolean {
+  return ['ENOENT', 'ENODEV', 'ENOTDIR'].includes(codeOf(error) ?? '');
+}
+
+function codeOf(error: unknown): string | undefined {
+  return (error as NodeJS.ErrnoException).code;
 }
 
 function isDirectory(path: string): boolean {

@@ -5,6 +5,7 @@
  * pod that has processes but no namespace of its own yet is looked at again after 2, 4, 8, … ms.
  */
 import { type FSWatcher, readFileSync, readlinkSync, watch } from 'node:fs';
+import { messageOf } from '../../mesh/common/errors.js';
 import type { Log } from '../../mesh/log/index.js';
 import { isPopulated, listPodCgroups, type PodCgroup, processesOf } from './cgroups.js';
 import { CaptureError } from './types.js';
@@ -59,6 +60,7 @@ export class PodSightings {
   #poll: NodeJS.Timeout | null = null;
   #scanQueued: NodeJS.Immediate | null = null;
   #foreignPidsReported = false;
+  #lastTrouble = '';
 
   constructor(options: PodSightingsOptions, deps: PodSightingsDeps) {
     this.#options = options;
@@ -126,7 +128,9 @@ export class PodSightings {
   }
 
   #scan(): void {
-    const { pods, directories } = listPodCgroups(this.#options.podsParent);
+    const listed = this.#attempt(() => listPodCgroups(this.#options.podsParent));
+    if (listed === null) return;
+    const { pods, directories } = listed;
     const newDirectories = this.#watchDirectories(directories);
     const before = this.#cgroups;
     this.#cgroups = pods;
@@ -189,7 +193,9 @@ export class PodSightings {
 
   #look(uid: string, followed: Followed): void {
     const { cgroup, namespace: before } = followed.sighting;
-    const found = this.#namespaceOf(cgroup, before);
+    // What cannot be looked at (null) is as it was.
+    const seen = this.#attempt(() => ({ namespace: this.#namespaceOf(cgroup, before) }));
+    const found = seen === null ? before : seen.namespace;
     if (followed.retry !== null) clearTimeout(followed.retry);
     followed.retry = null;
     if (found !== null) {
@@ -203,7 +209,7 @@ export class PodSightings {
       return;
     }
     followed.sighting = { cgroup, namespace: null };
-    if (isPopulated(cgroup.path)) this.#retry(uid, followed);
+    if (seen === null || isPopulated(cgroup.path)) this.#retry(uid, followed);
     else followed.retryDelayMs = firstRetryMs;
   }
 
@@ -232,6 +238,21 @@ export class PodSightings {
       foundStart = start;
     }
     return found;
+  }
+
+  /** Null: it failed (no descriptor left, say), which is told once. */
+  #attempt<T>(look: () => T): T | null {
+    try {
+      const result = look();
+      this.#lastTrouble = '';
+      return result;
+    } catch (error) {
+      const trouble = messageOf(error);
+      if (trouble !== this.#lastTrouble)
+        this.#deps.log.error({ error: trouble }, 'cgroups cannot be read: pods count as they were');
+      this.#lastTrouble = trouble;
+      return null;
+    }
   }
 
   #reportForeignPids(cgroup: PodCgroup): void {

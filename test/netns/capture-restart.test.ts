@@ -1,5 +1,7 @@
+import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, rmdirSync, statSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { clean } from '../../agent/capture/index.js';
 import { Bpf, cgroupKind } from '../../native/bpf/index.js';
@@ -132,6 +134,22 @@ test('two agents side by side: both listed, the first may go', async () => {
     'the first agent to be forgotten',
     () => cgroupEntries().filter(([, kind]) => kind === cgroupKind.agent).length === 1,
   );
+}, 60_000);
+
+test('an agent that has no descriptor left takes no pod for gone', async () => {
+  const [client, server] = await twoPods();
+  const agent = await CaptureAgent.start(home);
+  const limit = (descriptors: number) =>
+    execFileSync('prlimit', ['--pid', String(agent.process.pid), `--nofile=${descriptors}:`]);
+  const captured = async () => (await agent.status()).pods.filter(({ state }) => state === 'captured').length;
+  const before = await captured();
+  limit(8);
+  await waitFor('the agent to tell', () => agent.process.stderr.includes('pods count as they were'));
+  await sleep(2_500); // more than the poll and emptyPodLingerMs together
+  expect(agent.events('released')).toEqual([]);
+  expect(await captured()).toBe(before);
+  limit(1024);
+  expect(await request(client, server)).not.toBeNull();
 }, 60_000);
 
 test('links whose cgroup is gone are replaced; the agent may run outside of all pods', async () => {
