@@ -2,6 +2,7 @@
  * `npm run clean`: removes everything that an agent has left in the kernel of this machine. Options: `--bpffs DIR` (or CULVERT_BPFFS),
  * as given to the agent.
  */
+import { messageOf } from '../mesh/common/errors.js';
 import { captureDefaults, clean } from './capture/index.js';
 
 const flag = process.argv.indexOf('--bpffs');
@@ -13,8 +14,6 @@ try {
     `${bpffsDir}: ${links === 0 ? 'nothing was attached' : `${links} programs detached`}; no pins left\n`,
   );
 } catch (error) {
-  process.stderr.write(
-    `${bpffsDir} could not be cleaned: ${error instanceof Error ? error.message : error}\n`,
-  );
+  process.stderr.write(`${bpffsDir} could not be cleaned: ${messageOf(error)}\n`);
   process.exitCode = 1;
 }

@@ -1,3 +1,4 @@
+import { messageOf } from '../mesh/common/errors.js';
 import { ConfigError, helpOf, parseOptions } from '../mesh/config/index.js';
 import { createLog } from '../mesh/log/index.js';
 import { agentOptions } from './options.js';
@@ -30,6 +31,6 @@ async function main(): Promise<void> {
 }
 
 main().catch((error: unknown) => {
-  process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
+  process.stderr.write(`${messageOf(error)}\n`);
   process.exit(error instanceof ConfigError ? 2 : 1);
 });

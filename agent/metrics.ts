@@ -1,17 +1,15 @@
 import type { MetricFamily, MetricSource } from '../mesh/telemetry/index.js';
 import { labelsText } from '../mesh/telemetry/index.js';
-import type { XdsState } from '../mesh/xds/index.js';
 import type { CaptureStatus } from './capture/index.js';
 
 export interface AgentMetricsDeps {
   readonly capture: () => CaptureStatus | null;
-  readonly xds: () => XdsState;
   readonly pool: { readonly restarts: number; readonly connectionsLost: number };
 }
 
-/** The agent's own metrics, beside Istio's TCP metrics (hbone-and-wds.md 7.1). */
+/** The agent's own metrics, beside Istio's TCP metrics and those of the xDS client (hbone-and-wds.md 7.1). */
 export function agentMetrics(deps: AgentMetricsDeps): MetricSource {
-  return () => [...workerMetrics(deps), ...captureMetrics(deps.capture()), ...xdsMetrics(deps.xds())];
+  return () => [...workerMetrics(deps), ...captureMetrics(deps.capture())];
 }
 
 function workerMetrics({ pool }: AgentMetricsDeps): MetricFamily[] {
@@ -57,38 +55,6 @@ function captureMetrics(status: CaptureStatus | null): MetricFamily[] {
         value,
       })),
     },
-  ];
-}
-
-function xdsMetrics(state: XdsState): MetricFamily[] {
-  const perType = (
-    name: string,
-    help: string,
-    value: (type: XdsState['types'][number]) => number,
-  ): MetricFamily => ({
-    name,
-    type: 'counter',
-    help,
-    samples: state.types.map((type) => ({ labels: labelsText(['url'], [type.typeUrl]), value: value(type) })),
-  });
-  return [
-    single(
-      'culvert_xds_connected',
-      'gauge',
-      'Whether the controller is connected',
-      state.isConnected ? 1 : 0,
-    ),
-    {
-      name: 'istio_xds_connection_terminations_total',
-      type: 'counter',
-      help: 'xDS streams that ended, by reason',
-      samples: Object.entries(state.terminations).map(([reason, value]) => ({
-        labels: labelsText(['reason'], [reason]),
-        value,
-      })),
-    },
-    perType('istio_xds_message_total', 'xDS messages received', (type) => type.messages),
-    perType('istio_xds_message_bytes_total', 'Bytes of xDS messages received', (type) => type.messageBytes),
   ];
 }
 

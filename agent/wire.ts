@@ -6,7 +6,13 @@ import { CertificateManager } from '../mesh/identity/index.js';
 import { createTlsContext, releaseTlsContext, WorkerPool } from '../mesh/io/index.js';
 import { LOG_LEVELS, type Log } from '../mesh/log/index.js';
 import { createStore, type Store, type StoreUpdate } from '../mesh/store/index.js';
-import { MetricsRegistry, processMetrics, TcpMetrics, type TelemetryBatch } from '../mesh/telemetry/index.js';
+import {
+  MetricsRegistry,
+  processMetrics,
+  TcpMetrics,
+  type TelemetryBatch,
+  xdsMetrics,
+} from '../mesh/telemetry/index.js';
 import { TlsContexts } from '../mesh/tls/index.js';
 import { CertificateClient, XdsClient } from '../mesh/xds/index.js';
 import { Capture, type CapturedPod, type CaptureListener, FilesPodSource } from './capture/index.js';
@@ -67,9 +73,8 @@ export class Agent implements CaptureListener {
     this.#capture = this.#makeCapture();
     this.#metrics.add(processMetrics({ component: 'agent', tag: 'dev' }));
     this.#metrics.add(() => this.#tcpMetrics.collect());
-    this.#metrics.add(
-      agentMetrics({ capture: () => this.#capture.status(), xds: () => this.#xds.state, pool: this.#pool }),
-    );
+    this.#metrics.add(xdsMetrics(() => this.#xds.state));
+    this.#metrics.add(agentMetrics({ capture: () => this.#capture.status(), pool: this.#pool }));
   }
 
   /** Resolves when the hooks are attached; the controller may still be away (readiness tells). */

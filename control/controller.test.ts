@@ -22,6 +22,7 @@ import {
   IstioCertificateService,
   istio,
 } from '../mesh/proto/index.js';
+import { eventually } from '../test/support/wait.js';
 
 // The controller as its users run it: a process, TLS, a token, a raw gRPC client.
 
@@ -151,19 +152,6 @@ class Agent {
     for (const name of removedResources) this.addresses.delete(name);
     this.types.add(typeUrl);
     this.#call.write({ typeUrl, responseNonce: nonce });
-  }
-}
-
-async function eventually(check: () => void | Promise<void>): Promise<void> {
-  const deadline = Date.now() + 20_000;
-  for (;;) {
-    try {
-      await check();
-      return;
-    } catch (error) {
-      if (Date.now() > deadline) throw error;
-      await new Promise((resolve) => setTimeout(resolve, 3));
-    }
   }
 }
 

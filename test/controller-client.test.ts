@@ -10,6 +10,7 @@ import { buildCsr, generateKeyPair, pemToDer } from '../mesh/identity/index.js';
 import { createLog } from '../mesh/log/index.js';
 import { createStore, identityOf, type Store } from '../mesh/store/index.js';
 import { CertificateClient, type ControllerOptions, XdsClient } from '../mesh/xds/index.js';
+import { until } from './support/wait.js';
 
 jest.setTimeout(30_000); // the machine may be busy
 
@@ -140,7 +141,3 @@ describe('controller and its clients', () => {
     await expect(elsewhere.fetchCertificate(identity, csr)).rejects.toMatchObject({ code: 'CA_REFUSED' });
   });
 });
-
-async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 10));
-}

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { createLog } from '../../mesh/log/index.js';
+import { until } from '../../test/support/wait.js';
 import { FilesPodSource } from './files-pod-source.js';
 import type { LocalPod } from './types.js';
 
@@ -29,14 +30,6 @@ const start = () =>
     pods = now;
     calls++;
   });
-
-async function until(condition: () => boolean): Promise<void> {
-  const deadline = Date.now() + 10_000;
-  while (!condition()) {
-    if (Date.now() > deadline) throw new Error(`still not so: ${JSON.stringify(pods)}`);
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-}
 
 interface PodText {
   node?: string;

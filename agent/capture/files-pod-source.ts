@@ -31,7 +31,7 @@ export class FilesPodSource implements PodSource {
 
   /** Resolves after the first `onPods`. Throws MANIFESTS_UNREADABLE. */
   async start(onPods: (pods: readonly LocalPod[]) => void): Promise<void> {
-    // Workers load this room too: the YAML parser costs 3 MB a thread, so it comes only where manifests are read.
+    // Workers load this room too: the YAML parser (1 MB of heap a thread) comes only where manifests are read.
     const { localPods, openManifests } = await import('./manifest.js');
     if (this.#stopped) return;
     let lastPods = '';

@@ -2,6 +2,7 @@ import { mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync 
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
+import { eventually } from '../../test/support/wait.js';
 import { createLog } from '../log/index.js';
 import { FOLDER_SOURCE_DEFAULTS, FolderSource, type FolderSourceOptions, type RawObject } from './index.js';
 import type { Decoded } from './types.js';
@@ -35,19 +36,6 @@ function write(name: string, text: string): void {
 
 async function start(): Promise<void> {
   await source.start();
-}
-
-async function eventually(check: () => void): Promise<void> {
-  const deadline = Date.now() + 20_000;
-  for (;;) {
-    try {
-      check();
-      return;
-    } catch (error) {
-      if (Date.now() > deadline) throw error;
-      await new Promise((resolve) => setTimeout(resolve, 5));
-    }
-  }
 }
 
 const problems = () =>

@@ -81,6 +81,7 @@ describe('exposition', () => {
     const { body } = both.render(undefined);
     for (const line of [
       'istio_build{component="agent",tag="0.1.0"} 1',
+      'culvert_xds_connected 1',
       'istio_xds_message_total{url="T"} 2',
       'istio_xds_message_bytes_total{url="T"} 300',
       'istio_xds_connection_terminations_total{reason="ConnectionError"} 3',

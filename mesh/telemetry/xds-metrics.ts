@@ -2,14 +2,20 @@ import type { XdsState } from '../xds/types.js';
 import { labelsText } from './exposition.js';
 import type { MetricFamily, MetricSource } from './types.js';
 
-/** The metrics of the xDS client, under ztunnel's names (sheet 7.1), and how many resources are held and refused. */
+/** The metrics of the xDS client, under ztunnel's names (sheet 7.1), whether it is connected, and how many resources are refused. */
 export function xdsMetrics(read: () => XdsState): MetricSource {
   return () => {
-    const { types, terminations } = read();
+    const { types, terminations, isConnected } = read();
     const byUrl = (value: (type: XdsState['types'][number]) => number) =>
       types.map((type) => ({ labels: labelsText(['url'], [type.typeUrl]), value: value(type) }));
     const ends = Object.entries(terminations);
     return [
+      {
+        name: 'culvert_xds_connected',
+        help: 'Whether the controller is connected',
+        type: 'gauge',
+        samples: [{ labels: '', value: isConnected ? 1 : 0 }],
+      },
       counter(
         'istio_xds_message_total',
         'Discovery responses received',

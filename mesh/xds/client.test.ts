@@ -1,6 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { status } from '@grpc/grpc-js';
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
+import { until } from '../../test/support/wait.js';
 import { createLog } from '../log/index.js';
 import {
   ADDRESS_TYPE_URL,
@@ -91,10 +92,6 @@ function plain(struct: google.protobuf.Struct.$Properties | null | undefined): u
   return Object.fromEntries(
     Object.entries(struct?.fields ?? {}).map(([name, value]) => [name, value.stringValue]),
   );
-}
-
-async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 5));
 }
 
 describe('the first requests', () => {
