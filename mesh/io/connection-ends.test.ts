@@ -104,6 +104,66 @@ test('a closed connection whose peer never ends is cut after the linger time', a
   expect(pair.t.reactor.native.stats().connections).toBe(0);
 });
 
+test('the linger time counts from the last byte taken: a slow reader gets everything', async () => {
+  using pair = await connectedPair(undefined, new TestReactor({ lingerMs: 400 }));
+  const { t, connection, socket } = pair;
+  const payload = randomBytes(12 << 20);
+  connection.write(payload, 0, payload.length);
+  connection.close();
+  const hash = createHash('sha256');
+  let ended = false;
+  socket.on('data', (chunk) => {
+    hash.update(chunk);
+    socket.pause();
+  });
+  socket.on('end', () => {
+    ended = true;
+  });
+  const begin = performance.now();
+  // At most a chunk of 64 KiB each 5 ms.
+  const reading = setInterval(() => socket.resume(), 5);
+  await t.until(() => ended || socket.destroyed);
+  clearInterval(reading);
+  expect(performance.now() - begin).toBeGreaterThan(800);
+  expect(ended).toBe(true);
+  expect(hash.digest('hex')).toBe(sha256(payload));
+});
+
+test('a closed connection that has bytes left when its engine goes is reset: never a FIN for a cut transfer', async () => {
+  using client = new TestReactor();
+  using listening = new ListeningSocket();
+  const t = new TestReactor();
+  const to = { address: HOST, port: listening.port };
+  const recorder = new Recorder(client.reactor);
+  client.reactor.connect({ to, ...CONNECT }, recorder);
+  let isClosed = false;
+  const onAccepted = (connection: Connection) => {
+    // More than the kernel takes of a peer that does not read.
+    const payload = Buffer.alloc(14 << 20);
+    expect(connection.write(payload, 0, payload.length)).toBeGreaterThan(0);
+    connection.close();
+    isClosed = true;
+    return new Recorder(t.reactor);
+  };
+  t.reactor.listen({ fd: listening.fd }, { onAccepted });
+  await t.until(() => isClosed);
+  t.reactor.dispose();
+  await client.until(() => recorder.isClosed || recorder.hasEnded);
+  expect(recorder.hasEnded).toBe(false);
+});
+
+test('an owner that has let go hears nothing, not even of a failure found before', async () => {
+  using t = new TestReactor();
+  const recorder = new Recorder(t.reactor);
+  // An address of another family: the dial fails at once, which is told in the next turn.
+  const to = { address: '127.0.0.1', port: 9 };
+  t.reactor.connect({ to, fromAddress: '::1', ...CONNECT }, recorder).reset();
+  const kept = new Recorder(t.reactor);
+  t.reactor.connect({ to, fromAddress: '::1', ...CONNECT }, kept);
+  await t.until(() => kept.isClosed);
+  expect(recorder.events).toEqual([]);
+});
+
 test('closed connections take calls and do nothing', async () => {
   using pair = await connectedPair();
   const { t, connection } = pair;
@@ -164,6 +224,8 @@ test('an exception in a callback resets that connection only, and is counted and
   expect((await pair.t.during(failed))[0]).toMatchObject({ code: 'ECONNRESET' });
   expect(pair.t.reactor.counters.exceptions).toBe(1);
   expect(pair.t.logged).toEqual(['exception in a callback: a bug']);
+  // Its owner hears of it, to let go of whatever hangs on the connection.
+  expect(pair.recorder.events).toEqual(['closed HANDLER_FAILED']);
   good.socket.write('still here');
   await good.t.until(() => good.recorder.received.toString() === 'still here');
 });

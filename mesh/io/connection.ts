@@ -38,6 +38,8 @@ export class EngineConnection implements Connection {
   /** Deadline of connect and handshake, while there is one. */
   deadline: Timer | null = null;
   pendingBytes = 0;
+  /** Its owner has let go of it: it hears nothing more, not even of a failure found before. */
+  isAbandoned = false;
   readonly #home: ConnectionHome;
   readonly #handle: number;
   #local: SocketAddress | null;
@@ -191,10 +193,12 @@ export class EngineConnection implements Connection {
   }
 
   reset(): void {
+    this.isAbandoned = true;
     this.#end(true);
   }
 
   close(): void {
+    this.isAbandoned = true;
     if (!this.#isOpen) return;
     this.flush();
     this.#end(false);

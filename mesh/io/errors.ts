@@ -32,6 +32,7 @@ const WHAT: Readonly<Record<IoErrorCode, string>> = {
   HANDSHAKE_TIMEOUT: 'TLS handshake failed with',
   RESET: 'connection lost with',
   WRITE_OVERFLOW: 'connection given up with',
+  HANDLER_FAILED: 'exception of ours; reset connection with',
   NO_RESOURCES: 'no resources for a connection with',
 };
 

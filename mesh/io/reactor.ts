@@ -31,6 +31,8 @@ import type {
 /** The loop wakes at least this often, so that a thread that is told to end (worker.terminate) does so even if nobody wakes it. */
 const MAX_SLEEP_MS = 500;
 const EVENTS_PER_TURN = 256;
+/** Every listener backs off many times a second for as long as descriptors are short: once a second is said. */
+const BACK_OFF_LOG_MS = 1000;
 
 export interface ReactorOptions {
   /** Engine made by the main thread (NativeEngines.create); absent: the reactor makes and owns one. */
@@ -96,6 +98,7 @@ export class EpollReactor implements Reactor, ConnectionHome, ListenerHome {
   #endOfTurn: (() => void)[] = [];
   #closedReports: { readonly connection: EngineConnection; readonly error: IoError }[] = [];
   #nowMs: number;
+  #nextBackOffLogMs = 0;
 
   constructor(options: ReactorOptions, deps: ReactorDeps) {
     this.#ownedEngines = options.engineId === undefined ? new NativeEngines() : null;
@@ -167,7 +170,7 @@ export class EpollReactor implements Reactor, ConnectionHome, ListenerHome {
       }
       if ((events & NativeEvent.CONNECTED) !== 0) {
         connection.becomeConnected();
-        connection.handler.onConnected(connection);
+        if (connection.isOpen) connection.handler.onConnected(connection);
       }
       if ((events & NativeEvent.DRAINED) !== 0 && connection.isOpen && connection.pendingBytes > 0) {
         connection.pendingBytes = 0;
@@ -178,7 +181,7 @@ export class EpollReactor implements Reactor, ConnectionHome, ListenerHome {
       }
     } catch (thrown) {
       this.#caught(thrown);
-      connection.reset();
+      connection.fail(limitError('HANDLER_FAILED', connection.remote, messageOf(thrown)));
     }
   }
 
@@ -206,6 +209,7 @@ export class EpollReactor implements Reactor, ConnectionHome, ListenerHome {
       const reports = this.#closedReports;
       this.#closedReports = [];
       for (const { connection, error } of reports) {
+        if (connection.isAbandoned) continue;
         this.guard(() => connection.handler.onClosed(connection, error));
       }
     }
@@ -326,6 +330,8 @@ export class EpollReactor implements Reactor, ConnectionHome, ListenerHome {
 
   acceptBackedOff(errno: string): void {
     this.counters.acceptBackOffs++;
+    if (this.#nowMs < this.#nextBackOffLogMs) return;
+    this.#nextBackOffLogMs = this.#nowMs + BACK_OFF_LOG_MS;
     this.#log.warn({ errno }, `cannot accept connections: ${errno}`);
   }
 

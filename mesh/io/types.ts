@@ -17,6 +17,7 @@ export type IoErrorCode =
   | 'HANDSHAKE_TIMEOUT'
   | 'RESET' // RST, TLS alert or broken record on an established connection
   | 'WRITE_OVERFLOW' // the owner wrote on past `maxPendingBytes`
+  | 'HANDLER_FAILED' // an exception left a callback of its handler: a bug on our side
   | 'NO_RESOURCES'; // EMFILE, ENFILE, ENOMEM, ENOBUFS
 
 /** Space lent by the engine for building frames in place. Write into `bytes` from `end` on, then move `end`. Valid until the current callback returns. */
@@ -60,13 +61,13 @@ export interface Connection extends ByteOutput {
   shutdownWrite(): void;
   /** Ends it at once with RST; the handler hears nothing more. */
   reset(): void;
-  /** Sends what is pending, then FIN, within the engine's linger deadline; the handler hears nothing more. */
+  /** Sends what is pending, then FIN; the linger time after the last byte that the peer took, RST. The handler hears nothing more. */
   close(): void;
   /** TLS only, after the handshake: the peer's leaf certificate as DER, or null. */
   peerCertificate(): Buffer | null;
 }
 
-/** Called by the reactor; an exception that leaves a callback resets this connection only, and is counted and logged. */
+/** Called by the reactor; an exception that leaves a callback resets this connection only, is counted and logged, and `onClosed` follows, so that its owner can let go of the rest. */
 export interface ConnectionHandler {
   /** TCP connect (and TLS handshake, where there is one) done. Not called for accepted plain TCP. */
   onConnected(connection: Connection): void;
@@ -74,7 +75,7 @@ export interface ConnectionHandler {
   onReadable(connection: Connection): void;
   /** `pendingBytes` has fallen to 0 after having been above. */
   onDrained(connection: Connection): void;
-  /** It is gone by the peer's or the network's doing (RST at any stage, failed dial or handshake, deadline). At most once; never after the owner's `reset()` or `close()`; never for a clean EOF. */
+  /** It is gone by the peer's or the network's doing (RST at any stage, failed dial or handshake, deadline) or by an exception of ours. At most once; never after the owner's `reset()` or `close()`; never for a clean EOF. */
   onClosed(connection: Connection, error: Error & { code: IoErrorCode }): void;
 }
 

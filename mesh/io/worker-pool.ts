@@ -1,5 +1,6 @@
 import { Worker } from 'node:worker_threads';
 import { NativeEngines } from '../../native/index.js';
+import { messageOf } from '../common/errors.js';
 import type { WorkerStart } from './run-worker.js';
 import type { IoLog } from './types.js';
 
@@ -143,13 +144,24 @@ export class WorkerPool<ToWorker, FromWorker> {
       `worker ${member.index} died`,
     );
     if (delayMs === 0) this.#restart(member);
-    else member.retry = setTimeout(() => this.#restart(member), delayMs);
+    else this.#restartLater(member, delayMs);
+  }
+
+  #restartLater(member: Member, delayMs: number): void {
+    member.retry = setTimeout(() => this.#restart(member), delayMs);
   }
 
   #restart(member: Member): void {
     member.retry = null;
+    try {
+      this.#startWorker(member);
+    } catch (error) {
+      // An engine needs descriptors, and there may be none.
+      this.#deps.log.error({ worker: member.index, err: error }, `cannot start worker: ${messageOf(error)}`);
+      this.#restartLater(member, FIRST_DELAY_MS);
+      return;
+    }
     this.restarts++;
-    this.#startWorker(member);
     this.#deps.onWorkerRestarted(member.index);
   }
 }

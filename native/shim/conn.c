@@ -166,10 +166,32 @@ CULVERT_API int culvert_pause(int id, int handle, int paused)
 	return conn_arm(c);
 }
 
+/*
+ * SO_LINGER 0 stays until the last byte and the FIN are the kernel's: should this process or thread die before, a FIN would tell of an end
+ * that was none.
+ */
+static void linger_settle(struct conn *c)
+{
+	if (c->pending == 0)
+		conn_set_linger(c, false);
+}
+
+/* The linger time counts from the last byte that the kernel took: a slow reader is served, one that has stopped is cut. */
+static void linger_restart(struct conn *c)
+{
+	linger_settle(c);
+	c->linger_deadline_ms = now_ms() + c->engine->linger_ms;
+	list_remove(&c->linger);
+	list_append(&c->engine->linger, &c->linger);
+}
+
 /* What a lingering connection does with its events: the rest of its output, the FIN, and then waits for the peer's end. */
 void conn_linger_step(struct conn *c, uint32_t events)
 {
+	uint32_t before = c->pending;
 	bool over = output_flush(c) < 0;
+	if (c->pending < before)
+		linger_restart(c);
 	if (events & ~EPOLLOUT && discard(c))
 		c->eof = true;
 	if (!over && (!c->eof || c->pending)) {
@@ -191,7 +213,6 @@ void conn_linger_step(struct conn *c, uint32_t events)
 static void close_gracefully(struct conn *c)
 {
 	int error = c->ssl && !c->fin_wanted ? tls_shutdown(c) : 0;
-	conn_set_linger(c, false);
 	if (error == 0 && !(c->eof && c->pending == 0)) {
 		c->fin_wanted = true;
 		c->paused = false;
@@ -202,11 +223,11 @@ static void close_gracefully(struct conn *c)
 		if (error == 0)
 			error = conn_arm(c);
 		if (error == 0) {
-			c->linger_deadline_ms = now_ms() + c->engine->linger_ms;
-			list_append(&c->engine->linger, &c->linger);
+			linger_restart(c);
 			return;
 		}
 	}
+	linger_settle(c);
 	close(c->fd);
 	conn_free(c);
 }
