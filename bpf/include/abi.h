@@ -86,7 +86,7 @@ ABI_OFFSET(struct original_value, state, 20);
 
 /*
  * Socket storage caller_sk: set by the agent on the socket with which it dials the application, before connect.
- * BPF tells in `state` whether the dial was recorded.
+ * BPF tells in `state` whether the dial was recorded; native/shim/dial.c ends one that was not.
  */
 enum caller_state {
 	CALLER_SET = 0,

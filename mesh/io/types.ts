@@ -103,7 +103,10 @@ export interface ConnectOptions {
   readonly netnsFd?: number;
   /** Local address; the port is chosen at connect (IP_BIND_ADDRESS_NO_PORT). */
   readonly fromAddress?: string;
-  /** Socket storage to set before connect: how the caller's address reaches BPF (design.md 3, "Dialling the application"). */
+  /**
+   * Socket storage to set before connect, a `struct caller`: how the caller's address reaches BPF (design.md 3, "Dialling the application").
+   * A dial whose caller BPF could not record fails (NO_RESOURCES, ENOBUFS).
+   */
   readonly socketStorage?: { readonly mapFd: number; readonly value: Buffer };
   readonly connectTimeoutMs: number;
   readonly tls?: TlsOptions;

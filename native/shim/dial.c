@@ -1,5 +1,6 @@
 /* How connections come to be: accepted from a listener, or dialled, perhaps from inside another network namespace. */
 #define _GNU_SOURCE
+#include "../../bpf/include/abi.h"
 #include "engine.h"
 
 #include <errno.h>
@@ -168,7 +169,7 @@ static int storage_size_check(struct engine *e, int map_fd, int value_length)
 		e->storage_map_fd = map_fd;
 		e->storage_value_bytes = info.value_size;
 	}
-	return e->storage_value_bytes == (uint32_t)value_length ? 0 : -EMSGSIZE;
+	return e->storage_value_bytes == (uint32_t)value_length && value_length == sizeof(struct caller) ? 0 : -EMSGSIZE;
 }
 
 static int storage_set(struct engine *e, int fd, int map_fd, const unsigned char *value, int value_length)
@@ -183,6 +184,23 @@ static int storage_set(struct engine *e, int fd, int map_fd, const unsigned char
 	attr.value = (uintptr_t)value;
 	attr.flags = BPF_ANY;
 	return syscall(SYS_bpf, BPF_MAP_UPDATE_ELEM, &attr, sizeof attr) < 0 ? -errno : 0;
+}
+
+/*
+ * BPF tells in the storage, during connect(), whether the application will see the caller. If not (a full map, or no program at our
+ * cgroup), it must not go on as somebody local.
+ */
+static int storage_check(int fd, int map_fd)
+{
+	struct caller caller = { 0 };
+	union bpf_attr attr;
+	memset(&attr, 0, sizeof attr);
+	attr.map_fd = map_fd;
+	attr.key = (uintptr_t)&fd;
+	attr.value = (uintptr_t)&caller;
+	if (syscall(SYS_bpf, BPF_MAP_LOOKUP_ELEM, &attr, sizeof attr) < 0)
+		return -errno;
+	return caller.state == CALLER_RECORDED ? 0 : -ENOBUFS;
 }
 
 static int dial(struct engine *e, int fd, const unsigned char *addresses, int map_fd, const unsigned char *value, int value_length)
@@ -203,11 +221,11 @@ static int dial(struct engine *e, int fd, const unsigned char *addresses, int ma
 		return error;
 	if (connect(fd, (struct sockaddr *)&to, to_length) < 0 && errno != EINPROGRESS)
 		return -errno;
-	return 0;
+	return map_fd >= 0 ? storage_check(fd, map_fd) : 0;
 }
 
 /*
- * Dials from `addresses` = {to, from or none}; `netns_fd` and `map_fd` may be -1, `context` 0 (no TLS). `value` is to have the map's value size.
+ * Dials from `addresses` = {to, from or none}; `netns_fd` and `map_fd` may be -1, `context` 0 (no TLS). `value` is a struct caller (bpf/include/abi.h).
  * Returns a handle, or -errno; its end is told by culvert_wait.
  */
 CULVERT_API int culvert_connect(int id, int netns_fd, const unsigned char *addresses, int map_fd, const unsigned char *value,

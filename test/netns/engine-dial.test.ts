@@ -1,7 +1,11 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, openSync, readlinkSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, readlinkSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { Bpf, encodeCaller, encodeDialKey, encodeEndpoint } from '../../native/bpf/index.js';
+import { cgroupRoot } from '../../native/net/index.js';
+import { packageRoot } from '../../native/package-root.js';
 import { Recorder, TestReactor } from '../support/reactor.js';
 
 /** A server that says who called; it runs in a network namespace of its own. */
@@ -64,4 +68,27 @@ test('a descriptor that is no namespace, and a socket storage that is no map, fa
   expect(dial({ netnsFd, socketStorage: storage })).toMatchObject({ code: 'CONNECT_FAILED' });
   closeSync(file);
   expect(t.reactor.native.stats().connections).toBe(0);
+});
+
+test('a dial whose caller BPF does not record is ended: no program at our cgroup, or a full map', async () => {
+  using t = new TestReactor();
+  const bpf = new Bpf();
+  using object = bpf.load(join(packageRoot(), 'bpf/build/sockops.bpf.o'), { maxEntries: { callers: 1 } });
+  const value = encodeCaller({ address: '203.0.113.5', port: 55 });
+  const socketStorage = { mapFd: object.map('caller_sk').fd, value };
+  const dial = async () => {
+    const recorder = new Recorder(t.reactor);
+    const to = { address: '127.0.0.1', port };
+    t.reactor.connect({ to, netnsFd, socketStorage, connectTimeoutMs: 5000 }, recorder);
+    await t.until(() => recorder.hasEnded || recorder.error !== null);
+    return recorder.error ?? recorder.received.toString();
+  };
+  const lost = { code: 'NO_RESOURCES', data: { errno: 'ENOBUFS' } };
+  expect(await dial()).toMatchObject(lost);
+  const cgroup = /^0::(.*)$/m.exec(readFileSync('/proc/self/cgroup', 'utf8'))![1]!;
+  using _link = bpf.attachCgroup(object.program('sock_ops'), join(cgroupRoot(), cgroup));
+  expect(await dial()).toBe('::ffff:127.0.0.1');
+  const other = encodeDialKey(1n, { address: '127.0.0.1', port: 1 }, { address: '127.0.0.1', port: 1 });
+  object.map('callers').update(other, encodeEndpoint({ address: '127.0.0.1', port: 1 }));
+  expect(await dial()).toMatchObject(lost);
 });
