@@ -61,7 +61,7 @@ export interface Connection extends ByteOutput {
   shutdownWrite(): void;
   /** Ends it at once with RST; the handler hears nothing more. */
   reset(): void;
-  /** Sends what is pending, then FIN; the linger time after the last byte that the peer took, RST. The handler hears nothing more. */
+  /** Sends what is pending, then FIN; RST if no byte of it leaves for the linger time. The handler hears nothing more. */
   close(): void;
   /** TLS only, after the handshake: the peer's leaf certificate as DER, or null. */
   peerCertificate(): Buffer | null;

@@ -166,7 +166,9 @@ static int linger_expire(struct engine *e)
 		struct conn *c = (struct conn *)((char *)e->linger.next - offsetof(struct conn, linger));
 		if (c->linger_deadline_ms > now)
 			return (int)(c->linger_deadline_ms - now);
-		conn_set_linger(c, true);
+		/* What the kernel has is the kernel's to deliver. */
+		if (c->pending)
+			conn_set_linger(c, true);
 		close(c->fd);
 		conn_free(c);
 	}
