@@ -1,3 +1,4 @@
+// Longer than 400 lines: one list of everything that RFC 9113 forbids, in its order.
 import { describe, expect, test } from '@jest/globals';
 import {
   block,

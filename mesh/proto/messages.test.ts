@@ -1,3 +1,4 @@
+// Longer than 400 lines: every field of every message is written out twice, as value and as bytes.
 import { describe, expect, test } from '@jest/globals';
 import {
   ADDRESS_TYPE_URL,

@@ -1,3 +1,4 @@
+// Longer than 400 lines: one oracle, as client, as server and frame by frame, with one set of helpers.
 import { once } from 'node:events';
 import http2 from 'node:http2';
 import type net from 'node:net';
