@@ -4,9 +4,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../../mesh/common/errors.js';
 import type { Log } from '../../mesh/log/index.js';
 import type { KernelFeature } from '../../native/bpf/index.js';
-import { findCgroupRoot, findPodsParent, ownCgroup, type PodCgroup, podOfProcess } from './cgroups.js';
+import { findCgroupRoot, findPodsParent, ownCgroup, tryCgroupId, tryPodUid } from './cgroups.js';
 import { Enrolment, type PodState } from './enrolment.js';
-import { findHostNetns, hostFacts } from './host-netns.js';
 import { hasAddress, podAddresses } from './namespace-facts.js';
 import { NodeDatapath } from './node-datapath.js';
 import { openPresence } from './pod-presence.js';
@@ -21,8 +20,10 @@ export interface CaptureOptions {
   readonly cgroupRoot?: string | null;
   /** Parent of all pod cgroups, absolute or below the root; null: found. */
   readonly podsParent?: string | null;
-  /** A file that is the host's network namespace; null: found. */
-  readonly hostNetns?: string | null;
+  /** Cgroup of the agent itself; null: this process's. */
+  readonly agentCgroup?: string | null;
+  /** A file that is the host's network namespace. */
+  readonly hostNetns?: string;
   /** Where everything is pinned; a bpffs is mounted where there is none. */
   readonly bpffsDir?: string;
   /** How often everything is looked at though nothing was heard. */
@@ -68,7 +69,8 @@ export interface CaptureStatus {
 export const captureDefaults = {
   cgroupRoot: null,
   podsParent: null,
-  hostNetns: null,
+  agentCgroup: null,
+  hostNetns: '/proc/1/ns/net',
   bpffsDir: '/sys/fs/bpf/culvert',
   pollIntervalMs: 1_000,
   emptyPodLingerMs: 1_000,
@@ -106,6 +108,7 @@ export class Capture {
       originalDestinationsFd: datapath.map('original_dst').fd,
       callerStorageFd: datapath.map('caller_sk').fd,
       shownPorts: this.#shownPorts,
+      workers: this.#options.workers,
     };
   }
 
@@ -131,7 +134,7 @@ export class Capture {
   }
 
   async #start(): Promise<void> {
-    const { podsParent, hostNetns, agentPod } = this.#openDatapath();
+    const { podsParent, agentPod } = this.#openDatapath();
     const datapath = this.#running();
     this.#ownUid = agentPod?.uid ?? null;
     // Before anything is attached or adopted: our own connections must never come back to us.
@@ -139,7 +142,7 @@ export class Capture {
     this.#sightings = new PodSightings(
       {
         podsParent,
-        foreignNamespaces: foreignNamespaces(hostNetns),
+        foreignNamespaces: this.#foreignNamespaces(),
         pollIntervalMs: this.#options.pollIntervalMs,
         emptyPodLingerMs: this.#options.emptyPodLingerMs,
       },
@@ -160,23 +163,23 @@ export class Capture {
     this.#sweep();
   }
 
-  #openDatapath(): { podsParent: string; hostNetns: string; agentPod: PodCgroup | null } {
+  #openDatapath(): { podsParent: string; agentPod: { uid: string; id: bigint } | null } {
     const root = findCgroupRoot(this.#options.cgroupRoot);
     const podsParent = findPodsParent(root, this.#options.podsParent);
-    const hostNetns = findHostNetns(this.#options.hostNetns, hostFacts(podsParent));
-    const agentPod = podOfProcess(podsParent, process.pid);
+    const agentCgroup = this.#options.agentCgroup ?? ownCgroup(root);
+    const agentPod = podCgroupAbove(podsParent, agentCgroup);
     this.#datapath = new NodeDatapath(
       {
         bpffsDir: this.#options.bpffsDir,
         cgroupRoot: root,
         podsParent,
-        // Below the pods' parent our sockets run the parent's program already.
-        agentCgroup: agentPod === null ? ownCgroup(root) : null,
-        hostNetns,
+        // Below the pods' parent its sockets run the parent's program already.
+        agentCgroup: agentPod === null ? agentCgroup : null,
+        hostNetns: this.#options.hostNetns,
       },
       { log: this.#log },
     );
-    return { podsParent, hostNetns, agentPod };
+    return { podsParent, agentPod };
   }
 
   /**
@@ -208,6 +211,15 @@ export class Capture {
       refusals: this.#datapath?.counters() ?? {},
       features: this.#datapath?.features ?? [],
     };
+  }
+
+  #foreignNamespaces(): ReadonlySet<number> {
+    const inodes = [
+      statSync(this.#options.hostNetns).ino,
+      tryNamespaceInode(1),
+      tryNamespaceInode(process.pid),
+    ];
+    return new Set(inodes.filter((inode) => inode !== null));
   }
 
   /** By its addresses, if they are known: processes pass through other namespaces on their way, and may make some of their own. */
@@ -299,8 +311,15 @@ function late(ms: number): Promise<void> {
   return sleep(ms, undefined, { ref: false });
 }
 
-/** Through these processes pass on their way into their pod's. */
-function foreignNamespaces(hostNetns: string): ReadonlySet<number> {
-  const inodes = [statSync(hostNetns).ino, tryNamespaceInode(1), tryNamespaceInode(process.pid)];
-  return new Set(inodes.filter((inode) => inode !== null));
+/** The pod cgroup that `cgroup` is, or is in. */
+function podCgroupAbove(parent: string, cgroup: string): { uid: string; id: bigint } | null {
+  if (!cgroup.startsWith(`${parent}/`)) return null;
+  let path = parent;
+  for (const name of cgroup.slice(parent.length + 1).split('/')) {
+    path = `${path}/${name}`;
+    const uid = tryPodUid(name);
+    const id = uid === null ? null : tryCgroupId(path);
+    if (uid !== null && id !== null) return { uid, id };
+  }
+  return null;
 }

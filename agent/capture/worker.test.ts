@@ -3,7 +3,12 @@ import { decodeCaller } from '../../native/bpf/index.js';
 import { createShownPorts } from './shown-ports.js';
 import { ApplicationDialer } from './worker.js';
 
-const handles = { originalDestinationsFd: -1, callerStorageFd: 7, shownPorts: createShownPorts(1_000) };
+const handles = {
+  originalDestinationsFd: -1,
+  callerStorageFd: 7,
+  shownPorts: createShownPorts(1_000),
+  workers: 2,
+};
 const pod = { netnsFd: 5, netnsCookie: 1n };
 const to = { address: '10.0.0.9', port: 80 };
 const caller = { address: '10.0.0.1', port: 1234 };
@@ -21,15 +26,24 @@ describe('ApplicationDialer', () => {
     release();
   });
 
-  test('to an IPv6 destination from ::1', () => {
-    const { options, release } = dialer.dial(
-      pod,
-      { address: 'fd00::9', port: 80 },
-      { address: 'fd00::1', port: 1 },
-      5000,
-    );
-    expect(options.fromAddress).toBe('::1');
-    release();
+  test('to an IPv6 destination from itself, and from ::1 what is above the budget of a destination and a minute', () => {
+    let nowMs = 100_000;
+    const clocked = new ApplicationDialer({ workerIndex: 2, handles }, { nowMs: () => nowMs });
+    const sourceTo = (port: number): string => {
+      const { options, release } = clocked.dial(
+        pod,
+        { address: 'fd00::9', port },
+        { address: 'fd00::1', port: 1 },
+        5000,
+      );
+      release();
+      return options.fromAddress!;
+    };
+    for (let i = 0; i < 3000; i++) expect(sourceTo(80)).toBe('fd00::9');
+    expect(sourceTo(80)).toBe('::1');
+    expect(sourceTo(81)).toBe('fd00::9');
+    nowMs += 60_000;
+    expect(sourceTo(80)).toBe('fd00::9');
   });
 
   test('a port in use by a live connection of that caller is not shown again until it is over', () => {

@@ -67,20 +67,31 @@ const maxTries = 64;
 /** Source addresses per worker: 127.(64 + worker).0.1 to 127.(64 + worker).255.254. */
 const firstSourceOctet = 64;
 const sourcesPerOctet = 254;
+/** IPv6 dials from the pod's own address to one destination, all workers together; half of what makes the kernel search for a free port. */
+const ownAddressDialsPerMinute = 6_000;
+const timeWaitMs = 60_000;
 
 /**
  * How the agent dials an application in its pod so that it sees its caller (design.md 3, "Dialling the application"): from a rotating
- * address in 127.0.0.0/8 (or ::1) to the address that the caller wanted; BPF shows the application the caller's own address, and a port
+ * address in 127.0.0.0/8 (IPv6: the pod's own, or ::1) to the address that the caller wanted; BPF shows the application the caller's own address, and a port
  * that no other live connection of that caller to it has. One per worker.
  */
 export class ApplicationDialer {
   readonly #options: Required<ApplicationDialerOptions>;
   readonly #ports: ShownPorts;
+  readonly #nowMs: () => number;
+  /** Since when IPv6 dials from a pod's own address are counted, and how many by destination. */
+  #countedSinceMs = 0;
+  readonly #ownAddressDials = new Map<string, number>();
   #nextSource: number;
   #nextPort: number;
 
-  constructor(options: ApplicationDialerOptions) {
+  constructor(
+    options: ApplicationDialerOptions,
+    deps: { readonly nowMs: () => number } = { nowMs: () => performance.now() },
+  ) {
     this.#options = { connectTimeoutMs: 10_000, ...options };
+    this.#nowMs = deps.nowMs;
     this.#ports = new ShownPorts(options.handles.shownPorts, options.workerIndex);
     this.#nextSource = Math.floor(Math.random() * sourcesPerOctet * 256);
     this.#nextPort = Math.floor(Math.random() * portCount);
@@ -91,8 +102,8 @@ export class ApplicationDialer {
    * NO_SHOWN_PORT when 64 ports in a row are in use: tens of thousands of connections, or one caller with that many.
    */
   dial(pod: DialledPod, to: SocketAddress, caller: SocketAddress, wantedPort: number): ApplicationDial {
-    const scope = `${pod.netnsCookie} ${formatSocketAddress(to)} ${caller.address}`;
-    const { port, claim } = this.#claim(scope, wantedPort);
+    const destination = `${pod.netnsCookie} ${formatSocketAddress(to)}`;
+    const { port, claim } = this.#claim(`${destination} ${caller.address}`, wantedPort);
     const shown = { address: caller.address, port };
     const { handles, connectTimeoutMs } = this.#options;
     return {
@@ -100,7 +111,7 @@ export class ApplicationDialer {
       options: {
         to,
         netnsFd: pod.netnsFd,
-        fromAddress: isIpv6(to.address) ? '::1' : this.#sourceAddress(),
+        fromAddress: isIpv6(to.address) ? this.#ipv6Source(destination, to) : this.#ipv4Source(),
         socketStorage: { mapFd: handles.callerStorageFd, value: encodeCaller(shown) },
         connectTimeoutMs,
       },
@@ -125,10 +136,27 @@ export class ApplicationDialer {
   }
 
   /** Rotating, because each source address has its own 28,000 ports towards one destination, and closed ones wait for a minute. */
-  #sourceAddress(): string {
+  #ipv4Source(): string {
     this.#nextSource = (this.#nextSource + 1) % (sourcesPerOctet * 256);
     const third = Math.floor(this.#nextSource / sourcesPerOctet);
     const fourth = 1 + (this.#nextSource % sourcesPerOctet);
     return `127.${firstSourceOctet + this.#options.workerIndex}.${third}.${fourth}`;
+  }
+
+  /**
+   * The kernel sends no RST to ::1 from another address of the pod (it looks for ::1 on that address's own interface): nobody listening would
+   * be a time-out, and an application that has closed would never say so. So the dial comes from the address that it goes to. But a closed
+   * connection keeps its port there for a minute, towards ::1 only for 1 s, and with few ports left each connect searches
+   * for long: what is above the budget comes from ::1.
+   */
+  #ipv6Source(destination: string, to: SocketAddress): string {
+    const nowMs = this.#nowMs();
+    if (nowMs - this.#countedSinceMs >= timeWaitMs) {
+      this.#countedSinceMs = nowMs;
+      this.#ownAddressDials.clear();
+    }
+    const dials = (this.#ownAddressDials.get(destination) ?? 0) + 1;
+    this.#ownAddressDials.set(destination, dials);
+    return dials <= ownAddressDialsPerMinute / this.#options.handles.workers ? to.address : '::1';
   }
 }

@@ -1,7 +1,16 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { waitFor } from '../lab/index.js';
-import { appPort, type MeshBed, makeMeshBed, open, patternHash, startApp, talk } from './mesh-harness.js';
+import {
+  appPort,
+  type MeshBed,
+  makeMeshBed,
+  open,
+  patternHash,
+  startApp,
+  talk,
+  transfer,
+} from './mesh-harness.js';
 
 // One connection between two nodes: what client and server, each without knowing of the mesh, see of each other.
 
@@ -88,6 +97,15 @@ describe('bytes through the mesh', () => {
     await app.stop();
   });
 
+  test('a server that closes while the client still sends: the client is told, over either family', async () => {
+    for (const host of [bed.server.ip, bed.server.ip6]) {
+      for (const how of ['up', 'late'] as const) {
+        const uploading = transfer(bed.client, { host, port: appPort }, 'close', how);
+        expect(['ECONNRESET', 'EPIPE']).toContain((await uploading.outcome).error);
+      }
+    }
+  });
+
   test('a server process that is killed in the middle of a transfer is a reset at the client', async () => {
     const app = await startApp(bed.server, 9002);
     const connection = open(bed.client, { host: bed.server.ip, port: 9002, line: 'hold' });
@@ -97,11 +115,12 @@ describe('bytes through the mesh', () => {
     expect(['fin', 'error']).toContain((await connection.outcome).ended);
   });
 
-  test('nobody listens: reset', async () => {
-    expect(await talk(bed.client, { host: bed.server.ip, port: 9999, line: 'peer' })).toMatchObject({
-      ended: 'error',
-      error: 'ECONNRESET',
-    });
+  test('nobody listens: reset at once, over either family', async () => {
+    for (const host of [bed.server.ip, bed.server.ip6]) {
+      const outcome = await talk(bed.client, { host, port: 9999, line: 'peer' });
+      expect(outcome).toMatchObject({ ended: 'error', error: 'ECONNRESET' });
+      expect(outcome.totalMs).toBeLessThan(3000);
+    }
   });
 
   test('a service VIP reaches an endpoint', async () => {

@@ -58,8 +58,8 @@ export async function makeMeshBed(options: Partial<MeshOptions> = {}): Promise<M
   }
 }
 
-export async function startApp(pod: LabPod, port = appPort): Promise<LabProcess> {
-  const app = pod.spawn([...program('tcp-app'), String(port)]);
+export async function startApp(pod: LabPod, port = appPort, host = '::'): Promise<LabProcess> {
+  const app = pod.spawn([...program('tcp-app'), String(port), host]);
   await app.waitForOutput(/listening/);
   return app;
 }
@@ -71,7 +71,10 @@ export interface OpenConnection {
 }
 
 export function open(pod: LabPod, options: TcpClientOptions): OpenConnection {
-  const process = pod.spawn([...program('tcp-client'), JSON.stringify(options)]);
+  return openConnection(pod.spawn([...program('tcp-client'), JSON.stringify(options)]));
+}
+
+function openConnection(process: LabProcess): OpenConnection {
   const outcome = process.ended.then(({ stdout, stderr }) => {
     const line = stdout.split('\n').find((text) => text.startsWith('{'));
     if (line === undefined) throw new Error(`the client said nothing: ${stdout} ${stderr}`);
@@ -147,6 +150,18 @@ export async function accessLines(
 export async function inClear(wire: PacketCapture, pod: LabPod): Promise<string[]> {
   const hosts = pod.ips.map((ip) => `host ${ip}`).join(' or ');
   return await wire.packets(`tcp and (${hosts}) and not port 15008`);
+}
+
+export const sockets = join(packageRoot(), 'test/support/build/sockets');
+
+/** A transfer without end through an application that sends (`send N`) or echoes; see sockets.c for why it is not `open`. */
+export function transfer(
+  pod: LabPod,
+  to: { readonly host: string; readonly port: number },
+  line: string,
+  direction: 'down' | 'up' | 'late' = 'down',
+): OpenConnection {
+  return openConnection(pod.spawn([sockets, 'transfer', to.host, String(to.port), line, direction]));
 }
 
 export function talk(pod: LabPod, options: TcpClientOptions): Promise<TcpOutcome> {

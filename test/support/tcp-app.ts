@@ -4,6 +4,7 @@
 //   send N       sends N pattern bytes and FIN
 //   peer         answers {peer, local} and FIN
 //   reset        resets
+//   close        closes both directions at once, whatever the client still sends
 //   stall        answers `held` and reads no more
 //   hold         answers `held` and stays; prints `hold ended: fin|reset` when the client goes
 import { createHash } from 'node:crypto';
@@ -51,6 +52,9 @@ function serve(socket: Socket, line: string, rest: Buffer): void {
     }
     case 'reset':
       socket.resetAndDestroy();
+      return;
+    case 'close':
+      socket.destroy();
       return;
     case 'stall':
       socket.write('held');
