@@ -36,8 +36,8 @@ export const agentOptions = {
     metavar: 'DIR',
   }),
   hostNetns: option.text({
-    help: "A file that is the host's network namespace.",
-    fallback: '/proc/1/ns/net',
+    help: "A file that is the host's network namespace; empty: found (that of process 1).",
+    fallback: '',
     metavar: 'FILE',
   }),
   bpffs: option.text({

@@ -180,7 +180,7 @@ export class Agent implements CaptureListener {
     const { node, manifests, workers, cgroupRoot, podsCgroup, hostNetns, bpffs } = this.#options;
     const log = this.#log.child({ component: 'capture' });
     return new Capture(
-      { workers, cgroupRoot: cgroupRoot || null, podsParent: podsCgroup || null, hostNetns, bpffsDir: bpffs },
+      { workers, cgroupRoot: cgroupRoot || null, podsParent: podsCgroup || null, hostNetns: hostNetns || null, bpffsDir: bpffs },
       { podSource: new FilesPodSource({ folder: manifests, nodeName: node }, { log }), listener: this, log },
     );
   }

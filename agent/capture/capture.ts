@@ -4,8 +4,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../../mesh/common/errors.js';
 import type { Log } from '../../mesh/log/index.js';
 import type { KernelFeature } from '../../native/bpf/index.js';
-import { findCgroupRoot, findPodsParent, ownCgroup, tryCgroupId, tryPodUid } from './cgroups.js';
+import { findCgroupRoot, findPodsParent, ownCgroup, type PodCgroup, podOfProcess } from './cgroups.js';
 import { Enrolment, type PodState } from './enrolment.js';
+import { findHostNetns, hostFacts } from './host-netns.js';
 import { hasAddress, podAddresses } from './namespace-facts.js';
 import { NodeDatapath } from './node-datapath.js';
 import { openPresence } from './pod-presence.js';
@@ -20,10 +21,8 @@ export interface CaptureOptions {
   readonly cgroupRoot?: string | null;
   /** Parent of all pod cgroups, absolute or below the root; null: found. */
   readonly podsParent?: string | null;
-  /** Cgroup of the agent itself; null: this process's. */
-  readonly agentCgroup?: string | null;
-  /** A file that is the host's network namespace. */
-  readonly hostNetns?: string;
+  /** A file that is the host's network namespace; null: found. */
+  readonly hostNetns?: string | null;
   /** Where everything is pinned; a bpffs is mounted where there is none. */
   readonly bpffsDir?: string;
   /** How often everything is looked at though nothing was heard. */
@@ -69,8 +68,7 @@ export interface CaptureStatus {
 export const captureDefaults = {
   cgroupRoot: null,
   podsParent: null,
-  agentCgroup: null,
-  hostNetns: '/proc/1/ns/net',
+  hostNetns: null,
   bpffsDir: '/sys/fs/bpf/culvert',
   pollIntervalMs: 1_000,
   emptyPodLingerMs: 1_000,
@@ -134,7 +132,7 @@ export class Capture {
   }
 
   async #start(): Promise<void> {
-    const { podsParent, agentPod } = this.#openDatapath();
+    const { podsParent, hostNetns, agentPod } = this.#openDatapath();
     const datapath = this.#running();
     this.#ownUid = agentPod?.uid ?? null;
     // Before anything is attached or adopted: our own connections must never come back to us.
@@ -142,7 +140,7 @@ export class Capture {
     this.#sightings = new PodSightings(
       {
         podsParent,
-        foreignNamespaces: this.#foreignNamespaces(),
+        foreignNamespaces: foreignNamespaces(hostNetns),
         pollIntervalMs: this.#options.pollIntervalMs,
         emptyPodLingerMs: this.#options.emptyPodLingerMs,
       },
@@ -163,23 +161,23 @@ export class Capture {
     this.#sweep();
   }
 
-  #openDatapath(): { podsParent: string; agentPod: { uid: string; id: bigint } | null } {
+  #openDatapath(): { podsParent: string; hostNetns: string; agentPod: PodCgroup | null } {
     const root = findCgroupRoot(this.#options.cgroupRoot);
     const podsParent = findPodsParent(root, this.#options.podsParent);
-    const agentCgroup = this.#options.agentCgroup ?? ownCgroup(root);
-    const agentPod = podCgroupAbove(podsParent, agentCgroup);
+    const hostNetns = findHostNetns(this.#options.hostNetns, hostFacts(podsParent));
+    const agentPod = podOfProcess(podsParent, process.pid);
     this.#datapath = new NodeDatapath(
       {
         bpffsDir: this.#options.bpffsDir,
         cgroupRoot: root,
         podsParent,
-        // Below the pods' parent its sockets run the parent's program already.
-        agentCgroup: agentPod === null ? agentCgroup : null,
-        hostNetns: this.#options.hostNetns,
+        // Below the pods' parent our sockets run the parent's program already.
+        agentCgroup: agentPod === null ? ownCgroup(root) : null,
+        hostNetns,
       },
       { log: this.#log },
     );
-    return { podsParent, agentPod };
+    return { podsParent, hostNetns, agentPod };
   }
 
   /**
@@ -211,15 +209,6 @@ export class Capture {
       refusals: this.#datapath?.counters() ?? {},
       features: this.#datapath?.features ?? [],
     };
-  }
-
-  #foreignNamespaces(): ReadonlySet<number> {
-    const inodes = [
-      statSync(this.#options.hostNetns).ino,
-      tryNamespaceInode(1),
-      tryNamespaceInode(process.pid),
-    ];
-    return new Set(inodes.filter((inode) => inode !== null));
   }
 
   /** By its addresses, if they are known: processes pass through other namespaces on their way, and may make some of their own. */
@@ -311,15 +300,8 @@ function late(ms: number): Promise<void> {
   return sleep(ms, undefined, { ref: false });
 }
 
-/** The pod cgroup that `cgroup` is, or is in. */
-function podCgroupAbove(parent: string, cgroup: string): { uid: string; id: bigint } | null {
-  if (!cgroup.startsWith(`${parent}/`)) return null;
-  let path = parent;
-  for (const name of cgroup.slice(parent.length + 1).split('/')) {
-    path = `${path}/${name}`;
-    const uid = tryPodUid(name);
-    const id = uid === null ? null : tryCgroupId(path);
-    if (uid !== null && id !== null) return { uid, id };
-  }
-  return null;
+/** Through these processes pass on their way into their pod's. */
+function foreignNamespaces(hostNetns: string): ReadonlySet<number> {
+  const inodes = [statSync(hostNetns).ino, tryNamespaceInode(1), tryNamespaceInode(process.pid)];
+  return new Set(inodes.filter((inode) => inode !== null));
 }

@@ -96,14 +96,18 @@ export function tryCgroupId(path: string): bigint | null {
   return statSync(path, { bigint: true, throwIfNoEntry: false })?.ino ?? null;
 }
 
-/** Path of the cgroup v2 group of this process, below `root`. */
+/** The pod that a process is in, looked for among the pods' processes: its own /proc/…/cgroup says nothing in a cgroup namespace of its own. */
+export function podOfProcess(parent: string, pid: number): PodCgroup | null {
+  for (const pod of listPodCgroups(parent).pods.values()) if (processesOf(pod.path).includes(pid)) return pod;
+  return null;
+}
+
+/** Path of the cgroup v2 group of this process, below `root`; `root` itself in a cgroup namespace of its own. */
 export function ownCgroup(root: string): string {
   const line = readFileSync('/proc/self/cgroup', 'utf8')
     .split('\n')
     .find((entry) => entry.startsWith('0::'));
-  const path = line?.slice(3) ?? '/';
-  // Seen from inside a cgroup namespace of its own, a process is at its root: only the mount can tell more.
-  return join(root, path);
+  return join(root, line?.slice(3) ?? '/');
 }
 
 /** Process ids in a cgroup and everything below it. A 0 is a process outside our PID namespace. Throws where that cannot be told. */

@@ -222,13 +222,21 @@ export class NodeDatapath implements PodTables {
     this.#maps.clear();
   }
 
-  /** Nothing here has a fallback: half a capture would leak. */
+  /** Lists what the kernel has. Throws KERNEL_TOO_OLD: half a capture would leak. */
   #probe(): readonly KernelFeature[] {
     const features = this.bpf.probe();
-    const missing = features
-      .filter(({ present }) => !present)
-      .map(({ name, since, neededFor }) => `${name} (Linux ${since}; ${neededFor})`);
-    for (const { name, present } of features) this.#log.debug({ feature: name, present }, 'kernel feature');
+    const absent = features.filter(({ present }) => !present);
+    const describe = ({ name, since, neededFor }: KernelFeature) => `${name} (Linux ${since}; ${neededFor})`;
+    const missing = absent.filter(({ without }) => without === 'refused').map(describe);
+    const fallbacks = absent.filter(({ without }) => without !== 'refused');
+    this.#log.info(
+      {
+        there: features.filter(({ present }) => present).map(({ name }) => name),
+        fallback: fallbacks.map((feature) => `${describe(feature)}: ${feature.without}`),
+        refused: missing,
+      },
+      'kernel features',
+    );
     if (missing.length === 0) return features;
     throw new CaptureError('KERNEL_TOO_OLD', `the kernel lacks ${missing.join(', ')}`, { missing });
   }

@@ -60,6 +60,7 @@ export interface CaptureHandles {
 export type CaptureErrorCode =
   | 'KERNEL_TOO_OLD' // the kernel lacks something without which nothing can be captured; data lists it
   | 'NO_CGROUP2' // no cgroup v2 mount, or what was given is none
+  | 'NO_HOST_NETNS' // which namespace is the host's cannot be told
   | 'NO_PODS_PARENT' // the cgroup above all pods is not there, or not clear
   | 'BPFFS_UNUSABLE' // the pin directory is not on a bpffs and none could be mounted
   | 'ABI_MISMATCH' // pinned maps or programs are of another abi.h: drain, then `clean`

@@ -9,6 +9,8 @@ export interface KernelFeature {
   readonly neededFor: string;
   /** Linux version that brought it. */
   readonly since: string;
+  /** What happens where it is not: the agent refuses to start, or goes on in a lesser way. */
+  readonly without: 'refused' | 'IPv4 only';
 }
 
 // enum bpf_prog_type, bpf_map_type and bpf_func_id of <linux/bpf.h>: user-space ABI, fixed for ever.
@@ -33,8 +35,11 @@ export function probeFeatures(calls: BpfCalls): KernelFeature[] {
     present,
     neededFor,
     since,
+    without: 'refused',
   });
+  const ipv6 = feature('IPv6', '2.6', 'connections over IPv6', existsSync('/proc/sys/net/ipv6'));
   return [
+    { ...ipv6, without: 'IPv4 only' },
     feature(
       'BTF of the kernel (/sys/kernel/btf/vmlinux)',
       '5.4',

@@ -26,7 +26,11 @@ export interface AgentEvent {
   readonly destination?: { readonly address: string; readonly port: number } | null;
 }
 
-export type AgentOptions = Partial<CaptureAgentConfig['capture']> & { readonly quiet?: boolean };
+export type AgentOptions = Partial<CaptureAgentConfig['capture']> & {
+  readonly quiet?: boolean;
+  /** In a cgroup namespace of its own, as containers that are not privileged have one. */
+  readonly ownCgroupNamespace?: boolean;
+};
 
 /** A capture agent in a host-network pod of its own, as a DaemonSet has it. */
 export class CaptureAgent {
@@ -46,15 +50,23 @@ export class CaptureAgent {
   }
 
   /** Like `start`, without waiting. */
-  static launch(place: LabPod | LabNode, { quiet = false, ...options }: AgentOptions = {}): CaptureAgent {
+  static launch(place: LabPod | LabNode, options: AgentOptions = {}): CaptureAgent {
+    const { quiet = false, ownCgroupNamespace = false, ...capture } = options;
     const node = 'node' in place ? place.node : place;
     const config: CaptureAgentConfig = {
-      capture: { ...captureOptions(node), ...options },
+      capture: { ...captureOptions(node), ...capture },
       folder: node.lab.manifests.path,
       nodeName: node.name,
       quiet,
     };
-    return new CaptureAgent(place.spawn([process.execPath, agentProgram, JSON.stringify(config)]));
+    return new CaptureAgent(
+      place.spawn([
+        ...(ownCgroupNamespace ? ['unshare', '--cgroup'] : []),
+        process.execPath,
+        agentProgram,
+        JSON.stringify(config),
+      ]),
+    );
   }
 
   events(kind?: string): AgentEvent[] {

@@ -173,6 +173,14 @@ test('links whose cgroup is gone are replaced; the agent may run outside of all 
   expect(agent.events('inbound')).toHaveLength(1);
 }, 60_000);
 
+test('an agent in a cgroup namespace of its own knows its pod', async () => {
+  const [client, server] = await twoPods();
+  const agent = await CaptureAgent.start(home, { ownCgroupNamespace: true });
+  expect(cgroupEntries()).toContainEqual([idOf(home), cgroupKind.agent]);
+  expect(await request(client, server)).not.toBeNull();
+  expect([agent.events('outbound').length, agent.events('inbound').length]).toEqual([1, 1]);
+}, 60_000);
+
 test('pins of another ABI are refused and left as they are', async () => {
   const [client, server] = await twoPods();
   await (await CaptureAgent.start(home)).stop();
