@@ -4,7 +4,7 @@ import { systemClock } from '../mesh/common/clock.js';
 import type { OptionValues } from '../mesh/config/index.js';
 import { CertificateManager } from '../mesh/identity/index.js';
 import { createTlsContext, releaseTlsContext, WorkerPool } from '../mesh/io/index.js';
-import { LOG_LEVELS, type Log } from '../mesh/log/index.js';
+import { LineWriter, LOG_LEVELS, type Log, type LogLevel } from '../mesh/log/index.js';
 import { createStore, type Store, type StoreUpdate } from '../mesh/store/index.js';
 import {
   MetricsRegistry,
@@ -22,6 +22,9 @@ import type { agentOptions } from './options.js';
 import type { FromWorker, ToWorker, WorkerData } from './tunnel/index.js';
 import { Workers } from './workers.js';
 
+/** At the end, for whoever reads the access log. */
+const accessLogFlushMs = 1_000;
+
 export type AgentOptions = OptionValues<typeof agentOptions>;
 
 /** The agent's rooms, put together. One per process; nobody imports it but `main.ts`. */
@@ -37,6 +40,9 @@ export class Agent implements CaptureListener {
   readonly #capture: Capture;
   readonly #tcpMetrics: TcpMetrics;
   readonly #metrics = new MetricsRegistry();
+  readonly #accessLog = new LineWriter();
+  /** Of the access log, those that the metrics know of. */
+  #droppedLines = 0;
   #admin: AdminServers | null = null;
   #captureStarted = false;
   #draining = false;
@@ -103,6 +109,7 @@ export class Agent implements CaptureListener {
     this.#certificates.close();
     await this.#admin?.close();
     await this.#pool.stop();
+    await this.#accessLog.flush(accessLogFlushMs);
   }
 
   async onCaptured(pod: CapturedPod): Promise<void> {
@@ -134,6 +141,7 @@ export class Agent implements CaptureListener {
         get: () => this.#log.level,
         set: (level) => {
           this.#log.level = level;
+          this.#workers.setLogLevel(level as LogLevel);
         },
       },
       commands: {
@@ -180,7 +188,13 @@ export class Agent implements CaptureListener {
     const { node, manifests, workers, cgroupRoot, podsCgroup, hostNetns, bpffs } = this.#options;
     const log = this.#log.child({ component: 'capture' });
     return new Capture(
-      { workers, cgroupRoot: cgroupRoot || null, podsParent: podsCgroup || null, hostNetns: hostNetns || null, bpffsDir: bpffs },
+      {
+        workers,
+        cgroupRoot: cgroupRoot || null,
+        podsParent: podsCgroup || null,
+        hostNetns: hostNetns || null,
+        bpffsDir: bpffs,
+      },
       { podSource: new FilesPodSource({ folder: manifests, nodeName: node }, { log }), listener: this, log },
     );
   }
@@ -205,8 +219,11 @@ export class Agent implements CaptureListener {
   }
 
   #takeBatch(worker: number, batch: TelemetryBatch): void {
-    this.#tcpMetrics.merge(worker, batch);
-    if (batch.lines !== '') process.stdout.write(batch.lines);
+    this.#accessLog.write(batch.lines);
+    const droppedLines = batch.droppedLines + this.#accessLog.droppedLines - this.#droppedLines;
+    this.#droppedLines = this.#accessLog.droppedLines;
+    this.#tcpMetrics.merge(worker, { ...batch, droppedLines });
+    this.#workers.telemetryTaken(worker);
   }
 
   #pending(): string[] {

@@ -1,4 +1,5 @@
 import type { WorkerPool } from '../mesh/io/index.js';
+import type { LogLevel } from '../mesh/log/index.js';
 import type { Store, StoreUpdate } from '../mesh/store/index.js';
 import type { CapturedPod, CaptureHandles } from './capture/index.js';
 import type { FromWorker, ToWorker, WorkerPod, WorkerReport } from './tunnel/index.js';
@@ -17,6 +18,7 @@ export class Workers {
   readonly #pods = new Map<string, { readonly pod: CapturedPod; readonly handles: CaptureHandles }>();
   readonly #contexts = new Map<string, number>();
   readonly #awaited = new Map<string, (message: FromWorker) => void>();
+  #logLevel: LogLevel | null = null;
   #nextRequest = 1;
 
   constructor(
@@ -36,6 +38,15 @@ export class Workers {
     if (context === null) this.#contexts.delete(identity);
     else this.#contexts.set(identity, context);
     this.#toAll({ kind: 'certificate', identity, context });
+  }
+
+  setLogLevel(level: LogLevel): void {
+    this.#logLevel = level;
+    this.#toAll({ kind: 'log-level', level });
+  }
+
+  telemetryTaken(worker: number): void {
+    this.#pool.post(worker, { kind: 'telemetry-taken' });
   }
 
   addPod(pod: CapturedPod, handles: CaptureHandles): void {
@@ -63,6 +74,7 @@ export class Workers {
 
   /** A worker was started again: it knows nothing. */
   resend(worker: number): void {
+    if (this.#logLevel !== null) this.#pool.post(worker, { kind: 'log-level', level: this.#logLevel });
     this.#pool.post(worker, { kind: 'store', update: this.#store.snapshot() });
     for (const [identity, context] of this.#contexts)
       this.#pool.post(worker, { kind: 'certificate', identity, context });

@@ -28,7 +28,10 @@ export type ToWorker =
   /** Stop accepting, GOAWAY; what is still open after the deadline is reset. Answered by `drained`. */
   | { readonly kind: 'drain'; readonly deadlineMs: number }
   /** Answered by `report`. */
-  | { readonly kind: 'report'; readonly request: number };
+  | { readonly kind: 'report'; readonly request: number }
+  /** The last `telemetry` was taken: until then no other is sent, so that a main thread that stands still is not buried. */
+  | { readonly kind: 'telemetry-taken' }
+  | { readonly kind: 'log-level'; readonly level: LogLevel };
 
 export type FromWorker =
   | { readonly kind: 'released'; readonly uid: string }

@@ -40,6 +40,7 @@ export class TunnelWorker {
   readonly #waitingRoom: WaitingRoom;
   readonly #counters = newTunnelCounters();
   #context: TunnelContext | null = null;
+  #telemetryIsOut = false;
 
   constructor(options: WorkerData, deps: TunnelWorkerDeps) {
     this.#options = options;
@@ -85,6 +86,12 @@ export class TunnelWorker {
       case 'report':
         this.#deps.post({ kind: 'report', request: message.request, report: this.#report() });
         break;
+      case 'telemetry-taken':
+        this.#telemetryIsOut = false;
+        break;
+      case 'log-level':
+        this.#deps.log.level = message.level;
+        break;
     }
   }
 
@@ -122,7 +129,10 @@ export class TunnelWorker {
     const deadline = this.#deps.reactor.setTimer(deadlineMs, () => this.#connections.abort('agent stopped'));
     this.#connections.whenEmpty(() => {
       deadline.cancel();
-      this.#answerAfterTurn({ kind: 'drained' });
+      this.#deps.reactor.setTimer(0, () => {
+        this.#postTelemetry();
+        this.#deps.post({ kind: 'drained' });
+      });
     });
   }
 
@@ -158,10 +168,16 @@ export class TunnelWorker {
 
   #scheduleTelemetry(): void {
     this.#deps.reactor.setTimer(telemetryIntervalMs, () => {
-      const batch = this.#telemetry.takeBatch();
-      if (batch !== null) this.#deps.post({ kind: 'telemetry', batch });
+      if (!this.#telemetryIsOut) this.#postTelemetry();
       this.#scheduleTelemetry();
     });
+  }
+
+  #postTelemetry(): void {
+    const batch = this.#telemetry.takeBatch();
+    if (batch === null) return;
+    this.#telemetryIsOut = true;
+    this.#deps.post({ kind: 'telemetry', batch });
   }
 
   #report(): WorkerReport {

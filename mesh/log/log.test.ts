@@ -35,6 +35,19 @@ test('a child names its own component last, and errors keep their stack', () => 
   });
 });
 
+test('a level set later holds for children, too, and their children; a child may have its own', () => {
+  const { log, lines } = capture('info');
+  const child = log.child({ room: 'xds' });
+  const grandchild = child.child({ stream: 1 });
+  log.level = 'debug';
+  child.debug('a');
+  grandchild.debug('b');
+  child.level = 'warn';
+  log.debug('c');
+  child.info('not at this level');
+  expect(lines.map((line) => line['msg'])).toEqual(['a', 'b', 'c']);
+});
+
 test('silent writes nothing', () => {
   const { log, lines } = capture('silent');
   log.error('x');

@@ -18,15 +18,26 @@ export interface LogDeps {
   readonly destination?: DestinationStream;
 }
 
-/** One JSON object per line: `level` as a word, `time` as ISO 8601, `component`, `msg`, then the call's own fields; errors under `err`. */
+/**
+ * One JSON object per line: `level` as a word, `time` as ISO 8601, `component`, `msg`, then the call's own fields; errors under `err`. A level
+ * set on it later holds for the children it has, too.
+ */
 export function createLog(options: LogOptions, deps: LogDeps = {}): Log {
-  return pino(
+  const children: Log[] = [];
+  const log = pino(
     {
       level: options.level,
       base: { component: options.component },
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: { level: (label) => ({ level: label }) },
+      onChild: (child) => {
+        children.push(child);
+      },
     },
     deps.destination ?? pino.destination({ dest: 1, sync: true }),
   );
+  log.on('level-change', (level, _value, _before, _valueBefore, changed) => {
+    if (changed === log) for (const child of children) child.level = level;
+  });
+  return log;
 }

@@ -56,12 +56,12 @@ export class LabProcess {
     this.#waiting = new Set();
     child.stdout?.setEncoding('utf8').on('data', (text: string) => {
       this.stdout = (this.stdout + text).slice(-MAX_OUTPUT_CHARS);
-      if (logFile !== undefined) appendFileSync(logFile, text);
+      if (logFile !== undefined) note(logFile, text);
       this.#wake();
     });
     child.stderr?.setEncoding('utf8').on('data', (text: string) => {
       this.stderr = (this.stderr + text).slice(-MAX_OUTPUT_CHARS);
-      if (logFile !== undefined) appendFileSync(logFile, text);
+      if (logFile !== undefined) note(logFile, text);
       this.#wake();
     });
     this.ended = once(child, 'close').then(([code, signal]: (number | NodeJS.Signals | null)[]) => ({
@@ -126,6 +126,15 @@ export class LabProcess {
     return new Error(
       `${this.command.join(' ')} ${what}\nstdout: ${tail(this.stdout)}\nstderr: ${tail(this.stderr)}`,
     );
+  }
+}
+
+/** What a process prints while its lab is being removed is lost with it. */
+function note(file: string, text: string): void {
+  try {
+    appendFileSync(file, text);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
   }
 }
 
