@@ -90,7 +90,7 @@ describe('controller and its clients', () => {
   async function connection(nodeName = 'node-1'): Promise<ControllerOptions> {
     const tokenFile = join(directory, `token-${nodeName}`);
     const subject = { namespace: 'culvert-system', serviceAccount: 'culvert-agent', nodeName };
-    writeFileSync(tokenFile, await TokenAuthority.load(state).mint(subject, HOUR_MS));
+    writeFileSync(tokenFile, await TokenAuthority.load(state).mint(subject, HOUR_MS), { mode: 0o600 });
     const rootCertificateFile = join(state, 'root-cert.pem');
     return { address: `127.0.0.1:${port}`, rootCertificateFile, tokenFile, clusterId: 'Kubernetes' };
   }

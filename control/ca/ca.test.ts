@@ -1,5 +1,14 @@
 import { execFileSync } from 'node:child_process';
-import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Metadata } from '@grpc/grpc-js';
@@ -47,6 +56,7 @@ describe('the root', () => {
 
   test.each<[string, (file: string) => void, RegExp]>([
     ['readable by others', (file) => chmodSync(file, 0o640), /may be read by others/],
+    ["another user's", (file) => chownSync(file, 4711, 4711), /belongs to user 4711/],
     ['broken', (file) => writeFileSync(file, 'x'), /root-ca.pem/],
     [
       'with another key',

@@ -18,7 +18,10 @@ import { CaError } from './errors.js';
 /** Text of a secret file, or null where there is none. Throws CaError if others may read it or it cannot be read. */
 export function readSecret(file: string): string | null {
   try {
-    const mode = statSync(file).mode & 0o777;
+    const { mode: bits, uid } = statSync(file);
+    const mode = bits & 0o777;
+    if (uid !== process.geteuid!() && uid !== 0)
+      throw new CaError('CA_STATE', `${file} belongs to user ${uid}, not to us`, { file });
     if ((mode & 0o077) !== 0)
       throw new CaError(
         'CA_STATE',

@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import { type ChannelOptions, Client, credentials, Metadata } from '@grpc/grpc-js';
 import { messageOf } from '../common/errors.js';
 import { XdsError } from './errors.js';
@@ -28,6 +28,7 @@ export function connectController(options: ControllerOptions): Client {
 /** Metadata of one call, with the token as the file has it now. */
 export function callMetadata(options: ControllerOptions): Metadata {
   const metadata = new Metadata();
+  refuseReadableByAll(options.tokenFile);
   const token = readCredential(options.tokenFile, 'token').toString('utf8').trim();
   if (!/^[\x21-\x7e]+$/.test(token)) {
     throw new XdsError('CONTROLLER_CREDENTIALS', `token file ${options.tokenFile} holds no token`, {
@@ -38,6 +39,14 @@ export function callMetadata(options: ControllerOptions): Metadata {
   metadata.set('clusterid', options.clusterId);
   for (const [name, value] of Object.entries(options.headers ?? {})) metadata.set(name, value);
   return metadata;
+}
+
+/** A bearer token is whoever reads it. Groups may: a projected token may belong to the pod's fsGroup. */
+function refuseReadableByAll(file: string): void {
+  const mode = statSync(file, { throwIfNoEntry: false })?.mode ?? 0;
+  if ((mode & 0o006) === 0) return;
+  const reason = `token file ${file} may be read or written by everybody (mode ${(mode & 0o777).toString(8)}); chmod 600 it`;
+  throw new XdsError('CONTROLLER_CREDENTIALS', reason, { file });
 }
 
 function readCredential(file: string, what: string): Buffer {

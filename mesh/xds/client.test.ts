@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs';
+import { chmodSync, writeFileSync } from 'node:fs';
 import { status } from '@grpc/grpc-js';
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
 import { until } from '../../test/support/wait.js';
@@ -332,7 +332,9 @@ describe('when the stream is lost', () => {
     startClient({ controller: { ...rest, tokenFile: `${tokenFile}-missing` } });
     await until(() => client!.state.terminations.ConnectionError > 1);
     expect(client!.state.lastError).toMatch(/token file cannot be read: ENOENT/);
-    writeFileSync(`${tokenFile}-missing`, 'late');
+    writeFileSync(`${tokenFile}-missing`, 'late', { mode: 0o644 });
+    await until(() => /may be read or written by everybody \(mode 644\)/.test(client!.state.lastError!));
+    chmodSync(`${tokenFile}-missing`, 0o600);
     await openStream();
   });
 

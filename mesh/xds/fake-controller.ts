@@ -69,7 +69,7 @@ export class FakeController {
         stdio: 'pipe',
       },
     );
-    writeFileSync(this.tokenFile, 'token-1\n');
+    writeFileSync(this.tokenFile, 'token-1\n', { mode: 0o600 });
   }
 
   get controllerOptions(): ControllerOptions {
