@@ -169,6 +169,15 @@ describe('admin servers', () => {
     expect(level).toBe('debug');
   });
 
+  test('admin listens on loopback only, and answers to no name but localhost', async () => {
+    for (const host of ['localhost', 'localhost:15000', '127.0.0.1:1', '[::1]:15000'])
+      expect((await ask(servers.admin, '/logging', { headers: { host } })).status).toBe(200);
+    for (const host of ['evil.example', 'evil.example:15000', '127.0.0.1.evil.example'])
+      expect((await ask(servers.admin, '/logging', { headers: { host } })).status).toBe(403);
+    const open = { admin: { address: '0.0.0.0', port: 0 }, metrics: ANYWHERE, readiness: ANYWHERE };
+    await expect(startAdmin(open, deps())).rejects.toThrow('loopback only, not on 0.0.0.0');
+  });
+
   test('a command is run by POST only, not for web pages, and says what is wrong with its query', async () => {
     const post = { method: 'POST' };
     const path = '/workers/restart?worker=';

@@ -1,5 +1,5 @@
 import type { IncomingMessage } from 'node:http';
-import type { SocketAddress } from '../common/address.js';
+import { isLoopback, type SocketAddress, tryParseAddress } from '../common/address.js';
 import { messageOf } from '../common/errors.js';
 import { dumpJson } from './dump.js';
 import { type Reply, type Route, type Routes, serveText, type TextServer } from './server.js';
@@ -20,6 +20,11 @@ export async function startAdmin(options: AdminOptions, deps: AdminDeps): Promis
     [options.readiness ?? { address: '0.0.0.0', port: 15021 }, readinessRoutes(deps)],
     [options.admin ?? { address: '127.0.0.1', port: 15000 }, adminRoutes(deps)],
   ];
+  const { address } = plan[2]![0];
+  if (!isLoopback(address))
+    throw new RangeError(
+      `the admin server has no authentication: it listens on loopback only, not on ${address}`,
+    );
   const servers: TextServer[] = [];
   const close = async () => void (await Promise.all(servers.map((server) => server.close())));
   try {
@@ -63,7 +68,17 @@ function adminRoutes(deps: AdminDeps): Routes {
     routes[`POST /${path}`] = (request, url) => runCommand(command, request, url);
     index.push(`POST /${path}?${command.usage}`);
   }
-  return { ...routes, 'GET /': () => ({ status: 200, body: `${index.join('\n')}\n` }) };
+  routes['GET /'] = () => ({ status: 200, body: `${index.join('\n')}\n` });
+  return Object.fromEntries(Object.entries(routes).map(([at, route]) => [at, forLocalNames(route)]));
+}
+
+/** A web page can have its own name resolved to 127.0.0.1 and read what is here as if it were its own server. */
+function forLocalNames(route: Route): Route {
+  return (request, url) => {
+    const name = /^(\[.*\]|[^:]*)(?::\d+)?$/.exec(request.headers.host ?? '')?.[1] ?? '';
+    const isLocal = name === 'localhost' || tryParseAddress(name.replace(/^\[|\]$/g, '')) !== null;
+    return isLocal ? route(request, url) : { status: 403, body: 'only by address, or as localhost\n' };
+  };
 }
 
 async function readSections(config: AdminDeps['config']): Promise<Record<string, unknown>> {

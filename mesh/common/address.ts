@@ -10,6 +10,11 @@ export function isIpv6(address: string): boolean {
   return address.includes(':');
 }
 
+/** 127.0.0.0/8 or ::1, canonical text. */
+export function isLoopback(address: string): boolean {
+  return address === '::1' || /^127(?:\.\d+){3}$/.test(address);
+}
+
 /** `1.2.3.4:80` or `[2001:db8::1]:80`, the form of HBONE's :authority. */
 export function formatSocketAddress(endpoint: SocketAddress): string {
   return isIpv6(endpoint.address)
