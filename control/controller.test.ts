@@ -249,10 +249,11 @@ describe('certificates', () => {
   const sign = (
     identity: string,
     metadata: Metadata,
+    csr = buildCsr(generateKeyPair(), identity),
   ): Promise<istio.v1.auth.IstioCertificateResponse.$Properties> => {
     const client = connect();
     const request = {
-      csr: buildCsr(generateKeyPair(), identity),
+      csr,
       validityDuration: 3600,
       metadata: { fields: { ImpersonatedIdentity: { stringValue: identity } } },
     };
@@ -291,6 +292,12 @@ describe('certificates', () => {
     expect(openssl('x509', '-in', leaf, '-noout', '-text')).toContain(`URI:${identity}`);
   });
 
+  test('a stranger is refused before its request is read; what is too large for anybody, too', async () => {
+    const large = ' '.repeat(65 << 20);
+    expect((await fails(sign(identity, new Metadata(), large))).code).toBe(status.UNAUTHENTICATED);
+    expect((await fails(sign(identity, bearer(), large))).code).toBe(status.RESOURCE_EXHAUSTED);
+  });
+
   test('are refused otherwise, which is logged and counted', async () => {
     expect(await fails(sign('spiffe://cluster.local/ns/shop/sa/db', bearer()))).toEqual({
       code: status.UNAUTHENTICATED,
@@ -311,7 +318,7 @@ describe('certificates', () => {
       reason: 'not-a-node-agent',
     });
     const { text } = await get('/metrics');
-    expect(text).toContain('culvert_csrs_total{result="refused"} 4');
+    expect(text).toContain('culvert_csrs_total{result="refused"} 5');
     expect(text).toContain('culvert_refusals_total{service="ca",reason="no-such-pod-on-node"} 2');
     expect(controller.lines).toContainEqual(
       expect.objectContaining({ msg: 'certificate refused', reason: 'not-a-node-agent', node: 'n1' }),

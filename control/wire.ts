@@ -38,6 +38,8 @@ export interface Controller {
 
 /** Requests are small; only initial_resource_versions grows, by about 100 bytes a resource. */
 const MAX_REQUEST_BYTES = 64 << 20;
+/** An agent has one xDS stream and some certificate calls, each on a connection of its own. */
+const MAX_STREAMS_PER_CONNECTION = 100;
 const SERVER_CERTIFICATE_LIFETIME_MS = 24 * 3_600_000;
 
 /** Builds the controller and starts it: the sources first, so that nobody is served half a state. Throws if it cannot start. */
@@ -144,6 +146,8 @@ function createGrpcServer(xds: XdsServer, certificates: CertificateService): Ser
     'grpc.max_receive_message_length': MAX_REQUEST_BYTES,
     'grpc.keepalive_time_ms': 30_000,
     'grpc.keepalive_timeout_ms': 10_000,
+    'grpc.max_concurrent_streams': MAX_STREAMS_PER_CONNECTION,
+    interceptors: [certificates.interceptor],
   });
   server.addService(AggregatedDiscoveryService, { deltaAggregatedResources: xds.handle });
   server.addService(IstioCertificateService, { createCertificate: certificates.handle });

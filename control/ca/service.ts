@@ -1,12 +1,28 @@
-import { type ServerUnaryCall, type sendUnaryData, status } from '@grpc/grpc-js';
+import {
+  Metadata,
+  ServerInterceptingCall,
+  type ServerInterceptingCallInterface,
+  type ServerInterceptor,
+  type ServerUnaryCall,
+  type StatusObject,
+  type sendUnaryData,
+  status,
+} from '@grpc/grpc-js';
 import type { Log } from '../../mesh/log/index.js';
-import type { istio } from '../../mesh/proto/index.js';
-import type { IssueOutcome, IssueRequest, Issuer } from './issuer.js';
-import type { Authenticator, CaEvents } from './types.js';
+import { IstioCertificateService, type istio } from '../../mesh/proto/index.js';
+import type { IssueRequest, Issuer } from './issuer.js';
+import type { Authenticator, CaEvents, Caller, Refusal } from './types.js';
 
 type Request = istio.v1.auth.IstioCertificateRequest.$Properties;
 type Response = istio.v1.auth.IstioCertificateResponse.$Properties;
 type Call = ServerUnaryCall<Request, Response>;
+
+const CREATE_CERTIFICATE = IstioCertificateService.createCertificate.path;
+const INTERNAL: StatusObject = {
+  code: status.INTERNAL,
+  details: 'signing failed',
+  metadata: new Metadata(),
+};
 
 export interface CertificateServiceDeps {
   readonly authenticator: Authenticator;
@@ -18,42 +34,74 @@ export interface CertificateServiceDeps {
 /** `IstioCertificateService` on gRPC: reads the request, lets the issuer decide, tells the log and the metrics. */
 export class CertificateService {
   readonly #deps: CertificateServiceDeps;
+  /** Of calls that were let in. */
+  readonly #callers = new WeakMap<Metadata, Caller>();
 
   constructor(deps: CertificateServiceDeps) {
     this.#deps = deps;
   }
 
-  /** gRPC handler of `CreateCertificate`. */
-  readonly handle = (call: Call, callback: sendUnaryData<Response>): void => {
-    this.#answer(call, callback).catch((error) => {
-      this.#deps.events.failed();
-      this.#deps.log.error({ err: error }, 'signing failed');
-      callback({ code: status.INTERNAL, details: 'signing failed' });
+  /** For the gRPC server: asks who calls before a byte of the request is read. gRPC reads unary requests whole, and a stranger's may be as large as any. */
+  readonly interceptor: ServerInterceptor = (method, call) => {
+    if (method.path !== CREATE_CERTIFICATE) return new ServerInterceptingCall(call);
+    return new ServerInterceptingCall(call, {
+      start: (next) =>
+        next({ onReceiveMetadata: (metadata, admit) => void this.#admit(call, metadata, admit) }),
     });
   };
 
-  async #answer(call: Call, callback: sendUnaryData<Response>): Promise<void> {
-    const { authenticator, issuer, events, log } = this.#deps;
-    const authentication = await authenticator.authenticate(call.metadata);
-    const caller = 'caller' in authentication ? authentication.caller : null;
-    const request = readRequest(call.request);
-    const outcome: IssueOutcome =
-      'caller' in authentication ? issuer.issue(authentication.caller, request) : authentication;
-    const who = {
-      peer: call.getPeer(),
-      node: caller?.nodeName ?? null,
-      identity: request.identity.slice(0, 300),
-    };
-    if ('refusal' in outcome) {
-      events.refused(outcome.refusal);
-      log.warn({ ...who, reason: outcome.refusal, details: outcome.message }, 'certificate refused');
-      const code = outcome.refusal === 'csr-invalid' ? status.INVALID_ARGUMENT : status.UNAUTHENTICATED;
-      callback({ code, details: `${outcome.refusal}: ${outcome.message}` });
-      return;
+  /** gRPC handler of `CreateCertificate`; only for calls that came through `interceptor`. */
+  readonly handle = (call: Call, callback: sendUnaryData<Response>): void => {
+    try {
+      callback(...this.#answer(call));
+    } catch (error) {
+      this.#failed(error);
+      callback(INTERNAL);
     }
+  };
+
+  async #admit(
+    call: ServerInterceptingCallInterface,
+    metadata: Metadata,
+    admit: (metadata: Metadata) => void,
+  ): Promise<void> {
+    try {
+      const outcome = await this.#deps.authenticator.authenticate(metadata);
+      if ('refusal' in outcome) {
+        call.sendStatus(this.#refuse({ peer: call.getPeer() }, outcome));
+        return;
+      }
+      this.#callers.set(metadata, outcome.caller);
+      admit(metadata);
+    } catch (error) {
+      this.#failed(error);
+      call.sendStatus(INTERNAL);
+    }
+  }
+
+  #answer(call: Call): [error: StatusObject | null, response?: Response] {
+    const { issuer, events, log } = this.#deps;
+    const caller = this.#callers.get(call.metadata);
+    if (caller === undefined) throw new Error('a call came past the interceptor');
+    const request = readRequest(call.request);
+    const outcome = issuer.issue(caller, request);
+    const who = { peer: call.getPeer(), node: caller.nodeName, identity: request.identity.slice(0, 300) };
+    if ('refusal' in outcome) return [this.#refuse(who, outcome)];
     events.issued();
     log.info({ ...who, notAfter: new Date(outcome.notAfterMs).toISOString() }, 'certificate issued');
-    callback(null, { certChain: [...outcome.chain] });
+    return [null, { certChain: [...outcome.chain] }];
+  }
+
+  #refuse(who: Readonly<Record<string, unknown>>, { refusal, message }: Refusal): StatusObject {
+    this.#deps.events.refused(refusal);
+    this.#deps.log.warn({ ...who, reason: refusal, details: message }, 'certificate refused');
+    const code = refusal === 'csr-invalid' ? status.INVALID_ARGUMENT : status.UNAUTHENTICATED;
+    return { code, details: `${refusal}: ${message}`, metadata: new Metadata() };
+  }
+
+  #failed(error: unknown): void {
+    this.#deps.events.failed();
+    this.#deps.log.error({ err: error }, 'signing failed');
   }
 }
 
