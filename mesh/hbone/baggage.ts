@@ -27,6 +27,8 @@ const WORKLOAD_TYPE_OF: ReadonlyMap<string, NonNullable<Baggage['workloadType']>
 
 /** Values become metric labels and log fields: longer ones than any Kubernetes name (253) are not taken. */
 const MAX_VALUE_CHARACTERS = 256;
+/** Eight such pairs fit; of a longer line nothing is taken, as a value read from it keeps the whole of it in memory. */
+const MAX_LINE_CHARACTERS = 4096;
 /** The W3C baggage octets less "=", which other parsers split on. */
 const SENDABLE = /^[!#-+\--:<>-[\]-~]+$/;
 const READABLE = /^[!-~]+$/;
@@ -72,8 +74,9 @@ function baggageIn(line: string): Baggage {
   return baggage;
 }
 
-/** Reads one header line into `into` (several lines merge, the last value of a key counts, an empty one unsets it). Takes any text; unknown keys and bad values are passed over. */
+/** Reads one header line into `into` (several lines merge, the last value of a key counts, an empty one unsets it). Takes any text; unknown keys, bad values and lines above 4096 characters are passed over. */
 export function readBaggage(line: string, into: { -readonly [K in keyof Baggage]: Baggage[K] }): void {
+  if (line.length > MAX_LINE_CHARACTERS) return;
   for (const pair of line.split(',')) {
     const [key, value] = pair.split('=', 2) as [string, string?];
     if (value === undefined || (value !== '' && !isValue(value, READABLE))) continue;

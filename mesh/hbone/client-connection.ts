@@ -71,7 +71,10 @@ export class ClientConnection extends SessionLink implements TunnelCarrier {
   get hasRoom(): boolean {
     const { session } = this;
     if (session === null || this.isRetired || !this.isLinkOpen || !session.acceptsStreams) return false;
-    const peerMax = this.isReady ? session.peerMaxConcurrentStreams : this.deps.pool.peerMaxStreams;
+    // Before its SETTINGS a connection takes one tunnel at least: a peer that had allowed none would be dialled for ever.
+    const peerMax = this.isReady
+      ? session.peerMaxConcurrentStreams
+      : Math.max(1, this.deps.pool.peerMaxStreams);
     return session.openStreams < Math.min(this.options.maxTunnels, peerMax);
   }
 

@@ -113,6 +113,12 @@ describe('baggage', () => {
     fc.assert(property, { ...SEED, numRuns: 500 });
   });
 
+  test('nothing is taken of a line that is longer than all pairs together can be', () => {
+    const line = (padding: number) => `k8s.namespace.name=shop,x=${'y'.repeat(padding)}`;
+    expect(read([line(1000)])).toEqual({ namespace: 'shop' });
+    expect(read([line(5000)])).toEqual({});
+  });
+
   test('a name of the workload is one field, whatever its type', () => {
     expect(read(['k8s.pod.name=a,k8s.job.name=b'])).toEqual({ workloadType: 'job', workloadName: 'b' });
     expect(read(['k8s.pod.name=a', 'k8s.pod.name='])).toEqual({});

@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import http2 from 'node:http2';
 import net from 'node:net';
 import tls from 'node:tls';
 import { describe, expect, test } from '@jest/globals';
@@ -177,6 +178,34 @@ describe('no connection', () => {
   });
 });
 
+test('a peer that allows no streams is not dialled without end; each tunnel fails by its own try', async () => {
+  using lab = new HboneLab();
+  let dialled = 0;
+  const server = http2.createSecureServer({
+    ...nodeTlsOptions(lab.ca.issue(SERVER_ID)),
+    requestCert: true,
+    settings: { maxConcurrentStreams: 0 },
+  });
+  server.on('sessionError', () => {});
+  server.on('secureConnection', () => dialled++);
+  // Streams that came before our ACK of its SETTINGS.
+  server.on('stream', (stream) => stream.close(http2.constants.NGHTTP2_REFUSED_STREAM));
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as net.AddressInfo;
+  const hop = lab.hop({ address: { address: '127.0.0.1', port } });
+  try {
+    for (let i = 0; i < 3; i++) {
+      const client = lab.open('127.0.0.1:80', hop);
+      await lab.t.until(() => client.isDone);
+      expect(client.events).toEqual(['failed']);
+    }
+    expect(dialled).toBeLessThanOrEqual(6);
+  } finally {
+    server.close();
+  }
+});
+
 describe('a peer that falls silent', () => {
   test('the client drops it: its tunnels are reset, the next one finds a new connection', async () => {
     using lab = new HboneLab({ client: { pingIntervalMs: 50, pingTimeoutMs: 200 } });
@@ -255,6 +284,21 @@ describe('drain', () => {
     expect(client.events).toEqual(['established', 'reset']);
     expect(isDrained).toBe(true);
   });
+
+  test.each(['close', 'retire', 'drain'] as const)(
+    'of the server (%s): a connection in the middle of its handshake goes, too',
+    async (way) => {
+      using lab = new HboneLab();
+      const socket = net.connect(lab.listening.port, '127.0.0.1').on('error', () => {});
+      await lab.t.until(() => lab.server.connectionCount === 1);
+      if (way === 'drain') lab.server.drain(1000, () => {});
+      else lab.server[way]();
+      expect(lab.server.connectionCount).toBe(0);
+      await lab.t.until(() => socket.destroyed);
+      // Nothing is left but the listener.
+      expect(lab.t.reactor.native.stats().connections).toBe(1);
+    },
+  );
 
   test('of the client: no new tunnels, open ones go on to their end', async () => {
     using lab = new HboneLab();

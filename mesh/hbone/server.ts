@@ -51,9 +51,9 @@ export class HboneServer implements AcceptHandler {
     return this.connections.size;
   }
 
-  onAccepted(_connection: Connection): ConnectionHandler | null {
+  onAccepted(accepted: Connection): ConnectionHandler | null {
     if (this.isDraining) return null;
-    const connection = new ServerConnection(this, this.options);
+    const connection = new ServerConnection(this, accepted, this.options);
     this.connections.add(connection);
     return connection;
   }
@@ -96,9 +96,11 @@ class ServerConnection extends SessionLink implements ServerTunnelCarrier {
   peerIdentity = '';
   private readonly server: HboneServer;
 
-  constructor(server: HboneServer, options: KeepaliveOptions) {
+  /** `accepted`: its handshake is to come. */
+  constructor(server: HboneServer, accepted: Connection, options: KeepaliveOptions) {
     super(server.deps.reactor, options);
     this.server = server;
+    this.connection = accepted;
   }
 
   get peer(): SocketAddress {
@@ -110,7 +112,6 @@ class ServerConnection extends SessionLink implements ServerTunnelCarrier {
   }
 
   onConnected(connection: Connection): void {
-    this.connection = connection;
     try {
       this.peerIdentity = this.server.deps.verifyClient(connection.peerCertificate());
     } catch (error) {

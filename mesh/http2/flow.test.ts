@@ -1,5 +1,5 @@
 import { describe, expect, test } from '@jest/globals';
-import { data, GET, headers, RawPeer, settings, windowUpdate } from './testing/raw.js';
+import { data, GET, headers, RawPeer, rstStream, settings, windowUpdate } from './testing/raw.js';
 import type { Stream } from './types.js';
 import { FrameType, Setting } from './wire/frame.js';
 
@@ -283,6 +283,34 @@ describe('send windows', () => {
     peer.output.blocked = false;
     peer.session.outputDrained();
     expect(peer.recorder.of('writable').map(({ id }) => id)).toEqual([3]);
+  });
+
+  test('streams that are gone do not lie in the queue, however many a peer without a window resets', () => {
+    const { peer, streams } = serve(1);
+    while (streams[0]!.sendCapacity() > 0) streams[0]!.sendData(body, 0, body.length, false);
+    const queue = Reflect.get(peer.session, 'sendFlow') as { readonly waiting: number };
+    for (let id = 3; id < 2003; id += 2) {
+      peer.send(headers(id, GET));
+      const stream = peer.recorder.streams.get(id)!;
+      stream.sendHeaders(OK, false);
+      expect(stream.sendCapacity()).toBe(0);
+      peer.send(rstStream(id, 8));
+    }
+    expect(queue.waiting).toBeLessThanOrEqual(1);
+  });
+
+  test('a stream whose turn it is may reset those that wait behind it', () => {
+    const { peer, streams } = serve(4);
+    peer.output.blocked = true;
+    for (const stream of streams) stream.sendCapacity();
+    const woken: number[] = [];
+    peer.recorder.onWritable = (stream) => {
+      woken.push(stream.id);
+      for (const other of streams) if (other !== stream) other.reset(8);
+    };
+    peer.output.blocked = false;
+    peer.session.outputDrained();
+    expect(woken).toEqual([1]);
   });
 
   test('END_STREAM and a frame not wanted need no window', () => {

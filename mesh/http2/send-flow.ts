@@ -74,6 +74,18 @@ export class SendFlow {
     return sender.sendWindowBytes <= MAX_WINDOW_BYTES;
   }
 
+  /** `sender` is closed. It must not lie in the queue: a peer that opens no window would have it grow with every stream that it resets. */
+  leave(sender: Sender): void {
+    if (!sender.isQueued) return;
+    sender.isQueued = false;
+    this.queue.splice(this.queue.indexOf(sender), 1);
+  }
+
+  /** Streams in the queue. */
+  get waiting(): number {
+    return this.queue.length;
+  }
+
   /** Gives each waiting stream its turn while there is capacity. */
   serve(): void {
     if (this.isServing) return;
@@ -90,7 +102,9 @@ export class SendFlow {
   }
 
   private serveNext(): void {
-    const sender = this.queue.shift()!;
+    const sender = this.queue.shift();
+    // one whose turn it was has reset others
+    if (sender === undefined) return;
     sender.isQueued = false;
     if (!sender.isWaiting || !sender.canSend || sender.sendWindowBytes <= 0) return;
     sender.isWaiting = false;

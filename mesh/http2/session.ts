@@ -292,6 +292,7 @@ export class Http2Session implements Session, StreamOwner {
 
   forget(stream: Http2Stream, isReset: boolean): void {
     this.streams.delete(stream.id);
+    this.sendFlow.leave(stream);
     this.receiveFlow.closeStream(stream.window);
     if (isReset && !stream.remoteEnded) this.remember(stream.id, stream.window.creditBytes);
   }
