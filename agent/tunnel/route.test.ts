@@ -88,6 +88,18 @@ describe('route', () => {
     });
   });
 
+  test('what the controller named but we could not read is refused, never sent in clear', () => {
+    const defect = 'tunnel_protocol: value 2 is not supported';
+    const cart = workload('cart', { tunnelProtocol: 'none', defect, services: cartPorts });
+    expect(decide({ workloads: [cart] }, '10.0.0.1', 9999)).toMatchObject({ kind: 'refused' });
+    expect(decide({ workloads: [cart, workload('b')] }, '10.0.0.1', 9999)).toMatchObject({ kind: 'hbone' });
+    expect(decide({ services: [service({ defect })] }, '10.96.0.1', 80)).toMatchObject({ kind: 'refused' });
+    expect(decide({ workloads: [cart], services: [service()] }, '10.96.0.1', 80)).toMatchObject({
+      kind: 'refused',
+      reason: expect.stringContaining('no usable endpoint'),
+    });
+  });
+
   test('a workload without HBONE gets plain TCP', () => {
     expect(
       decide({ workloads: [workload('cart', { tunnelProtocol: 'none' })] }, '10.0.0.1', 1),

@@ -61,6 +61,8 @@ export function route(
   if (service !== undefined) return routeToService(store, source, service, destination, random);
   const workload = store.workloadByAddress(options.network, destination.address);
   if (workload === undefined) return { kind: 'passthrough', to: destination, service: null };
+  if (workload.defect !== undefined)
+    return refused(null, `workload ${workload.uid} could not be read: ${workload.defect}`);
   return routeToWorkload(store, source, workload, destination);
 }
 
@@ -71,6 +73,8 @@ function routeToService(
   destination: SocketAddress,
   random: () => number,
 ): Route {
+  if (service.defect !== undefined)
+    return refused(service, `service ${serviceKeyOf(service)} could not be read: ${service.defect}`);
   const waypoint = waypointOf(service, random);
   if (waypoint !== null) return viaWaypoint(store, waypoint, service, destination);
   if (service.loadBalancing?.mode === 'passthrough') return { kind: 'passthrough', to: destination, service };

@@ -41,7 +41,7 @@ class IndexedStore implements Store {
   workloadOfPod(namespace: string, name: string, serviceAccount: string): Workload | undefined {
     const named = this.#workloadsByName.get(nameKey(namespace, name));
     return firstBy(
-      named.filter((workload) => workload.serviceAccount === serviceAccount),
+      named.filter((one) => one.serviceAccount === serviceAccount && one.defect === undefined),
       compareWorkloads,
     );
   }
@@ -105,6 +105,8 @@ class IndexedStore implements Store {
     this.#workloads.set(workload.uid, workload);
     this.#workloadsByName.add(nameKey(workload.namespace, workload.name), workload);
     for (const key of addressKeysOf(workload)) this.#workloadsByAddress.add(key, workload);
+    // One that could not be read is known by its addresses only, to be refused.
+    if (workload.defect !== undefined) return;
     for (const key of workload.services.keys()) this.#endpoints.add(key, workload);
   }
 
@@ -136,6 +138,7 @@ class IndexedStore implements Store {
 /** Several workloads on one address: a pod before anything else, then one that speaks HBONE (sheet 6). */
 function compareWorkloads(a: Workload, b: Workload): number {
   return (
+    trueFirst(a.defect === undefined, b.defect === undefined) ||
     trueFirst(isPod(a), isPod(b)) ||
     trueFirst(a.tunnelProtocol === 'hbone', b.tunnelProtocol === 'hbone') ||
     compareText(a.uid, b.uid)

@@ -55,6 +55,8 @@ export interface Workload {
   readonly locality: Locality;
   readonly hostNetwork: boolean;
   readonly capacity: number;
+  /** Why it cannot be used: it holds the place of one that could not be read, so that nothing goes to its addresses in clear. */
+  readonly defect?: string;
 }
 
 export interface Vip {
@@ -83,6 +85,8 @@ export interface Service {
   readonly canonical: boolean;
   /** `namespace`: only clients of its own namespace see it. */
   readonly visibility: 'public' | 'namespace';
+  /** As a workload's. */
+  readonly defect?: string;
 }
 
 export type StringMatch =

@@ -78,6 +78,7 @@ export class VipIndex {
 
   #compareExact(a: Service, b: Service, namespace: string): number {
     return (
+      trueFirst(a.defect === undefined, b.defect === undefined) ||
       trueFirst(a.namespace === namespace, b.namespace === namespace) ||
       trueFirst(a.canonical, b.canonical) ||
       trueFirst(a.namespace === this.#preferredNamespace, b.namespace === this.#preferredNamespace) ||

@@ -182,9 +182,29 @@ describe('a push', () => {
       'bad: addresses[0]: an address has 4 or 16 bytes, not 3; tunnel_protocol: value 2 is not supported\nx: is of type "type/other"',
     );
     expect(store.workloadByUid('good')).toBeDefined();
-    expect(store.workloadByUid('bad')).toBeUndefined();
+    expect(store.workloadByUid('bad')?.defect).toMatch(/^addresses\[0\]/);
     expect(client!.state.types[0]!.rejected.size).toBe(2);
     expect(client!.state.pending[0]).toMatch(/2 resources .* were rejected, first bad: addresses\[0\]/);
+  });
+
+  test('that is bad from the start holds its place, under its name, until it is sound or gone', async () => {
+    const store = createStore();
+    startClient({}, (update) => store.apply(update));
+    const stream = await openStream();
+    const address = [Buffer.from([10, 0, 0, 7])];
+    const legacy = workload('a', { addresses: address, tunnelProtocol: TUNNEL_LEGACY });
+    stream.send(push(ADDRESS_TYPE_URL, 'n1', [legacy]));
+    await stream.nextRequest();
+    expect(store.workloadByAddress('', '10.0.0.7')).toMatchObject({ uid: 'a', defect: expect.any(String) });
+    stream.send(push(ADDRESS_TYPE_URL, 'n2', [workload('a', { addresses: address })]));
+    await stream.nextRequest();
+    expect(store.workloadByAddress('', '10.0.0.7')?.defect).toBeUndefined();
+    stream.send(push(ADDRESS_TYPE_URL, 'n3', [legacy]));
+    await stream.nextRequest();
+    expect(store.workloadByAddress('', '10.0.0.7')?.defect).toBeUndefined();
+    stream.send(push(ADDRESS_TYPE_URL, 'n4', [], ['a']));
+    await stream.nextRequest();
+    expect(store.workloadByAddress('', '10.0.0.7')).toBeUndefined();
   });
 
   test('that spoils a resource leaves its last good state, and a good one after it heals', async () => {
@@ -282,7 +302,7 @@ describe('a push', () => {
 });
 
 describe('when the stream is lost', () => {
-  test('it connects again with the versions it holds, without those it refused', async () => {
+  test('it connects again with the versions it holds, and none of those it refused', async () => {
     startClient();
     const stream = await openStream();
     stream.send(
@@ -297,7 +317,7 @@ describe('when the stream is lost', () => {
     const next = await controller.nextStream();
     const [addresses, policies] = [await next.nextRequest(), await next.nextRequest()];
     expect(addresses.node?.id).toMatch(/^ztunnel~/);
-    expect(addresses.initialResourceVersions).toEqual({ a: 'v-a' });
+    expect(addresses.initialResourceVersions).toEqual({ a: 'v-a', bad: '' });
     expect(policies.initialResourceVersions).toEqual({ 'root/p': '' });
     expect(client!.state.terminations.Complete).toBe(1);
     expect(client!.state.isReady).toBe(true);

@@ -15,15 +15,19 @@ type WireService = istio.workload.Service.$Properties;
 type WireGateway = istio.workload.GatewayAddress.$Properties;
 type WirePort = istio.workload.Port.$Properties;
 
-export type DecodedAddress =
+export type SoundAddress =
   | { readonly kind: 'workload'; readonly workload: Workload }
-  | { readonly kind: 'service'; readonly service: Service }
-  | { readonly kind: 'rejected'; readonly problems: readonly string[] };
+  | { readonly kind: 'service'; readonly service: Service };
+
+export type DecodedAddress =
+  | SoundAddress
+  /** `place`: what could be read of it, with a `defect`; null: nothing. */
+  | { readonly kind: 'rejected'; readonly problems: readonly string[]; readonly place: SoundAddress | null };
 
 /** Reads and checks one `istio.workload.Address` (sheet 3.5) that came under `name`; every problem is collected. */
 export function decodeAddress(name: string, bytes: Uint8Array): DecodedAddress {
   const problems = new Problems();
-  let decoded: DecodedAddress | null = null;
+  let decoded: SoundAddress | null = null;
   try {
     const { workload, service } = istio.workload.Address.decode(bytes);
     if (workload != null) decoded = { kind: 'workload', workload: readWorkload(name, workload, problems) };
@@ -32,9 +36,25 @@ export function decodeAddress(name: string, bytes: Uint8Array): DecodedAddress {
   } catch (error) {
     problems.add('bytes', messageOf(error));
   }
-  return decoded === null || problems.list.length > 0
-    ? { kind: 'rejected', problems: problems.list }
-    : decoded;
+  const [defect] = problems.list;
+  if (decoded !== null && defect === undefined) return decoded;
+  return { kind: 'rejected', problems: problems.list, place: decoded && placeOf(name, decoded, defect!) };
+}
+
+/** Under the name that it came with, so that it goes with it. */
+function placeOf(name: string, decoded: SoundAddress, defect: string): SoundAddress {
+  if (decoded.kind === 'workload') {
+    const { workload } = decoded;
+    const addresses = workload.addresses.filter((address) => address !== '');
+    return { kind: 'workload', workload: { ...workload, uid: name, addresses, defect } };
+  }
+  const slash = name.indexOf('/');
+  const [namespace, hostname] = [name.slice(0, Math.max(0, slash)), name.slice(slash + 1)];
+  // A prefix that makes no sense must not stand for everybody's addresses.
+  const vips = decoded.service.vips.filter(
+    ({ address, prefixLength }) => address !== '' && (prefixLength === null || prefixLength > 0),
+  );
+  return { kind: 'service', service: { ...decoded.service, namespace, hostname, vips, defect } };
 }
 
 function readWorkload(name: string, wire: WireWorkload, problems: Problems): Workload {

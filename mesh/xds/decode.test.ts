@@ -131,7 +131,9 @@ describe('workloads', () => {
     ],
     [{ applicationTunnel: { protocol: 2 } }, 'application_tunnel.protocol: value 2 is not supported'],
   ])('%j is refused: %s', (fields, problem) => {
-    expect(decodeWorkload(fields)).toEqual({ kind: 'rejected', problems: [problem] });
+    const decoded = decodeWorkload(fields);
+    expect(decoded).toMatchObject({ kind: 'rejected', problems: [problem] });
+    expect(decoded).toMatchObject({ place: { workload: { uid: expect.any(String), defect: problem } } });
   });
 });
 
@@ -203,13 +205,18 @@ describe('services', () => {
     [{ weightedWaypoints: [{ weight: 1 }] }, 'weighted_waypoints[0]: has no destination'],
     [{ visibility: 2 }, 'visibility: value 2 is not supported'],
   ])('%j is refused: %s', (fields, problem) => {
-    expect(decodeService(fields)).toEqual({ kind: 'rejected', problems: [problem] });
+    expect(decodeService(fields)).toMatchObject({
+      kind: 'rejected',
+      problems: [problem],
+      place: { service: { defect: problem } },
+    });
   });
 
   test('neither workload nor service, and bytes that are neither', () => {
     expect(decodeAddress('x', new Uint8Array())).toEqual({
       kind: 'rejected',
       problems: ['type: is neither workload nor service'],
+      place: null,
     });
     expect(decodeAddress('x', Buffer.from([0x0a, 0x7f]))).toMatchObject({ kind: 'rejected' });
   });

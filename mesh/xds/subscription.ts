@@ -114,20 +114,27 @@ export class Subscription {
     if (typeUrl !== this.typeUrl)
       return { ...outcome, reasons: [`is of type ${JSON.stringify(typeUrl ?? '')}`] };
     const bytes = value ?? new Uint8Array();
+    // What we cannot read holds its place, unless a sound version is in force: a policy denies, an address takes nothing.
+    const mayHoldPlace = this.#held.get(name)?.isSound !== true;
     if (this.typeUrl === ADDRESS_TYPE_URL)
-      return { ...outcome, reasons: readAddressInto(changes, name, bytes) };
+      return { ...outcome, ...readAddressInto(changes, name, bytes, mayHoldPlace) };
     const { policy, problems } = decodeAuthorization(name, bytes);
-    // A policy that we cannot read denies, unless a sound version of it is in force.
-    const holdsPlace = problems.length > 0 && this.#held.get(name)?.isSound !== true;
+    const holdsPlace = problems.length > 0 && mayHoldPlace;
     if (problems.length === 0 || holdsPlace) changes.policies.push(policy);
     return { ...outcome, reasons: problems, holdsPlace };
   }
 }
 
-function readAddressInto(changes: Changes, name: string, bytes: Uint8Array): readonly string[] {
+function readAddressInto(
+  changes: Changes,
+  name: string,
+  bytes: Uint8Array,
+  mayHoldPlace: boolean,
+): Pick<Outcome, 'reasons' | 'holdsPlace'> {
   const decoded = decodeAddress(name, bytes);
-  if (decoded.kind === 'rejected') return decoded.problems;
-  if (decoded.kind === 'workload') changes.workloads.push(decoded.workload);
-  else changes.services.push(decoded.service);
-  return [];
+  const isRejected = decoded.kind === 'rejected';
+  const address = isRejected ? (mayHoldPlace ? decoded.place : null) : decoded;
+  if (address?.kind === 'workload') changes.workloads.push(address.workload);
+  if (address?.kind === 'service') changes.services.push(address.service);
+  return { reasons: isRejected ? decoded.problems : [], holdsPlace: isRejected && address !== null };
 }
