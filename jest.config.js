@@ -14,6 +14,8 @@ const serialTier = (displayName, testMatch) =>
   tier(displayName, testMatch, { runner: '<rootDir>/test/serial-runner.js' });
 
 export default {
+  // Per test, where it names none: the machine may be busy, and what hangs still ends.
+  testTimeout: 60_000,
   projects: [
     tier('unit', [
       '<rootDir>/dist/{mesh,native,agent,control,waypoint,cli}/**/*.test.js',

@@ -63,7 +63,7 @@ export class Agent implements CaptureListener {
           nodeName: options.node,
         },
       },
-      { log: deps.log.child({ component: 'xds' }), onUpdate: (update) => this.#applyStore(update) },
+      { log: deps.log.child({ room: 'xds' }), onUpdate: (update) => this.#applyStore(update) },
     );
     const ca = new CertificateClient({ controller });
     this.#certificates = new CertificateManager(
@@ -71,7 +71,7 @@ export class Agent implements CaptureListener {
       {
         fetch: (identity, csr) => ca.fetchCertificate(identity, csr),
         clock: systemClock,
-        log: deps.log.child({ component: 'certificates' }),
+        log: deps.log.child({ room: 'certificates' }),
       },
     );
     this.#makeContexts();
@@ -167,7 +167,7 @@ export class Agent implements CaptureListener {
     return new WorkerPool<ToWorker, FromWorker>(
       { entry: new URL('./worker.js', import.meta.url), workers, workerData },
       {
-        log: this.#log.child({ component: 'workers' }),
+        log: this.#log.child({ room: 'workers' }),
         onMessage: (worker, message) => this.#onMessage(worker, message),
         onWorkerRestarted: (worker) => {
           this.#tcpMetrics.workerLost(worker);
@@ -186,7 +186,7 @@ export class Agent implements CaptureListener {
 
   #makeCapture(): Capture {
     const { node, manifests, workers, cgroupRoot, podsCgroup, hostNetns, bpffs } = this.#options;
-    const log = this.#log.child({ component: 'capture' });
+    const log = this.#log.child({ room: 'capture' });
     return new Capture(
       {
         workers,

@@ -3,7 +3,6 @@ export {
   type CaptureDeps,
   type CaptureOptions,
   type CaptureStatus,
-  captureDefaults,
   type PodStatus,
 } from './capture.js';
 export type { PodState } from './enrolment.js';

@@ -7,7 +7,7 @@ interface Common<Value> {
   readonly env?: string;
 }
 
-/** Makers of `OptionSpec`s. Numbers carry their unit; each checks its own range. */
+/** Makers of `OptionSpec`s. Each checks its own range. */
 export const option = {
   text(
     spec: Common<string> & { readonly metavar?: string; readonly check?: (text: string) => string | null },
@@ -27,8 +27,8 @@ export const option = {
     );
   },
 
-  /** A whole number in [min, max] of `unit`. */
-  integer(spec: Common<number> & { readonly unit?: string; readonly min: number; readonly max: number }) {
+  /** A whole number in [min, max]. */
+  integer(spec: Common<number> & { readonly min: number; readonly max: number }) {
     return make(spec, 'N', (text) => {
       const value = /^-?\d+$/.test(text) ? Number(text) : Number.NaN;
       if (!(value >= spec.min && value <= spec.max))
@@ -39,11 +39,14 @@ export const option = {
 
   /** `500ms`, `30s`, `15m`, `24h`; the value is milliseconds. */
   duration(spec: Common<number> & { readonly minMs: number; readonly maxMs: number }) {
-    return make({ ...spec, unit: 'ms' }, 'DURATION', (text) => {
+    const shown = spec.fallback === undefined ? {} : { fallbackText: durationText(spec.fallback) };
+    return make({ ...spec, ...shown }, 'DURATION', (text) => {
       const parts = /^(\d+)(ms|s|m|h)$/.exec(text);
       const value = parts === null ? Number.NaN : Number(parts[1]) * MS_PER[parts[2]!]!;
       if (!(value >= spec.minMs && value <= spec.maxMs))
-        throw new Error(`must be a duration from ${spec.minMs}ms to ${spec.maxMs}ms like 30s, not '${text}'`);
+        throw new Error(
+          `must be a duration from ${durationText(spec.minMs)} to ${durationText(spec.maxMs)} like 30s, not '${text}'`,
+        );
       return value;
     });
   },
@@ -77,7 +80,7 @@ export const option = {
 const MS_PER: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
 
 function make<Value>(
-  spec: Common<Value> & { readonly unit?: string },
+  spec: Common<Value> & { readonly fallbackText?: string },
   metavar: string | null,
   parse: (text: string) => Value,
 ): OptionSpec<Value> {
@@ -87,6 +90,13 @@ function make<Value>(
     help: spec.help,
     ...(spec.fallback === undefined ? {} : { fallback: spec.fallback }),
     ...(spec.env === undefined ? {} : { env: spec.env }),
-    ...(spec.unit === undefined ? {} : { unit: spec.unit }),
+    ...(spec.fallbackText === undefined ? {} : { fallbackText: spec.fallbackText }),
   };
+}
+
+/** In the largest unit that leaves it whole: `24h`, `90s`, `0ms`. */
+function durationText(ms: number): string {
+  const units = Object.entries(MS_PER).reverse();
+  const [unit, size] = units.find(([, size]) => ms >= size && ms % size === 0) ?? ['ms', 1];
+  return `${ms / size}${unit}`;
 }

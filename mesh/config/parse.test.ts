@@ -73,11 +73,11 @@ describe('parseOptions', () => {
   });
 });
 
-test('help names flag, argument, help, default with unit and variable', () => {
+test('help names flag, argument, help, default and variable', () => {
   const help = helpOf(table, 'controller [options]', 'CULVERT_');
   expect(help).toContain('Usage: controller [options]');
   expect(help).toContain('  --manifests DIR\n      Folder. (required) [CULVERT_MANIFESTS]');
-  expect(help).toContain('  --drain-ms DURATION\n      How long. (default 30000 ms) [CULVERT_DRAIN_MS]');
+  expect(help).toContain('  --drain-ms DURATION\n      How long. (default 30s) [CULVERT_DRAIN_MS]');
   expect(help).toContain('--listen IP:PORT\n      Where. (default 0.0.0.0:15012)');
   expect(help).toContain('--keep\n      Keep it. (default false)');
 });

@@ -80,8 +80,7 @@ function tryParse(spec: OptionSpec<unknown>, text: string, source: string, probl
 
 function defaultOf(spec: OptionSpec<unknown>): string {
   if (!('fallback' in spec)) return '(required)';
-  const unit = spec.unit === undefined ? '' : ` ${spec.unit}`;
-  return `(default ${textOf(spec.fallback)}${unit})`;
+  return `(default ${spec.fallbackText ?? textOf(spec.fallback)})`;
 }
 
 function textOf(value: unknown): string {

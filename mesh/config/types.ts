@@ -7,8 +7,8 @@ export interface OptionSpec<Value> {
   /** Absent: the option must be given. */
   readonly fallback?: Value;
   readonly help: string;
-  /** `ms`, `bytes`, ...; printed behind the default. */
-  readonly unit?: string;
+  /** The default as it would be given, where the value itself is not readable. */
+  readonly fallbackText?: string;
   /** Its environment variable, where it is not the derived one. */
   readonly env?: string;
 }

@@ -211,8 +211,8 @@ export class CertificateManager {
     this.fetchLater(entry, delayMs);
     const { identity, failures, lastError } = entry;
     this.deps.log.warn(
-      { identity, failures, retryInMs: Math.round(delayMs) },
-      `no certificate: ${lastError}`,
+      { identity, failures, retryInMs: Math.round(delayMs), reason: lastError },
+      'certificate could not be fetched',
     );
   }
 

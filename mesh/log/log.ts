@@ -9,7 +9,7 @@ export type LogLevel = (typeof LOG_LEVELS)[number];
 
 export interface LogOptions {
   readonly level: LogLevel;
-  /** The program: `controller`, `agent`. Rooms make their own with `log.child({ component: 'xds' })`. */
+  /** The program: `controller`, `agent`. Rooms make their own with `log.child({ room: 'xds' })`. */
   readonly component: string;
 }
 

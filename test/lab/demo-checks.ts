@@ -52,7 +52,7 @@ export async function checkShop(parts: DemoParts, output: DemoOutput): Promise<b
   output.step('the counters of the same');
   await checkCounters(parts, output, check);
   await capture.stop();
-  output.step(`the capture: ${await capture.count()} packets, ${capture.file}`);
+  output.step(`the capture: ${await capture.count()} packets on the wire between the nodes`);
   check((await capture.count('tcp port 15008')) > 0, 'the mesh talked on port 15008');
   for (const secret of [CARD, BOOK]) check(!capture.contains(secret), `"${secret}" is nowhere in it`);
   check(capture.contains(OPENLY), `"${OPENLY}", which the visitor was told without a mesh, is`);

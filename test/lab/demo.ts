@@ -63,6 +63,7 @@ Still running. Try, in another terminal (Ctrl-C here ends it all):
   what it knows             ${onNode} curl -s http://127.0.0.1:15000/config_dump
   its log                   tail -f ${a!.logFile}
   leave the mesh            edit the label in ${join(lab.manifests.path, 'namespace.shop.yaml')}
+                            (then by pod address only: nothing but the mesh serves Services here)
 `);
   const forever = setInterval(() => undefined, 1 << 30);
   return await new Promise<never>(() => forever);
@@ -70,7 +71,13 @@ Still running. Try, in another terminal (Ctrl-C here ends it all):
 
 let keep: boolean;
 try {
-  keep = parseArgs({ options: { keep: { type: 'boolean', default: false } } }).values.keep;
+  const flag = { type: 'boolean', default: false } as const;
+  const { values } = parseArgs({ options: { keep: flag, help: flag } });
+  if (values.help) {
+    say(USAGE);
+    process.exit(0);
+  }
+  keep = values.keep;
 } catch (thrown) {
   process.stderr.write(`${(thrown as Error).message}\n${USAGE}`);
   process.exit(2);
