@@ -99,6 +99,33 @@ describe('pooling', () => {
     await lab.t.until(() => lab.client.stats.connections === 1);
   });
 
+  test('a source that leaves: waiting tunnels fail, open ones go on; if it comes back it dials anew', async () => {
+    using lab = new HboneLab();
+    const open = await lab.established();
+    const other = lab.hop({ sourceUid: 'uid-other' });
+    const elsewhere = await lab.established('127.0.0.1:80', other);
+    const waiting = lab.open('127.0.0.1:80', lab.hop({ fromAddress: '127.0.0.2' }));
+    lab.client.retireSource(lab.hop().sourceUid);
+    expect(waiting.failure).toMatchObject({ flag: 'CONNECT' });
+    open.send('still here');
+    await lab.t.until(() => open.received.toString() === 'still here');
+    await lab.established();
+    expect(lab.client.stats.connections).toBe(3);
+    open.tunnel!.reset();
+    await lab.t.until(() => lab.client.stats.connections === 2);
+    expect(elsewhere.isDone).toBe(false);
+  });
+
+  test('a source that left and is deleted later: what it still had open is cut', async () => {
+    using lab = new HboneLab();
+    const open = await lab.established();
+    lab.client.retireSource(lab.hop().sourceUid);
+    lab.client.closeSource(lab.hop().sourceUid);
+    await lab.t.until(() => open.isDone);
+    expect(open.events.at(-1)).toContain('reset');
+    expect(lab.client.stats).toEqual({ connections: 0, tunnels: 0, waitingTunnels: 0 });
+  });
+
   test('an expired certificate: no new tunnels, though a connection is there', async () => {
     using lab = new HboneLab();
     const old = await lab.established();

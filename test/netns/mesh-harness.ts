@@ -16,7 +16,6 @@ import {
 } from '../lab/index.js';
 import { pattern } from '../support/pattern.js';
 import type { TcpClientOptions, TcpOutcome } from '../support/tcp-client.js';
-import type { ProberOptions, ProberReport } from '../support/tcp-prober.js';
 
 const program = (name: string) => ['node', join(packageRoot(), 'dist/test/support', `${name}.js`)];
 export const appPort = 9000;
@@ -119,9 +118,33 @@ export class EchoConnection {
   }
 }
 
-/** Clients that go on by themselves; see tcp-prober.ts. */
-export async function startProber(pod: LabPod, options: ProberOptions) {
-  const prober = pod.spawn([...program('tcp-prober'), JSON.stringify(options)]);
+export interface ProberOptions {
+  readonly host: string;
+  readonly port: number;
+  readonly connections: number;
+  readonly intervalMs: number;
+}
+
+/** Since the start, but for `waiting` and `unharmed`. */
+export interface ProberReport {
+  readonly answers: number;
+  /** Connections that ended by an error, by its code. */
+  readonly errors: Readonly<Record<string, number>>;
+  /** Connections that the peer ended cleanly: echo never does. */
+  readonly ends: number;
+  /** Longest time from a connect or a line to its answer, or to the error that came instead. */
+  readonly longestWaitMs: number;
+  /** Lines under way now. */
+  readonly waiting: number;
+  /** Connections that have lived since the last report. */
+  readonly unharmed: number;
+}
+
+/** Clients that go on by themselves; see prober.c. */
+export function startProber(pod: LabPod, options: ProberOptions) {
+  const { host, port, connections, intervalMs } = options;
+  const numbers = [port, connections, intervalMs].map(String);
+  const prober = pod.spawn([join(packageRoot(), 'test/support/build/prober'), host, ...numbers]);
   let reports = 0;
   return {
     process: prober,

@@ -1,8 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { type MeshAgent, waitFor } from '../lab/index.js';
-import type { ProberReport } from '../support/tcp-prober.js';
-import { appPort, type MeshBed, makeMeshBed, startProber } from './mesh-harness.js';
+import { appPort, type MeshBed, makeMeshBed, type ProberReport, startProber } from './mesh-harness.js';
 
 // Agents with two data path threads each, and one of them dies while clients are at work.
 
@@ -10,12 +9,12 @@ const connections = 32;
 
 describe('two workers', () => {
   let bed: MeshBed;
-  let prober: Awaited<ReturnType<typeof startProber>>;
+  let prober: ReturnType<typeof startProber>;
 
   beforeAll(async () => {
     bed = await makeMeshBed({ workers: 2 });
     const to = { host: bed.server.ip, port: appPort };
-    prober = await startProber(bed.client, { ...to, connections, intervalMs: 10 });
+    prober = startProber(bed.client, { ...to, connections, intervalMs: 10 });
     await waitFor('all clients to be served', async () => (await prober.report()).answers >= connections * 2);
   }, 90_000);
   afterAll(() => bed?.[Symbol.dispose]());
