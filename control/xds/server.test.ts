@@ -1,3 +1,4 @@
+// Longer than 400 lines: the steps of the protocol one by one, against one raw client.
 import {
   Client,
   type ClientDuplexStream,
@@ -370,6 +371,19 @@ test('the stream ends with its token', async () => {
   stream.send({ node: NODE });
   stream.ack(await stream.next());
   expect(await stream.ended).toBe(status.UNAUTHENTICATED);
+});
+
+test('nor does it live on where the clock was put back meanwhile', async () => {
+  caller = { ...CALLER, expiresAtMs: Date.now() + 3_000 };
+  const stream = new Stream();
+  stream.send({ node: NODE });
+  stream.ack(await stream.next());
+  const now = Date.now;
+  const put = jest.spyOn(Date, 'now').mockImplementation(() => now() - 500);
+  const openedMs = performance.now();
+  expect(await stream.ended).toBe(status.UNAUTHENTICATED);
+  expect(performance.now() - openedMs).toBeLessThan(5_500); // not another 3 s
+  put.mockRestore();
 });
 
 test('close ends every stream cleanly, and lets no new one in', async () => {

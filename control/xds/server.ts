@@ -1,4 +1,5 @@
 import { status } from '@grpc/grpc-js';
+import { systemClock } from '../../mesh/common/clock.js';
 import { messageOf } from '../../mesh/common/errors.js';
 import type { Log } from '../../mesh/log/index.js';
 import type { Authenticator, Caller, Refusal } from '../ca/types.js';
@@ -20,9 +21,6 @@ export interface XdsServerDeps {
   readonly events: XdsEvents;
   readonly log: Log;
 }
-
-/** setTimeout's limit, about 24 days; a token that lives longer is looked at again then. */
-const MAX_TIMER_MS = 0x7fffffff;
 
 /** Delta xDS for all clients: `update` what is served, hand `handle` to the gRPC server. */
 export class XdsServer {
@@ -78,12 +76,12 @@ export class XdsServer {
     const stream = new XdsStream(call, this.#options, { sets: this.#sets, caller, events, log });
     this.#streams.add(stream);
     events.connected();
-    const expiry = this.#endAtExpiry(stream, caller);
+    const cancelExpiry = this.#endAtExpiry(stream, caller);
     let isOver = false;
     const over = () => {
       if (isOver) return;
       isOver = true;
-      clearInterval(expiry);
+      cancelExpiry();
       stream.closed();
       this.#streams.delete(stream);
       events.disconnected();
@@ -113,14 +111,15 @@ export class XdsServer {
     call.emit('error', { code: status.UNAUTHENTICATED, details: `${refusal}: ${message}` });
   }
 
-  /** A stream lives no longer than the token it was opened with. */
-  #endAtExpiry(stream: XdsStream, caller: Caller): NodeJS.Timeout {
-    const check = () => {
-      if (Date.now() >= caller.expiresAtMs) stream.end(status.UNAUTHENTICATED, 'token expired');
+  /** A stream lives no longer than the token it was opened with. Wall clock and timers drift apart: looked at again until it is so. */
+  #endAtExpiry(stream: XdsStream, caller: Caller): () => void {
+    let cancel = (): void => {};
+    const check = (): void => {
+      const leftMs = caller.expiresAtMs - Date.now();
+      if (leftMs <= 0) stream.end(status.UNAUTHENTICATED, 'token expired');
+      else cancel = systemClock.setTimer(leftMs, check);
     };
-    return setInterval(
-      check,
-      Math.min(MAX_TIMER_MS, Math.max(1000, caller.expiresAtMs - Date.now())),
-    ).unref();
+    cancel = systemClock.setTimer(0, check);
+    return () => cancel();
   }
 }
