@@ -6,6 +6,8 @@ import type { FromWorker, ToWorker, WorkerPod, WorkerReport } from './tunnel/ind
 
 /** How long the main thread waits for a worker's answer before it goes on without. */
 const answerTimeoutMs = 2_000;
+/** After the drain deadline: the process is to end within 1 s of it, even if a worker has died meanwhile. */
+const drainedTimeoutMs = 500;
 
 /**
  * The workers as the main thread sees them: what each must know is told here, and told again from the beginning to one that
@@ -62,7 +64,7 @@ export class Workers {
   }
 
   async drain(deadlineMs: number): Promise<void> {
-    await this.#ask('drained', { kind: 'drain', deadlineMs }, deadlineMs + answerTimeoutMs);
+    await this.#ask('drained', { kind: 'drain', deadlineMs }, deadlineMs + drainedTimeoutMs);
   }
 
   /** Per worker; null for one that did not answer. */

@@ -135,6 +135,7 @@ describe('faults of the mesh itself', () => {
 
   test('SIGTERM with open connections: they are reset, and the agent ends within its drain time', async () => {
     const connections = await openAll();
+    const loggedBefore = agentOf(clientSide).accessLog().length;
     const stoppedMs = performance.now();
     const result = await agentOf(clientSide).process.stop('SIGTERM');
     const tookMs = performance.now() - stoppedMs;
@@ -142,6 +143,10 @@ describe('faults of the mesh itself', () => {
     expect(tookMs).toBeGreaterThan(drainMs - 50);
     expect(tookMs).toBeLessThan(drainMs + 1000);
     await expectReset(connections);
+    const logged = agentOf(clientSide).accessLog().slice(loggedBefore);
+    expect(logged.map((line) => line['error'])).toEqual(
+      connections.map(() => expect.stringMatching(/agent/)),
+    );
     await restart(clientSide);
     await expectWorking();
   }, 60_000);
