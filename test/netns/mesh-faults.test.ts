@@ -87,7 +87,7 @@ describe('faults of the mesh itself', () => {
 
       await expectReset(connections);
       if (side === clientSide) expect(await relayed.outcome).toMatchObject(reset);
-      else await relayed.process.stop();
+      else relayed.process.write('reset\n');
       await waitFor('the server to see the end', () => endsAtServer(seenBefore).length > 0);
       expect(endsAtServer(seenBefore)).toEqual(['hold ended: reset']);
 
