@@ -8,7 +8,8 @@ runWorker<WorkerData, ToWorker, FromWorker>({
   setup: ({ reactor, index, data, post }) => {
     const log = createLog({ level: data.logLevel, component: 'worker' }).child({ worker: index });
     const engineCounters = () => ({ ...reactor.counters });
-    const worker = new TunnelWorker(data, { reactor, index, post, log, engineCounters });
+    const lingering = () => reactor.lingering;
+    const worker = new TunnelWorker(data, { reactor, index, post, log, engineCounters, lingering });
     return (message) => worker.onMessage(message);
   },
 });

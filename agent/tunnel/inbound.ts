@@ -4,6 +4,7 @@ import type { TunnelAcceptor, TunnelHandler, TunnelRequest } from '../../mesh/hb
 import type { AcceptHandler, Connection, ConnectionHandler } from '../../mesh/io/index.js';
 import { identityOf, type Workload } from '../../mesh/store/index.js';
 import type { ConnectionInfo, ConnectionRecord } from '../../mesh/telemetry/index.js';
+import type { ApplicationDial } from '../capture/index.js';
 import { baggageOf } from './baggage.js';
 import type { TrackedConnection } from './connection-table.js';
 import { noHandler, party, type TunnelContext, workloadOf } from './context.js';
@@ -37,6 +38,11 @@ export class InboundAcceptor implements TunnelAcceptor {
     }
     const target = this.#targetOf(request, own);
     if (target === null) return refused(request, 503);
+    if (illegalPorts.has(target.port)) {
+      // A service's target port may be anything.
+      this.#context.counters.resetIllegalPort++;
+      return refused(request, 503);
+    }
     const info = infoOf(this.#context, request, own, target);
     if (this.#context.store.hasUnsupportedPolicy(own)) {
       this.#context.counters.resetPolicy++;
@@ -192,12 +198,14 @@ export class PlaintextAcceptor implements AcceptHandler {
       });
       return null;
     }
-    const { options, release } = applicationDialer.dial(
-      this.#pod,
-      target,
-      downstream.remote,
-      downstream.remote.port,
-    );
+    let dial: ApplicationDial;
+    try {
+      dial = applicationDialer.dial(this.#pod, target, downstream.remote, downstream.remote.port);
+    } catch (error) {
+      // No port to show (NO_SHOWN_PORT).
+      telemetry.refused(info, { flag: 'CONNECT', message: messageOf(error) });
+      return null;
+    }
     const relay = new TcpRelay({
       context: this.#context,
       podUid: this.#pod.uid,
@@ -205,9 +213,9 @@ export class PlaintextAcceptor implements AcceptHandler {
       downstream,
       info,
       via: 'plaintext',
-      onOver: release,
+      onOver: dial.release,
     });
-    relay.dial(options);
+    relay.dial(dial.options);
     return relay;
   }
 }

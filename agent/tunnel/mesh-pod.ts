@@ -51,15 +51,13 @@ export class MeshPod {
     for (const listener of this.#listeners) listener.stop();
   }
 
-  /** No new connections, and peers are told to open their tunnels elsewhere; what is open goes on to its end. */
-  retire(): void {
-    this.stopAccepting();
-    this.hbone.retire();
-  }
-
-  /** The same, and from now on nothing is dialled in the pod's namespace, whose descriptor is about to be closed. */
+  /**
+   * No new connections, nothing is dialled any more in the pod's namespace, whose descriptor is about to be closed, and peers are told to open their
+   * tunnels elsewhere; what is open goes on to its end.
+   */
   release(): void {
     this.#acceptor.stop();
-    this.retire();
+    this.stopAccepting();
+    this.hbone.retire();
   }
 }

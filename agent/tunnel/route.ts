@@ -1,4 +1,5 @@
 import { isIpv6, type SocketAddress } from '../../mesh/common/address.js';
+import { tryParseSpiffeId } from '../../mesh/identity/index.js';
 import {
   type GatewayAddress,
   identityOf,
@@ -266,7 +267,7 @@ function chooseAddress(
 }
 
 function spiffeNames(service: Service | null): readonly string[] {
-  return service === null ? [] : service.subjectAltNames.filter((name) => name.startsWith('spiffe://'));
+  return service === null ? [] : service.subjectAltNames.filter((name) => tryParseSpiffeId(name) !== null);
 }
 
 function refused(service: Service | null, reason: string): Route {

@@ -46,8 +46,9 @@ export class TcpCopy {
     return side === this.#downstream ? this.#upstream : this.#downstream;
   }
 
-  sideEnded(): void {
-    if (this.#over || !this.#downstream.ended || !this.#upstream.ended) return;
+  /** A side has ended or drained: over when both have, and all is sent. */
+  endIfBothEnded(): void {
+    if (this.#over || !this.#downstream.isDone || !this.#upstream.isDone) return;
     this.#over = true;
     this.#downstream.connection.close();
     this.#upstream.connection.close();
@@ -79,6 +80,11 @@ class TcpSide implements ConnectionHandler {
     this.#copy = copy;
   }
 
+  /** Its peer has ended, and has all that it is to get. */
+  get isDone(): boolean {
+    return this.ended && this.connection.pendingBytes === 0;
+  }
+
   onConnected(): void {}
 
   onReadable(connection: Connection): void {
@@ -90,7 +96,7 @@ class TcpSide implements ConnectionHandler {
       this.ended = true;
       connection.pauseReading();
       this.#sink.shutdownWrite();
-      this.#copy.sideEnded();
+      this.#copy.endIfBothEnded();
     }
   }
 
@@ -98,6 +104,7 @@ class TcpSide implements ConnectionHandler {
   onDrained(): void {
     const source = this.#copy.opposite(this);
     if (!source.ended) source.connection.resumeReading();
+    else this.#copy.endIfBothEnded();
   }
 
   onClosed(_connection: Connection, error: Error): void {

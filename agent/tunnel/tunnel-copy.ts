@@ -96,6 +96,7 @@ export abstract class TunnelCopy implements ConnectionHandler, TunnelHandler {
 
   onDrained(_app: Connection): void {
     this.#credit();
+    this.#endIfBothEnded();
   }
 
   onClosed(_app: Connection, error: Error): void {
@@ -133,9 +134,16 @@ export abstract class TunnelCopy implements ConnectionHandler, TunnelHandler {
     this.#tunnel.consumed(bytes);
   }
 
-  /** `close` sends the FIN that is still owed: no `shutdown` before it (a syscall less for each connection that its client ends first). */
+  /**
+   * `close` sends the FIN that is still owed: no `shutdown` before it (a syscall less for each connection that its client ends first). What the
+   * application has not taken yet is not left to `close`, which does not wait for slow readers, and is part of a drain.
+   */
   #endIfBothEnded(): void {
     if (!this.#appEnded || !this.#tunnelEnded || this.#over) return;
+    if (this.app.pendingBytes > 0) {
+      this.app.shutdownWrite();
+      return;
+    }
     this.#over = true;
     this.app.close();
     this.ended(null);

@@ -5,7 +5,7 @@ import { createStore, type Store } from '../../mesh/store/index.js';
 import { ConnectionTelemetry } from '../../mesh/telemetry/index.js';
 import { PeerVerifier } from '../../mesh/tls/index.js';
 import { ApplicationDialer, type CaptureHandles, OriginalDestinationMap } from '../capture/index.js';
-import { ConnectionTable } from './connection-table.js';
+import { ConnectionTable, drain } from './connection-table.js';
 import { newTunnelCounters, type TunnelContext } from './context.js';
 import { MeshPod } from './mesh-pod.js';
 import type { FromWorker, ToWorker, WorkerData, WorkerPod, WorkerReport } from './messages.js';
@@ -24,6 +24,8 @@ export interface TunnelWorkerDeps {
   readonly log: Log;
   /** The reactor's own counters, for the report. */
   readonly engineCounters: () => Readonly<Record<string, number>>;
+  /** Connections of the reactor's that are closed and not gone yet. */
+  readonly lingering: () => number;
 }
 
 /** Everything of the tunnel that lives in one worker thread; driven by the main thread's messages and the reactor's events. */
@@ -122,17 +124,15 @@ export class TunnelWorker {
     this.#answerAfterTurn({ kind: 'released', uid });
   }
 
-  /** Plain relays count as tunnels do; peers hear a GOAWAY at once. */
   #drain(deadlineMs: number): void {
-    for (const pod of this.#pods.values()) pod.retire();
-    this.#hbone.drain(deadlineMs, () => {});
-    const deadline = this.#deps.reactor.setTimer(deadlineMs, () => this.#connections.abort('agent stopped'));
-    this.#connections.whenEmpty(() => {
-      deadline.cancel();
-      this.#deps.reactor.setTimer(0, () => {
-        this.#postTelemetry();
-        this.#deps.post({ kind: 'drained' });
-      });
+    const pods = [...this.#pods.values()];
+    for (const pod of pods) pod.stopAccepting();
+    const { reactor, lingering } = this.#deps;
+    const servers = pods.map((pod) => pod.hbone);
+    const deps = { reactor, lingering, connections: this.#connections, client: this.#hbone, servers };
+    drain(deadlineMs, deps, () => {
+      this.#postTelemetry();
+      this.#deps.post({ kind: 'drained' });
     });
   }
 

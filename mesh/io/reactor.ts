@@ -121,6 +121,11 @@ export class EpollReactor implements Reactor, ConnectionHome, ListenerHome {
     return this.#byHandle.size;
   }
 
+  /** Connections that were closed and still have bytes to send, or wait for their peer's end. */
+  get lingering(): number {
+    return this.native.stats().connections - this.size;
+  }
+
   /** Runs turns until the engine is stopped. */
   run(): void {
     while (this.turn(MAX_SLEEP_MS));

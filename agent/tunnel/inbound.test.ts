@@ -1,0 +1,290 @@
+import { once } from 'node:events';
+import net from 'node:net';
+import { expect, test } from '@jest/globals';
+import { HboneServer } from '../../mesh/hbone/index.js';
+import { createLog } from '../../mesh/log/index.js';
+import { createStore, type Workload } from '../../mesh/store/index.js';
+import { ConnectionTelemetry } from '../../mesh/telemetry/index.js';
+import { CLIENT_ID, HboneLab, SERVER_ID } from '../../test/support/hbone.js';
+import { ListeningSocket } from '../../test/support/listening-socket.js';
+import { FLAG, FRAME, RawHttp2 } from '../../test/support/raw-http2.js';
+import { ApplicationDialer } from '../capture/index.js';
+import { ConnectionTable, drain } from './connection-table.js';
+import { newTunnelCounters, type TunnelContext } from './context.js';
+import { InboundAcceptor, PlaintextAcceptor } from './inbound.js';
+import type { WorkerPod } from './messages.js';
+import { WaitingRoom } from './waiting-room.js';
+
+const HOST = '127.0.0.1';
+const WEB = 'web.shop.svc.cluster.local';
+
+/** A pod without BPF, in our own namespace: tunnels to 127.0.0.1 reach node:net applications. */
+class InboundLab implements Disposable {
+  readonly lab = new HboneLab();
+  readonly listening = new ListeningSocket();
+  readonly plain = new ListeningSocket();
+  readonly connections = new ConnectionTable();
+  readonly counters = newTunnelCounters();
+  readonly shownPorts = new Int32Array(new SharedArrayBuffer(4096));
+  readonly server: HboneServer;
+  readonly #apps: net.Server[] = [];
+  readonly #sockets = new Set<net.Socket>();
+
+  constructor() {
+    const { reactor } = this.lab.t;
+    const store = createStore();
+    const none = { services: [], policies: [], removed: [], removedPolicies: [] };
+    store.apply({ snapshot: true, workloads: [workload()], ...none });
+    const fd = -1;
+    const handles = {
+      originalDestinationsFd: fd,
+      callerStorageFd: fd,
+      shownPorts: this.shownPorts.buffer as SharedArrayBuffer,
+      workers: 1,
+    };
+    const context: TunnelContext = {
+      reactor,
+      store,
+      hbone: this.lab.client,
+      telemetry: new ConnectionTelemetry(
+        { accessLog: null },
+        { nowMs: () => reactor.nowMs, wallClockMs: Date.now },
+      ),
+      connections: this.connections,
+      waitingRoom: new WaitingRoom({ maxWaitMs: 100, maxWaiting: 10 }, { reactor }),
+      originalDestinations: { take: () => null },
+      applicationDialer: new ApplicationDialer({ workerIndex: 0, handles }),
+      counters: this.counters,
+      network: '',
+      hasCertificate: () => true,
+    };
+    this.server = new HboneServer(
+      {},
+      {
+        reactor,
+        acceptor: new InboundAcceptor(POD, context),
+        verifyClient: () => CLIENT_ID,
+        log: createLog({ level: 'silent', component: 'test' }),
+      },
+    );
+    const tls = this.lab.context(this.lab.ca.issue(SERVER_ID));
+    reactor.listen({ fd: this.listening.fd, tls: () => tls }, this.server);
+    reactor.listen({ fd: this.plain.fd }, new PlaintextAcceptor(POD, context));
+  }
+
+  async app(onSocket: (socket: net.Socket) => void): Promise<number> {
+    const server = net.createServer({ allowHalfOpen: true }, (socket) => {
+      this.#sockets.add(socket.on('error', () => {}));
+      onSocket(socket);
+    });
+    this.#apps.push(server);
+    server.listen(0, HOST);
+    await once(server, 'listening');
+    return (server.address() as net.AddressInfo).port;
+  }
+
+  open(authority: string) {
+    const address = { address: HOST, port: this.listening.port };
+    return this.lab.open(authority, this.lab.hop({ address }));
+  }
+
+  [Symbol.dispose](): void {
+    for (const socket of this.#sockets) socket.destroy();
+    for (const app of this.#apps) app.close();
+    this.lab[Symbol.dispose]();
+    this.listening.close();
+    this.plain.close();
+  }
+}
+
+const POD: WorkerPod = {
+  uid: 'uid',
+  name: 'server',
+  namespace: 'shop',
+  serviceAccount: 'server',
+  netnsFd: -1,
+  netnsCookie: 0n,
+  outboundFd: -1,
+  inboundFd: -1,
+  hboneFd: -1,
+};
+
+function workload(): Workload {
+  return {
+    uid: 'cluster//Pod/shop/server',
+    name: 'server',
+    namespace: 'shop',
+    addresses: [HOST],
+    hostname: '',
+    network: '',
+    tunnelProtocol: 'hbone',
+    trustDomain: 'cluster.local',
+    serviceAccount: 'server',
+    node: 'n1',
+    canonicalName: 'server',
+    canonicalRevision: 'latest',
+    workloadType: 'pod',
+    workloadName: 'server',
+    nativeTunnel: false,
+    authorizationPolicies: [],
+    healthy: true,
+    clusterId: 'cluster',
+    waypoint: null,
+    networkGateway: null,
+    services: new Map([[`shop/${WEB}`, [{ servicePort: 80, targetPort: 15008 }]]]),
+    applicationTunnel: null,
+    locality: { region: '', zone: '', subzone: '' },
+    hostNetwork: false,
+    capacity: 1,
+  };
+}
+
+test('an application that has ended its side and stops reading for longer than the linger time gets everything', async () => {
+  using bed = new InboundLab();
+  const { t } = bed.lab;
+  const chunk = Buffer.alloc(32 << 10, 'x');
+  let sent = 0;
+  let received = 0;
+  let outcome = '';
+  let resume = () => {};
+  const port = await bed.app((socket) => {
+    socket.end();
+    socket.pause();
+    resume = () => socket.resume();
+    socket.on('data', (bytes) => {
+      received += bytes.length;
+    });
+    socket.on('end', () => {
+      outcome = 'end';
+    });
+    socket.on('error', (error: NodeJS.ErrnoException) => {
+      outcome = error.code!;
+    });
+  });
+  const client = bed.open(`${HOST}:${port}`);
+  await t.until(() => client.has('end'));
+  // All that the kernel takes, and a little more; then the end.
+  const waiting = () => t.reactor.native.stats().pendingBytes;
+  while (waiting() === 0) {
+    client.send(chunk);
+    sent += chunk.length;
+    await t.for(3);
+  }
+  client.send('', true);
+  await t.for(600);
+  expect(waiting()).toBeGreaterThan(0);
+  expect(bed.connections.size).toBe(1);
+  resume();
+  await t.until(() => outcome !== '');
+  expect({ outcome, received }).toEqual({ outcome: 'end', received: sent });
+  await t.until(() => bed.connections.size === 0);
+});
+
+test('a drain waits for the last bytes of tunnels that have ended', async () => {
+  using bed = new InboundLab();
+  const { t } = bed.lab;
+  const bytes = 2 << 20;
+  const port = await bed.app((socket) => socket.end(Buffer.alloc(bytes, 'x')));
+  using peer = new RawHttp2(bed.listening.port, bed.lab.ca.issue(CLIENT_ID));
+  await t.during(peer.connected);
+  const word = (value: number) => Buffer.from(Uint8Array.of(value >>> 24, value >>> 16, value >>> 8, value));
+  peer.preface();
+  peer.send(FRAME.SETTINGS, 0, 0, Buffer.concat([Buffer.of(0, 4), word(2 * bytes)]));
+  peer.send(FRAME.WINDOW_UPDATE, 0, 0, word(2 * bytes));
+  peer.socket.pause();
+  peer.connect(1, `${HOST}:${port}`, FLAG.END_HEADERS | FLAG.END_STREAM);
+  await t.until(() => bed.connections.size === 1);
+  // The peer does not read, its windows are open: the tunnel ends with most of it in buffers on this side.
+  await t.until(() => bed.connections.size === 0);
+  let isDrained = false;
+  const { reactor } = t;
+  const { connections, server } = bed;
+  const deps = {
+    reactor,
+    connections,
+    servers: [server],
+    client: bed.lab.client,
+    lingering: () => reactor.lingering,
+  };
+  drain(20_000, deps, () => {
+    isDrained = true;
+  });
+  await t.for(200);
+  expect(isDrained).toBe(false);
+  peer.socket.resume();
+  await t.until(() => peer.of(FRAME.PING).length > 0);
+  const ping = peer.of(FRAME.PING)[0]!;
+  peer.send(FRAME.PING, FLAG.ACK, 0, ping.payload);
+  await t.until(() => peer.hasEnded);
+  const data = peer.of(FRAME.DATA, 1);
+  expect(data.reduce((sum, { payload }) => sum + payload.length, 0)).toBe(bytes);
+  expect(data.at(-1)!.flags & FLAG.END_STREAM).toBe(FLAG.END_STREAM);
+  await t.until(() => isDrained);
+}, 30_000);
+
+test('a drain cuts what is left at its deadline, and one with nothing to wait for is over at once', async () => {
+  using bed = new InboundLab();
+  const { t } = bed.lab;
+  const { reactor } = t;
+  const outcomes: string[] = [];
+  const port = await bed.app((socket) => {
+    socket.on('end', () => outcomes.push('end'));
+    socket.on('error', (error: NodeJS.ErrnoException) => outcomes.push(error.code!));
+    socket.resume();
+  });
+  const client = bed.open(`${HOST}:${port}`);
+  await t.until(() => client.has('established'));
+  const { connections, server } = bed;
+  const deps = {
+    reactor,
+    connections,
+    servers: [server],
+    client: bed.lab.client,
+    lingering: () => reactor.lingering,
+  };
+  const begin = performance.now();
+  let isDrained = false;
+  drain(200, deps, () => {
+    isDrained = true;
+  });
+  await t.until(() => isDrained && client.isDone && outcomes.length > 0);
+  expect(performance.now() - begin).toBeGreaterThan(150);
+  expect(client.events).toEqual(['established', 'reset']);
+  expect(outcomes).toEqual(['ECONNRESET']);
+
+  using idle = new InboundLab();
+  let isOver = false;
+  const idleDeps = {
+    reactor: idle.lab.t.reactor,
+    connections: idle.connections,
+    servers: [idle.server],
+    client: idle.lab.client,
+    lingering: () => 0,
+  };
+  drain(60_000, idleDeps, () => {
+    isOver = true;
+  });
+  await idle.lab.t.until(() => isOver, 'an idle drain', 2000);
+});
+
+test('a port of the mesh is no target, by address or as the target port of a service', async () => {
+  using bed = new InboundLab();
+  for (const authority of [`${HOST}:15008`, `${WEB}:80`]) {
+    const client = bed.open(authority);
+    await bed.lab.t.until(() => client.isDone);
+    expect(client.failure).toMatchObject({ status: 503 });
+  }
+  expect(bed.counters.resetIllegalPort).toBe(1);
+});
+
+test('where no port is left to show an application, one connection is refused, by tunnel or plain', async () => {
+  using bed = new InboundLab();
+  bed.shownPorts.fill(1);
+  const client = bed.open(`${HOST}:80`);
+  await bed.lab.t.until(() => client.isDone);
+  expect(client.failure).toMatchObject({ status: 503 });
+  const socket = net.connect(bed.plain.port, HOST);
+  const [error] = (await bed.lab.t.during(once(socket, 'error'))) as [NodeJS.ErrnoException];
+  expect(error.code).toBe('ECONNRESET');
+  expect(bed.lab.t.reactor.counters.exceptions).toBe(0);
+});

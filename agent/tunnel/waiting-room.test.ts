@@ -1,0 +1,51 @@
+import { expect, test } from '@jest/globals';
+import { TestReactor } from '../../test/support/reactor.js';
+import { type Waiting, WaitingRoom } from './waiting-room.js';
+
+class Guest implements Waiting {
+  readonly podUid: string;
+  canStart = false;
+  events: string[] = [];
+
+  constructor(podUid = 'pod') {
+    this.podUid = podUid;
+  }
+
+  tryStart(): boolean {
+    if (this.canStart) this.events.push('started');
+    return this.canStart;
+  }
+
+  giveUp(): void {
+    this.events.push('gave up');
+  }
+}
+
+test('who can go on does, once; who cannot is given up after maxWaitMs', async () => {
+  using t = new TestReactor();
+  const room = new WaitingRoom({ maxWaitMs: 60, maxWaiting: 10 }, t);
+  const [ready, late] = [new Guest(), new Guest()];
+  room.add(ready);
+  room.add(late);
+  ready.canStart = true;
+  room.poke();
+  room.poke();
+  expect([ready.events, late.events, room.size]).toEqual([['started'], [], 1]);
+  await t.until(() => room.size === 0);
+  expect(late.events).toEqual(['gave up']);
+  await t.for(80);
+  expect(ready.events).toEqual(['started']);
+});
+
+test('more than maxWaiting are given up at once; a pod that leaves takes its own along; who is removed hears nothing', async () => {
+  using t = new TestReactor();
+  const room = new WaitingRoom({ maxWaitMs: 50, maxWaiting: 3 }, t);
+  const guests = [new Guest('a'), new Guest('b'), new Guest('b'), new Guest('a')];
+  for (const guest of guests) room.add(guest);
+  room.giveUpPod('a');
+  room.remove(guests[1]!);
+  expect(guests.map(({ events }) => events)).toEqual([['gave up'], [], [], ['gave up']]);
+  expect(room.size).toBe(1);
+  await t.for(80);
+  expect(guests.map(({ events }) => events)).toEqual([['gave up'], [], ['gave up'], ['gave up']]);
+});
