@@ -1,5 +1,5 @@
 import { errnoName, NativeEvent } from '../../native/index.js';
-import type { AcceptHandler, Listener, ListenOptions, TlsOptions } from './types.js';
+import type { AcceptHandler, Listener, ListenOptions, Timer, TlsOptions } from './types.js';
 
 /** After EMFILE, ENFILE, ENOMEM or ENOBUFS a listener sleeps for this long: what waits stays in its backlog, and nothing spins. */
 const BACK_OFF_MS = 50;
@@ -20,15 +20,20 @@ export class EngineListener implements Listener {
   readonly handler: AcceptHandler;
   readonly #home: ListenerHome;
   readonly #tls: ListenOptions['tls'];
+  readonly #maxHandshakes: number;
+  #handshakes = 0;
+  #isAsleep = false;
+  #isPaused = false;
   #isStopped = false;
 
   constructor(
-    options: { readonly handle: number; readonly tls: ListenOptions['tls'] },
+    options: { readonly handle: number; readonly tls: ListenOptions['tls']; readonly maxHandshakes: number },
     deps: { readonly home: ListenerHome; readonly handler: AcceptHandler },
   ) {
     this.#home = deps.home;
     this.handle = options.handle;
     this.#tls = options.tls;
+    this.#maxHandshakes = options.maxHandshakes;
     this.handler = deps.handler;
   }
 
@@ -53,12 +58,35 @@ export class EngineListener implements Listener {
     this.#home.closeListener(this.handle);
   }
 
+  /**
+   * A handshake begins; it is over when its deadline, as returned, is cancelled, which happens once, however it ends. Strangers can begin as
+   * many as they like, and each holds a descriptor and an SSL object: above the limit they wait in the backlog.
+   */
+  countHandshake(deadline: Timer): Timer {
+    this.#handshakes++;
+    this.#pauseOrResume();
+    const cancel = () => {
+      deadline.cancel();
+      this.#handshakes--;
+      this.#pauseOrResume();
+    };
+    return { cancel };
+  }
+
   #backOff(errno: string): void {
     this.#home.acceptBackedOff(errno);
-    if (this.#isStopped) return;
-    this.#home.pauseListener(this.handle, true);
+    this.#isAsleep = true;
+    this.#pauseOrResume();
     this.#home.setTimer(BACK_OFF_MS, () => {
-      if (!this.#isStopped) this.#home.pauseListener(this.handle, false);
+      this.#isAsleep = false;
+      this.#pauseOrResume();
     });
+  }
+
+  #pauseOrResume(): void {
+    const wanted = this.#isAsleep || this.#handshakes >= this.#maxHandshakes;
+    if (this.#isStopped || wanted === this.#isPaused) return;
+    this.#isPaused = wanted;
+    this.#home.pauseListener(this.handle, wanted);
   }
 }

@@ -43,6 +43,8 @@ export interface ReactorOptions {
   readonly maxPendingBytes?: number;
   /** Connections accepted per listener and turn. Default 32. */
   readonly acceptsPerTurn?: number;
+  /** TLS handshakes under way per listener; more wait in its backlog. Default 1024. */
+  readonly handshakesPerListener?: number;
   /** How long a closed connection may take to send what is pending and see its peer's end. Default 5 s. Only for an own engine. */
   readonly lingerMs?: number;
 }
@@ -90,6 +92,7 @@ export class EpollReactor implements Reactor, ConnectionHome, ListenerHome {
   readonly #onWake: () => void;
   readonly #events = new Int32Array(2 * EVENTS_PER_TURN);
   readonly #accepted: Buffer;
+  readonly #handshakesPerListener: number;
   readonly #addresses = Buffer.alloc(2 * ADDRESS_BYTES);
   readonly #byHandle = new Map<number, EngineConnection | EngineListener>();
   readonly #timers: TimerWheel;
@@ -106,6 +109,7 @@ export class EpollReactor implements Reactor, ConnectionHome, ListenerHome {
     this.receiveBuffer = Buffer.allocUnsafeSlow(options.receiveBytes ?? 256 * 1024);
     this.maxPendingBytes = options.maxPendingBytes ?? 16 * 1024 * 1024;
     this.#accepted = Buffer.alloc((options.acceptsPerTurn ?? 32) * ACCEPTED_BYTES);
+    this.#handshakesPerListener = options.handshakesPerListener ?? 1024;
     this.#log = deps.log;
     this.#onWake = deps.onWake ?? (() => {});
     this.#nowMs = Math.floor(performance.now());
@@ -289,7 +293,8 @@ export class EpollReactor implements Reactor, ConnectionHome, ListenerHome {
       const errno = errnoName(-handle);
       throw new IoError('NO_RESOURCES', `cannot accept from descriptor ${options.fd}: ${errno}`, { errno });
     }
-    const listener = new EngineListener({ handle, tls: options.tls }, { home: this, handler });
+    const maxHandshakes = this.#handshakesPerListener;
+    const listener = new EngineListener({ handle, tls: options.tls, maxHandshakes }, { home: this, handler });
     this.#byHandle.set(handle, listener);
     return listener;
   }
@@ -313,7 +318,10 @@ export class EpollReactor implements Reactor, ConnectionHome, ListenerHome {
       connection.reset();
       return;
     }
-    if (tls !== null) this.#watchHandshake(connection, tls.handshakeTimeoutMs, tls.handshakeTimeoutMs);
+    if (tls !== null) {
+      this.#watchHandshake(connection, tls.handshakeTimeoutMs, tls.handshakeTimeoutMs);
+      connection.deadline &&= listener.countHandshake(connection.deadline);
+    }
     try {
       const handler = listener.handler.onAccepted(connection);
       if (handler === null) connection.reset();

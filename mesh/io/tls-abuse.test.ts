@@ -142,6 +142,27 @@ test('handshakes have a deadline on both sides', async () => {
   releaseTlsContext(context);
 });
 
+test('handshakes under way are limited per listener: more wait in its backlog, and are served when there is room', async () => {
+  using server = new TlsServer({
+    handshakeTimeoutMs: 150,
+    t: new TestReactor({ handshakesPerListener: 4, acceptsPerTurn: 1 }),
+  });
+  const begun = Array.from({ length: 10 }, () => net.connect(server.port, HOST).on('error', () => {}));
+  await server.t.for(60);
+  expect(server.t.reactor.counters.accepted).toBe(4);
+  const honest = dialNode(server.port);
+  honest.write('x');
+  await server.t.during(once(honest, 'data'));
+  expect(server.t.reactor.counters.accepted).toBeGreaterThan(8);
+  for (const socket of begun) socket.destroy();
+  // Done and failed ones count no more.
+  for (let i = 0; i < 6; i++) {
+    const socket = dialNode(server.port);
+    socket.write('x');
+    await server.t.during(once(socket, 'data'));
+  }
+});
+
 test('a flood of KeyUpdates ends the connection; a few are fine', async () => {
   using server = new TlsServer();
   const { t } = server;
