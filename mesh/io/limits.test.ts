@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { expect, test } from '@jest/globals';
 
 const MAIN = fileURLToPath(new URL('../../test/support/pool-main.js', import.meta.url));
+const NO_DESCRIPTORS = fileURLToPath(new URL('../../test/support/no-descriptors-main.js', import.meta.url));
 
 async function startWithDescriptors(limit: number): Promise<{ child: ChildProcess; port: number }> {
   const command = `ulimit -n ${limit}; exec "$0" "$1" stop`;
@@ -52,4 +53,16 @@ test('out of descriptors: those served go on, the listener sleeps without spinni
     for (const socket of sockets) socket.destroy();
     child.kill('SIGKILL');
   }
+}, 30_000);
+
+test('out of descriptors: a dial, also into a namespace, and a new engine fail as such, and work again when there is room', async () => {
+  const command = 'ulimit -n 64; exec "$0" "$1"';
+  const child = spawn('sh', ['-c', command, process.execPath, NO_DESCRIPTORS], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const [line] = (await once(child.stdout!, 'data')) as [Buffer];
+  expect(JSON.parse(line.toString())).toEqual({
+    without: ['NO_RESOURCES EMFILE', 'NO_RESOURCES EMFILE', 'engine_create: EMFILE'],
+    withThem: ['connected', 'connected', 'made'],
+  });
 }, 30_000);
