@@ -127,7 +127,10 @@ export class NativeEngine {
     return this.#calls.accept(this.id, handle, context, out, Math.floor(out.length / ACCEPTED_BYTES));
   }
 
-  /** `addresses`: to, from; `netnsFd` -1: here; `storage`: what the sk_storage map is to hold for the socket; `context` 0: no TLS. */
+  /**
+   * `addresses`: to, from; `netnsFd` -1: here; `storage`: what the sk_storage map is to hold for the socket; `context` 0: no TLS. Returns a handle or
+   * -errno, and in addresses[1] 1 if it is connected already: `wait` will then not say so.
+   */
   connect(
     netnsFd: number,
     addresses: Buffer,

@@ -124,8 +124,7 @@ class InboundTunnel extends TunnelCopy implements TrackedConnection {
     parts.context.connections.add(this);
   }
 
-  override onConnected(app: Connection): void {
-    app.pauseReading();
+  override onConnected(): void {
     this.#record = this.#context.telemetry.opened(this.#info);
     this.#record.addReceived(this.#early);
     this.start(this.#request.accept(baggageOf(this.#own)));

@@ -28,7 +28,6 @@ export class OutboundAcceptor implements AcceptHandler {
       this.#context.counters.resetNoOriginalDestination++;
       return null;
     }
-    app.pauseReading();
     const start = new OutboundStart(app, destination, this.#pod, this.#context);
     app.handler = start;
     if (!start.tryStart()) this.#context.waitingRoom.add(start);

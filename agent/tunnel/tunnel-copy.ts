@@ -23,7 +23,6 @@ export abstract class TunnelCopy implements ConnectionHandler, TunnelHandler {
   /** Bytes that the application's kernel side has not taken yet: not returned to the window. */
   #uncredited = 0;
 
-  /** `app`: its reading must be paused until `start`. */
   constructor(app: Connection) {
     this.app = app;
   }
@@ -87,8 +86,8 @@ export abstract class TunnelCopy implements ConnectionHandler, TunnelHandler {
     } else if (bytes === EOF && app.isOpen) {
       tunnel.commitData(0, true);
       this.#appEnded = true;
-      app.pauseReading();
       this.#endIfBothEnded();
+      if (!this.#over) app.pauseReading();
     } else {
       tunnel.commitData(0, false);
     }

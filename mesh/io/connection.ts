@@ -210,6 +210,7 @@ export class EngineConnection implements Connection {
 
   /** The engine told that connect or handshake are done: what was asked for before now happens. */
   becomeConnected(): void {
+    if (this.#isConnected) return;
     this.#isConnected = true;
     this.#stopDeadline();
     if (this.#isPaused) this.#home.native.pause(this.#handle, true);

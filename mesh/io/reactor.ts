@@ -99,6 +99,8 @@ export class EpollReactor implements Reactor, ConnectionHome, ListenerHome {
   readonly #runTimer = (callback: () => void) => this.guard(callback);
   #dirty: EngineConnection[] = [];
   #endOfTurn: (() => void)[] = [];
+  /** Dialled and connected at once: to be told when their dialler has returned. */
+  #connected: EngineConnection[] = [];
   #closedReports: { readonly connection: EngineConnection; readonly error: IoError }[] = [];
   #nowMs: number;
   #nextBackOffLogMs = 0;
@@ -155,7 +157,11 @@ export class EpollReactor implements Reactor, ConnectionHome, ListenerHome {
   }
 
   #hasWork(): boolean {
-    return this.#closedReports.length > 0 || this.#endOfTurn.length > 0 || this.#dirty.length > 0;
+    return this.#hasReports() || this.#endOfTurn.length > 0 || this.#dirty.length > 0;
+  }
+
+  #hasReports(): boolean {
+    return this.#closedReports.length > 0 || this.#connected.length > 0;
   }
 
   #dispatch(handle: number, events: number): void {
@@ -166,9 +172,17 @@ export class EpollReactor implements Reactor, ConnectionHome, ListenerHome {
     // Undefined: closed earlier in this turn.
     const target = this.#byHandle.get(handle);
     if (target === undefined) return;
-    if (target instanceof EngineListener) this.guard(() => target.onEvent(events));
+    if (target instanceof EngineListener) this.#dispatchListener(target, events);
     else this.#dispatchConnection(target, events);
-    if (this.#closedReports.length > 0) this.#reportAllClosed();
+    if (this.#hasReports()) this.#report();
+  }
+
+  #dispatchListener(listener: EngineListener, events: number): void {
+    try {
+      listener.onEvent(events);
+    } catch (thrown) {
+      this.#caught(thrown);
+    }
   }
 
   #dispatchConnection(connection: EngineConnection, events: number): void {
@@ -196,13 +210,13 @@ export class EpollReactor implements Reactor, ConnectionHome, ListenerHome {
 
   /** Owners' end-of-turn work, then the slabs; either may bring more of both. */
   #finishTurn(): void {
-    this.#reportAllClosed();
+    this.#report();
     while (this.#hasWork()) {
       const callbacks = this.#endOfTurn;
       this.#endOfTurn = [];
       for (const callback of callbacks) this.guard(callback);
       this.#flushDirty();
-      this.#reportAllClosed();
+      this.#report();
     }
   }
 
@@ -213,14 +227,25 @@ export class EpollReactor implements Reactor, ConnectionHome, ListenerHome {
     for (const connection of dirty) connection.flushDirty();
   }
 
-  #reportAllClosed(): void {
-    while (this.#closedReports.length > 0) {
+  /** Tells owners what could not be told from inside the call that found it. */
+  #report(): void {
+    while (this.#hasReports()) {
+      this.#reportConnected();
       const reports = this.#closedReports;
       this.#closedReports = [];
       for (const { connection, error } of reports) {
         if (connection.isAbandoned) continue;
         this.guard(() => connection.handler.onClosed(connection, error));
       }
+    }
+  }
+
+  #reportConnected(): void {
+    const connections = this.#connected;
+    if (connections.length === 0) return;
+    this.#connected = [];
+    for (const connection of connections) {
+      if (connection.isOpen) this.#dispatchConnection(connection, NativeEvent.CONNECTED);
     }
   }
 
@@ -256,16 +281,16 @@ export class EpollReactor implements Reactor, ConnectionHome, ListenerHome {
       options.socketStorage,
       options.tls?.context ?? 0,
     );
+    const isConnected = handle >= 0 && this.#addresses[1] === 1;
     const connection = new EngineConnection(
-      { handle, remote: options.to, local: null, isConnected: false, handler },
+      { handle, remote: options.to, local: null, isConnected, handler },
       { home: this },
     );
     this.counters.dialled++;
+    if (handle >= 0) this.#byHandle.set(handle, connection);
     if (handle < 0) connection.fail(connectError(-handle, options));
-    else {
-      this.#byHandle.set(handle, connection);
-      this.#watchConnect(connection, options);
-    }
+    else if (isConnected) this.#connected.push(connection);
+    else this.#watchConnect(connection, options);
     return connection;
   }
 

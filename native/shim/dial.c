@@ -26,13 +26,18 @@ static int option(int fd, int level, int name, int value)
 	return setsockopt(fd, level, name, &value, sizeof value);
 }
 
-static void socket_options(int fd)
+static void keepalive(int fd)
 {
-	option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
 	option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
 	option(fd, IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_SECONDS);
 	option(fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_SECONDS);
 	option(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES);
+}
+
+static void socket_options(int fd)
+{
+	option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+	keepalive(fd);
 }
 
 /*
@@ -203,32 +208,44 @@ static int storage_check(int fd, int map_fd)
 	return caller.state == CALLER_RECORDED ? 0 : -ENOBUFS;
 }
 
+/*
+ * Starts the connect: 1 if it is done already, 0 if it goes on. Socket storage is only ever given for dials inside a pod. They need no
+ * keepalive (four calls), and their handshake runs inside connect(), which yet says EINPROGRESS: asked again, it knows. That saves two
+ * epoll_ctl, SO_ERROR and a turn, 3 us of a tunnel's 55.
+ */
 static int dial(struct engine *e, int fd, const unsigned char *addresses, int map_fd, const unsigned char *value, int value_length)
 {
 	struct sockaddr_in6 to, from;
 	socklen_t to_length = address_read(addresses, &to), from_length = address_read(addresses + ADDRESS_BYTES, &from);
 	if (to_length == 0)
 		return -EAFNOSUPPORT;
-	socket_options(fd);
+	bool in_pod = map_fd >= 0;
+	option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+	if (!in_pod)
+		keepalive(fd);
 	if (from_length > 0) {
 		if (from.sin6_port == 0 && option(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1) < 0)
 			return -errno;
 		if (bind(fd, (struct sockaddr *)&from, from_length) < 0)
 			return -errno;
 	}
-	int error = map_fd >= 0 ? storage_set(e, fd, map_fd, value, value_length) : 0;
+	int error = in_pod ? storage_set(e, fd, map_fd, value, value_length) : 0;
 	if (error < 0)
 		return error;
-	if (connect(fd, (struct sockaddr *)&to, to_length) < 0 && errno != EINPROGRESS)
+	int done = connect(fd, (struct sockaddr *)&to, to_length);
+	if (done < 0 && errno == EINPROGRESS && in_pod)
+		done = connect(fd, (struct sockaddr *)&to, to_length);
+	if (done < 0 && errno != EINPROGRESS && errno != EALREADY)
 		return -errno;
-	return map_fd >= 0 ? storage_check(fd, map_fd) : 0;
+	error = in_pod ? storage_check(fd, map_fd) : 0;
+	return error < 0 ? error : done == 0;
 }
 
 /*
  * Dials from `addresses` = {to, from or none}; `netns_fd` and `map_fd` may be -1, `context` 0 (no TLS). `value` is a struct caller (bpf/include/abi.h).
- * Returns a handle, or -errno; its end is told by culvert_wait.
+ * Returns a handle, or -errno; its end is told by culvert_wait, unless addresses[1] says 1: then (only without TLS) it is connected now.
  */
-CULVERT_API int culvert_connect(int id, int netns_fd, const unsigned char *addresses, int map_fd, const unsigned char *value,
+CULVERT_API int culvert_connect(int id, int netns_fd, unsigned char *addresses, int map_fd, const unsigned char *value,
 				int value_length, int context)
 {
 	struct engine *e = engine_of(id);
@@ -245,9 +262,12 @@ CULVERT_API int culvert_connect(int id, int netns_fd, const unsigned char *addre
 	if (!context)
 		conn_set_linger(c, true);
 	int error = dial(e, fd, addresses, map_fd, value, value_length);
-	if (error == 0 && context)
+	addresses[1] = error == 1 && !context;
+	if (addresses[1])
+		c->state = STATE_OPEN;
+	if (error >= 0 && context)
 		error = tls_start(c, context, false);
-	if (error == 0)
+	if (error >= 0)
 		error = conn_arm(c);
 	if (error < 0) {
 		close(fd);
