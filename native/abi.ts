@@ -1,5 +1,5 @@
 import type { SocketAddress } from '../mesh/common/address.js';
-import { formatAddress, tryParseAddress } from '../mesh/common/address.js';
+import { formatAddress, tryParseAddress, tryWriteIpv4 } from '../mesh/common/address.js';
 import { NativeError } from './errors.js';
 
 /**
@@ -80,8 +80,8 @@ export function encodeU64(value: bigint): Buffer {
 /** struct endpoint at `offset`. Throws OUT_OF_BOUNDS for what is no IP address. */
 export function writeEndpoint(into: Buffer, offset: number, endpoint: SocketAddress): void {
   writeAddress(into, offset, endpoint.address);
-  into.writeUInt16BE(endpoint.port, offset + 16);
-  into.writeUInt16LE(0, offset + 18);
+  writePort(into, offset + 16, endpoint.port);
+  into[offset + 18] = into[offset + 19] = 0;
 }
 
 export function encodeEndpoint(endpoint: SocketAddress): Buffer {
@@ -91,7 +91,10 @@ export function encodeEndpoint(endpoint: SocketAddress): Buffer {
 }
 
 export function readEndpoint(from: Buffer, offset = 0): SocketAddress {
-  return { address: formatAddress(from, offset, 16), port: from.readUInt16BE(offset + 16) };
+  return {
+    address: formatAddress(from, offset, 16),
+    port: (from[offset + 16]! << 8) | from[offset + 17]!,
+  };
 }
 
 /** The addresses of a captured pod, at most one of each family; canonical text. */
@@ -117,18 +120,19 @@ export function decodeCapturedPod(bytes: Buffer): CapturedAddresses {
   };
 }
 
-/** struct original_key of the connection whose client side is `source`. `into` saves the allocation. */
-export function encodeOriginalKey(
-  netnsCookie: bigint,
-  source: SocketAddress,
-  into: Buffer = Buffer.alloc(sizeOf.originalKey),
-): Buffer {
-  into.writeBigUInt64LE(netnsCookie, 0);
-  writeAddress(into, 8, source.address);
-  into.writeUInt16BE(source.port, 24);
-  into.writeUInt16LE(source.address.includes(':') ? AF_INET6 : AF_INET, 26);
-  into.writeUInt32LE(0, 28);
-  return into;
+/** struct original_key of the connection whose client side is `source`. */
+export function encodeOriginalKey(netnsCookie: bigint, source: SocketAddress): Buffer {
+  const bytes = Buffer.alloc(sizeOf.originalKey);
+  bytes.writeBigUInt64LE(netnsCookie, 0);
+  writeOriginalSource(bytes, source);
+  return bytes;
+}
+
+/** The part of an encoded original_key that differs from connection to connection of one namespace. */
+export function writeOriginalSource(key: Buffer, source: SocketAddress): void {
+  const isIpv4 = writeAddress(key, 8, source.address);
+  writePort(key, 24, source.port);
+  key[26] = isIpv4 ? AF_INET : AF_INET6;
 }
 
 export function decodeOriginalKey(bytes: Buffer): { netnsCookie: bigint; source: SocketAddress } {
@@ -154,11 +158,11 @@ export function markOriginalRead(value: Buffer): void {
   value.writeUInt32LE(originalState.read, 20);
 }
 
-/** struct caller, for the socket storage `caller_sk` of a dialling socket, before connect. */
-export function encodeCaller(endpoint: SocketAddress): Buffer {
-  const bytes = Buffer.alloc(sizeOf.caller);
-  writeEndpoint(bytes, 0, endpoint);
-  return bytes;
+/** struct caller, for the socket storage `caller_sk` of a dialling socket, before connect. `into` saves the allocation. */
+export function encodeCaller(endpoint: SocketAddress, into: Buffer = Buffer.alloc(sizeOf.caller)): Buffer {
+  writeEndpoint(into, 0, endpoint);
+  into.fill(0, sizeOf.endpoint);
+  return into;
 }
 
 /** Of struct caller, after connect. */
@@ -183,13 +187,23 @@ export function encodeDialKey(
   return bytes;
 }
 
-function writeAddress(into: Buffer, offset: number, address: string): void {
-  const bytes = parse(address, null);
-  if (bytes.length === 4) {
-    into.fill(0, offset, offset + 10);
-    into.writeUInt16BE(0xffff, offset + 10);
+/** Returns whether it is an IPv4 address, which is written as v4-mapped. */
+function writeAddress(into: Buffer, offset: number, address: string): boolean {
+  const isIpv4 = tryWriteIpv4(address, into, offset + 12);
+  const bytes = isIpv4 ? null : parse(address, null);
+  if (bytes?.length === 16) {
+    into.set(bytes, offset);
+    return false;
   }
-  into.set(bytes, offset + 16 - bytes.length);
+  for (let i = 0; i < 10; i++) into[offset + i] = 0;
+  into[offset + 10] = into[offset + 11] = 0xff;
+  if (bytes !== null) into.set(bytes, offset + 12);
+  return true;
+}
+
+function writePort(into: Buffer, offset: number, port: number): void {
+  into[offset] = port >>> 8;
+  into[offset + 1] = port;
 }
 
 /** `length` null: either family. */

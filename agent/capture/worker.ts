@@ -9,14 +9,18 @@ import {
   encodeOriginalKey,
   markOriginalRead,
   sizeOf,
+  writeOriginalSource,
 } from '../../native/bpf/index.js';
-import { ShownPorts } from './shown-ports.js';
+import { hashNumber, hashText, ShownPorts } from './shown-ports.js';
 import { CaptureError, type CaptureHandles, type OriginalDestinations } from './types.js';
+
+const maxKeys = 1024;
 
 /** An entry of BPF's map is good for one connection. One per worker: two short syscalls and no allocation but the result. */
 export class OriginalDestinationMap implements OriginalDestinations {
   readonly #map: BpfMap;
-  readonly #key = Buffer.alloc(sizeOf.originalKey);
+  /** Per namespace, with its cookie written: a bigint costs more than all the rest of the key. */
+  readonly #keys = new Map<bigint, Buffer>();
   readonly #value = Buffer.alloc(sizeOf.originalValue);
 
   constructor(options: { handles: CaptureHandles }, deps: { bpf: Bpf } = { bpf: new Bpf() }) {
@@ -24,18 +28,29 @@ export class OriginalDestinationMap implements OriginalDestinations {
   }
 
   take(netnsCookie: bigint, source: SocketAddress): SocketAddress | null {
-    encodeOriginalKey(netnsCookie, source, this.#key);
-    if (this.#map.lookup(this.#key, this.#value) === null) return null;
+    const key = this.#keyOf(netnsCookie, source);
+    if (this.#map.lookup(key, this.#value) === null) return null;
     const { destination, isRead, isClosed } = decodeOriginal(this.#value);
     if (isRead) return null;
     if (isClosed) {
-      this.#map.delete(this.#key);
+      this.#map.delete(key);
       return destination;
     }
     markOriginalRead(this.#value);
     // False: its client was reset meanwhile. If it closes between lookup and update, the entry stays until the port is used again.
-    this.#map.update(this.#key, this.#value, 'replace');
+    this.#map.update(key, this.#value, 'replace');
     return destination;
+  }
+
+  #keyOf(netnsCookie: bigint, source: SocketAddress): Buffer {
+    let key = this.#keys.get(netnsCookie);
+    if (key === undefined) {
+      // Namespaces come and go with pods; a node has few at a time.
+      if (this.#keys.size >= maxKeys) this.#keys.clear();
+      key = encodeOriginalKey(netnsCookie, source);
+      this.#keys.set(netnsCookie, key);
+    } else writeOriginalSource(key, source);
+    return key;
   }
 }
 
@@ -46,6 +61,7 @@ export interface ApplicationDialerOptions {
 }
 
 export interface ApplicationDial {
+  /** To be used before the next `dial`: the socket storage is the dialer's own buffer. */
   readonly options: ConnectOptions;
   /** Whom the application sees. */
   readonly shown: SocketAddress;
@@ -64,9 +80,12 @@ const firstPort = 32_768;
 const portCount = 28_232;
 /** Ports tried before a caller is refused. */
 const maxTries = 64;
-/** Source addresses per worker: 127.(64 + worker).0.1 to 127.(64 + worker).255.254. */
+/**
+ * Source addresses per worker: 127.(64 + worker).0.1 to 127.(64 + worker).0.254. Rotating, because each has its own 28,000 ports towards one
+ * destination, and closed ones wait for a minute: 119,000 connections a second. 64,000 addresses, each with an entry in the kernel's TCP metrics, cost 1 us more a dial.
+ */
 const firstSourceOctet = 64;
-const sourcesPerOctet = 254;
+const sourceCount = 254;
 /** IPv6 dials from the pod's own address to one destination, all workers together; half of what makes the kernel search for a free port. */
 const ownAddressDialsPerMinute = 6_000;
 const timeWaitMs = 60_000;
@@ -83,6 +102,10 @@ export class ApplicationDialer {
   /** Since when IPv6 dials from a pod's own address are counted, and how many by destination. */
   #countedSinceMs = 0;
   readonly #ownAddressDials = new Map<string, number>();
+  readonly #sources: readonly string[];
+  readonly #caller = Buffer.alloc(sizeOf.caller);
+  /** The part of a scope's hash that stands for the pod. */
+  readonly #pods = new WeakMap<DialledPod, number>();
   #nextSource: number;
   #nextPort: number;
 
@@ -93,7 +116,9 @@ export class ApplicationDialer {
     this.#options = { connectTimeoutMs: 10_000, ...options };
     this.#nowMs = deps.nowMs;
     this.#ports = new ShownPorts(options.handles.shownPorts, options.workerIndex);
-    this.#nextSource = Math.floor(Math.random() * sourcesPerOctet * 256);
+    const octet = firstSourceOctet + options.workerIndex;
+    this.#sources = Array.from({ length: sourceCount }, (_, i) => `127.${octet}.0.${i + 1}`);
+    this.#nextSource = Math.floor(Math.random() * sourceCount);
     this.#nextPort = Math.floor(Math.random() * portCount);
   }
 
@@ -102,8 +127,8 @@ export class ApplicationDialer {
    * NO_SHOWN_PORT when 64 ports in a row are in use: tens of thousands of connections, or one caller with that many.
    */
   dial(pod: DialledPod, to: SocketAddress, caller: SocketAddress, wantedPort: number): ApplicationDial {
-    const destination = `${pod.netnsCookie} ${formatSocketAddress(to)}`;
-    const { port, claim } = this.#claim(`${destination} ${caller.address}`, wantedPort);
+    const scope = hashText(caller.address, hashNumber(to.port, hashText(to.address, this.#seedOf(pod))));
+    const { port, claim } = this.#claim(scope, wantedPort, caller);
     const shown = { address: caller.address, port };
     const { handles, connectTimeoutMs } = this.#options;
     return {
@@ -111,22 +136,34 @@ export class ApplicationDialer {
       options: {
         to,
         netnsFd: pod.netnsFd,
-        fromAddress: isIpv6(to.address) ? this.#ipv6Source(destination, to) : this.#ipv4Source(),
-        socketStorage: { mapFd: handles.callerStorageFd, value: encodeCaller(shown) },
+        fromAddress: isIpv6(to.address) ? this.#ipv6Source(pod, to) : this.#ipv4Source(),
+        socketStorage: { mapFd: handles.callerStorageFd, value: encodeCaller(shown, this.#caller) },
         connectTimeoutMs,
       },
       release: () => this.#ports.release(claim),
     };
   }
 
-  #claim(scope: string, wantedPort: number): { port: number; claim: number } {
+  #seedOf(pod: DialledPod): number {
+    let seed = this.#pods.get(pod);
+    if (seed === undefined) {
+      seed = hashText(String(pod.netnsCookie));
+      this.#pods.set(pod, seed);
+    }
+    return seed;
+  }
+
+  #claim(scope: number, wantedPort: number, caller: SocketAddress): { port: number; claim: number } {
     let port = wantedPort > 0 ? wantedPort : this.#anyPort();
     for (let tries = 0; tries < maxTries; tries++) {
       const claim = this.#ports.claim(scope, port);
       if (claim >= 0) return { port, claim };
       port = this.#anyPort();
     }
-    throw new CaptureError('NO_SHOWN_PORT', `no free port to show an application its caller with (${scope})`);
+    throw new CaptureError(
+      'NO_SHOWN_PORT',
+      `no free port to show an application its caller ${caller.address} with`,
+    );
   }
 
   #anyPort(): number {
@@ -135,12 +172,9 @@ export class ApplicationDialer {
     return firstPort + this.#nextPort;
   }
 
-  /** Rotating, because each source address has its own 28,000 ports towards one destination, and closed ones wait for a minute. */
   #ipv4Source(): string {
-    this.#nextSource = (this.#nextSource + 1) % (sourcesPerOctet * 256);
-    const third = Math.floor(this.#nextSource / sourcesPerOctet);
-    const fourth = 1 + (this.#nextSource % sourcesPerOctet);
-    return `127.${firstSourceOctet + this.#options.workerIndex}.${third}.${fourth}`;
+    this.#nextSource = (this.#nextSource + 1) % sourceCount;
+    return this.#sources[this.#nextSource]!;
   }
 
   /**
@@ -149,7 +183,8 @@ export class ApplicationDialer {
    * connection keeps its port there for a minute, towards ::1 only for 1 s, and with few ports left each connect searches
    * for long: what is above the budget comes from ::1.
    */
-  #ipv6Source(destination: string, to: SocketAddress): string {
+  #ipv6Source(pod: DialledPod, to: SocketAddress): string {
+    const destination = `${pod.netnsCookie} ${formatSocketAddress(to)}`;
     const nowMs = this.#nowMs();
     if (nowMs - this.#countedSinceMs >= timeWaitMs) {
       this.#countedSinceMs = nowMs;
