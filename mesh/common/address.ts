@@ -27,13 +27,26 @@ export function formatSocketAddress(endpoint: SocketAddress): string {
 
 /** Reads `1.2.3.4:80` or `[2001:db8::1]:80`; null for anything else (a hostname, a port above 65535, a stray byte). */
 export function tryParseSocketAddress(text: string): SocketAddress | null {
-  const split = /^(?:\[([0-9a-fA-F:.]*:[0-9a-fA-F:.]*)\]|([0-9.]+)):(0|[1-9]\d{0,4})$/.exec(text);
-  if (split === null) return null;
-  const bytes = tryParseAddress(split[1] ?? split[2]!);
-  const port = Number(split[3]);
-  if (bytes === null || port > 65535) return null;
-  if (split[1] === undefined && bytes.length !== 4) return null;
-  return { address: formatAddress(bytes), port };
+  const colon = text.lastIndexOf(':');
+  const port = colon < 0 ? -1 : tryReadPort(text, colon + 1);
+  if (port < 0) return null;
+  const host = text.slice(0, colon);
+  if (!host.startsWith('[')) return tryParseIpv4(host) === null ? null : { address: host, port };
+  const bytes = host.endsWith(']') && isIpv6(host) ? tryParseAddress(host.slice(1, -1)) : null;
+  return bytes === null ? null : { address: formatAddress(bytes), port };
+}
+
+/** The decimal number, 0 to 65535 without leading zeros, that is all of `text` from `at` on; -1 for anything else. */
+function tryReadPort(text: string, at: number): number {
+  const digits = text.length - at;
+  if (digits < 1 || digits > 5 || (digits > 1 && text.charCodeAt(at) === ZERO)) return -1;
+  let port = 0;
+  for (let i = at; i < text.length; i++) {
+    const digit = text.charCodeAt(i) - ZERO;
+    if (digit < 0 || digit > 9) return -1;
+    port = port * 10 + digit;
+  }
+  return port > 65535 ? -1 : port;
 }
 
 /** Canonical text of 4 or 16 address bytes in network order; v4-mapped gives IPv4. `offset` and `length` select within `bytes`. */

@@ -1,4 +1,5 @@
 import { Memo } from '../common/memo.js';
+import type { HeaderList } from '../http2/types.js';
 import type { Baggage } from './types.js';
 
 /**
@@ -7,6 +8,8 @@ import type { Baggage } from './types.js';
  *     baggage = pair *("," pair)      pair = key "=" value
  */
 type Field = Exclude<keyof Baggage, 'workloadType' | 'workloadName'>;
+
+type HeaderField = HeaderList[number];
 
 /** In wire order; the workload's own key `k8s.<type>.name` stands after the first two. */
 const KEYS: readonly (readonly [Field, string])[] = [
@@ -48,9 +51,9 @@ export function formatBaggage(baggage: Baggage): string {
   return pairs.join(',');
 }
 
-/** Remembers the header text of baggage objects, which stand for workloads and are used for every tunnel of theirs; and what peers' texts say. */
+/** Remembers the header field of baggage objects, which stand for workloads and are used for every tunnel of theirs; and what peers' texts say. */
 export class BaggageTexts {
-  private readonly known = new WeakMap<Baggage, string>();
+  private readonly known = new WeakMap<Baggage, HeaderField | null>();
   private readonly read = new Memo(baggageIn);
 
   /** What one header line says. The object is shared, so read only. */
@@ -58,13 +61,15 @@ export class BaggageTexts {
     return this.read.of(line);
   }
 
-  of(baggage: Baggage): string {
-    let text = this.known.get(baggage);
-    if (text === undefined) {
-      text = formatBaggage(baggage);
-      this.known.set(baggage, text);
+  /** Null where there is nothing to say. */
+  fieldOf(baggage: Baggage): HeaderField | null {
+    let field = this.known.get(baggage);
+    if (field === undefined) {
+      const text = formatBaggage(baggage);
+      field = text === '' ? null : ['baggage', text];
+      this.known.set(baggage, field);
     }
-    return text;
+    return field;
   }
 }
 

@@ -1,3 +1,5 @@
+import { Memo } from '../common/memo.js';
+import type { HeaderList } from '../http2/index.js';
 import type { Reactor } from '../io/index.js';
 import { BaggageTexts } from './baggage.js';
 import type { ClientConnectionOptions } from './client-connection.js';
@@ -48,6 +50,9 @@ export class HboneClient {
   private readonly earlyDataBytes: number;
   private readonly traceparents = new TraceparentSource();
   private readonly baggageTexts = new BaggageTexts();
+  private readonly authorities = new Memo((text): HeaderList[number] => [':authority', text]);
+  /** Of hops that their owner keeps: a key is long text. */
+  private readonly keys = new WeakMap<NextHop, string>();
   private readonly slots = new Map<string, PoolSlot>();
   /** Of sources that have left: they only finish what they have. */
   private readonly leaving = new Set<PoolSlot>();
@@ -78,13 +83,13 @@ export class HboneClient {
   }
 
   /**
-   * A tunnel to `authority` (ip:port or hostname:port) through `hop`. Whatever goes wrong comes as `onFailed`. A `traceparent` is made up where
+   * A tunnel to `authority` (ip:port or hostname:port) through `hop` (keep the object where you can, its key is then made once). Whatever goes wrong comes as `onFailed`. A `traceparent` is made up where
    * `metadata` has none.
    */
   open(hop: NextHop, authority: string, metadata: ConnectMetadata, handler: ClientTunnelHandler): Tunnel {
     const traceparent = metadata.traceparent ?? this.traceparents.next();
-    const headers = connectHeaders(authority, metadata, traceparent, this.baggageTexts);
-    const key = keyOf(hop);
+    const headers = connectHeaders(this.authorities.of(authority), metadata, traceparent, this.baggageTexts);
+    const key = this.keyOf(hop);
     const slot = this.slots.get(key) ?? this.newSlot(key, hop);
     const tunnel = new ClientTunnel(headers, handler, slot, this.earlyDataBytes);
     if (this.isDraining) tunnel.fail(DRAINING);
@@ -122,6 +127,15 @@ export class HboneClient {
       for (const slot of this.allSlots()) slot.close(DRAINING, true);
     });
     this.tellIfDrained();
+  }
+
+  private keyOf(hop: NextHop): string {
+    let key = this.keys.get(hop);
+    if (key === undefined) {
+      key = keyOf(hop);
+      this.keys.set(hop, key);
+    }
+    return key;
   }
 
   private newSlot(key: string, hop: NextHop): PoolSlot {

@@ -272,7 +272,8 @@ describe('CONNECT', () => {
   test('what is sent is read', () => {
     const traceparent = new TraceparentSource().next();
     const property = fc.property(addresses, metadatas, (address, metadata) => {
-      const headers = connectHeaders(formatSocketAddress(address), metadata, traceparent, new BaggageTexts());
+      const authority = [':authority', formatSocketAddress(address)] as const;
+      const headers = connectHeaders(authority, metadata, traceparent, new BaggageTexts());
       expect(tryReadConnect(headers, new Memo(tryParseAuthority))).toEqual({
         address,
         host: null,

@@ -6,19 +6,21 @@ import { formatForwarded, tryParseForwarded } from './forwarded.js';
 import { isTraceparent } from './traceparent.js';
 import type { Baggage, ConnectMetadata } from './types.js';
 
-/** CONNECT's header list (hbone-and-wds.md 1.3): `:method` and `:authority`, never `:scheme` or `:path`. */
+type HeaderField = HeaderList[number];
+
+const CONNECT: HeaderField = [':method', 'CONNECT'];
+const OK: HeaderField = [':status', '200'];
+
+/** CONNECT's header list (hbone-and-wds.md 1.3): `:method` and `:authority`, never `:scheme` or `:path`. Fields that come again are the same objects. */
 export function connectHeaders(
-  authority: string,
+  authority: HeaderField,
   metadata: ConnectMetadata,
   traceparent: string,
   texts: BaggageTexts,
 ): HeaderList {
-  const headers: [string, string][] = [
-    [':method', 'CONNECT'],
-    [':authority', authority],
-  ];
-  const baggage = metadata.baggage === undefined ? '' : texts.of(metadata.baggage);
-  if (baggage !== '') headers.push(['baggage', baggage]);
+  const headers: HeaderField[] = [CONNECT, authority];
+  const baggage = metadata.baggage === undefined ? null : texts.fieldOf(metadata.baggage);
+  if (baggage !== null) headers.push(baggage);
   const forwarded = formatForwarded(metadata.forwardedFor, metadata.forwardedHost);
   if (forwarded !== '') headers.push(['forwarded', forwarded]);
   headers.push(['traceparent', traceparent]);
@@ -27,13 +29,8 @@ export function connectHeaders(
 
 /** What the server answers a CONNECT that it accepts. */
 export function acceptHeaders(baggage: Baggage, texts: BaggageTexts): HeaderList {
-  const text = texts.of(baggage);
-  return text === ''
-    ? [[':status', '200']]
-    : [
-        [':status', '200'],
-        ['baggage', text],
-      ];
+  const field = texts.fieldOf(baggage);
+  return field === null ? [OK] : [OK, field];
 }
 
 /** The mesh's own headers among `headers`; what cannot be read is absent, other headers are passed over. Takes any header list. */

@@ -79,6 +79,11 @@ function parseLength(value: string): number {
   return /^\d{1,15}$/.test(value) ? Number(value) : -1;
 }
 
+type Known = HeaderList[number] | null;
+/** Fields remembered per list, and characters of a value that is remembered: a few KiB a session. */
+const KNOWN_FIELDS = 8;
+const KNOWN_VALUE_CHARACTERS = 512;
+
 /**
  * Checks one header list against RFC 9113 section 8 and keeps what the framing layer needs from it. One instance serves a session, for what it
  * receives and for what it sends. Each check returns null, or the reason why the message is malformed.
@@ -93,13 +98,16 @@ export class HeaderCheck {
   private host = '';
   private isHttp = false;
   private hasProtocol = false;
+  /** The fields that stood at each place of the last requests and responses. */
+  private readonly knownRequest: Known[] = [];
+  private readonly knownResponse: Known[] = [];
   /** Bit per pseudo-header seen. */
   private seen = 0;
   private seenRegular = false;
 
   /** `allowProtocol`: extended CONNECT was agreed on (RFC 8441). */
   request(headers: HeaderList, allowProtocol: boolean): string | null {
-    const problem = this.fields(headers);
+    const problem = this.fields(headers, this.knownRequest);
     if (problem !== null) return problem;
     if (this.has(Kind.STATUS)) return ':status in a request';
     if (!this.has(Kind.METHOD) || !isMethod(this.method)) return 'no valid :method';
@@ -115,7 +123,7 @@ export class HeaderCheck {
   }
 
   response(headers: HeaderList): string | null {
-    const problem = this.fields(headers);
+    const problem = this.fields(headers, this.knownResponse);
     if (problem !== null) return problem;
     if (this.seen !== 1 << Kind.STATUS) return 'a response needs :status and no other pseudo-header';
     if (this.status < 100 || this.status > 599) return 'no valid :status';
@@ -123,7 +131,7 @@ export class HeaderCheck {
   }
 
   trailers(headers: HeaderList): string | null {
-    const problem = this.fields(headers);
+    const problem = this.fields(headers, []);
     if (problem !== null) return problem;
     return this.seen === 0 ? null : 'pseudo-header in trailers';
   }
@@ -156,7 +164,8 @@ export class HeaderCheck {
     return (this.seen & (1 << kind)) !== 0;
   }
 
-  private fields(headers: HeaderList): string | null {
+  /** What is sent again and again (by HPACK index, or from a cache) is the very same object: its characters were looked at before. */
+  private fields(headers: HeaderList, known: Known[]): string | null {
     this.contentLength = -1;
     this.status = 0;
     this.method = '';
@@ -169,25 +178,27 @@ export class HeaderCheck {
     this.seenRegular = false;
     for (let i = 0; i < headers.length; i++) {
       const field = headers[i]!;
-      const problem = this.field(field[0], field[1]);
+      const isKnown = known[i] === field;
+      const problem = this.field(field[0], field[1], isKnown);
       if (problem !== null) return problem;
+      if (!isKnown && i < KNOWN_FIELDS) known[i] = field[1].length <= KNOWN_VALUE_CHARACTERS ? field : null;
     }
     return null;
   }
 
-  private field(name: string, value: string): string | null {
-    if (!isValue(value)) return `bad characters in the value of ${JSON.stringify(name)}`;
+  private field(name: string, value: string, isKnown: boolean): string | null {
+    if (!isKnown && !isValue(value)) return `bad characters in the value of ${JSON.stringify(name)}`;
     const kind = KINDS.get(name) ?? 0;
-    if (kind !== 0 && kind <= LAST_PSEUDO) return this.pseudo(kind, name, value);
+    if (kind !== 0 && kind <= LAST_PSEUDO) return this.pseudo(kind, name, value, isKnown);
     this.seenRegular = true;
-    if (kind === 0) return isName(name) ? null : `bad field name ${JSON.stringify(name)}`;
+    if (kind === 0) return isKnown || isName(name) ? null : `bad field name ${JSON.stringify(name)}`;
     return this.special(kind, name, value);
   }
 
-  private pseudo(kind: number, name: string, value: string): string | null {
+  private pseudo(kind: number, name: string, value: string, isKnown: boolean): string | null {
     if (this.seenRegular) return `${name} after ordinary fields`;
     if (this.has(kind)) return `${name} twice`;
-    if (!isVisible(value)) return `bad characters in ${name}`;
+    if (!isKnown && !isVisible(value)) return `bad characters in ${name}`;
     this.seen |= 1 << kind;
     if (kind === Kind.METHOD) this.method = value;
     else if (kind === Kind.PATH) this.path = value;
