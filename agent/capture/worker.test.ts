@@ -63,7 +63,7 @@ describe('ApplicationDialer', () => {
   test('no port wanted: some port; source addresses rotate', () => {
     const dials = Array.from({ length: 500 }, () => dialer.dial(pod, to, caller, 0));
     expect(new Set(dials.map(({ shown }) => shown.port)).size).toBe(500);
-    expect(new Set(dials.map(({ options }) => options.fromAddress)).size).toBe(500);
+    expect(new Set(dials.map(({ options }) => options.fromAddress)).size).toBe(254);
     for (const { release } of dials) release();
   });
 

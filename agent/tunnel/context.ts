@@ -1,3 +1,4 @@
+import type { SocketAddress } from '../../mesh/common/address.js';
 import type { HboneClient } from '../../mesh/hbone/index.js';
 import type { ConnectionHandler, Reactor } from '../../mesh/io/index.js';
 import type { Store, Workload } from '../../mesh/store/index.js';
@@ -11,6 +12,7 @@ import type { WaitingRoom } from './waiting-room.js';
 export interface TunnelContext {
   readonly reactor: Reactor;
   readonly store: Store;
+  readonly storeView: StoreView;
   readonly hbone: HboneClient;
   readonly telemetry: ConnectionTelemetry;
   readonly connections: ConnectionTable;
@@ -47,9 +49,43 @@ export function party(
   return { workload: workload ?? null, identity, baggage };
 }
 
-/** The captured pod's own workload, as the controller describes it. */
-export function workloadOf(store: Store, pod: WorkerPod): Workload | undefined {
-  return store.workloadOfPod(pod.namespace, pod.name, pod.serviceAccount);
+/** What every connection asks of the store; asked once, and again whenever the store has changed. */
+export class StoreView {
+  readonly #store: Store;
+  readonly #network: string;
+  #own = new Map<WorkerPod, Workload>();
+  #peers = new WeakMap<SocketAddress, { readonly workload: Workload | undefined }>();
+
+  constructor(options: { readonly network: string }, deps: { readonly store: Store }) {
+    this.#network = options.network;
+    this.#store = deps.store;
+  }
+
+  /** The captured pod's own workload, as the controller describes it. */
+  ownOf(pod: WorkerPod): Workload | undefined {
+    let own = this.#own.get(pod);
+    if (own === undefined) {
+      own = this.#store.workloadOfPod(pod.namespace, pod.name, pod.serviceAccount);
+      if (own !== undefined) this.#own.set(pod, own);
+    }
+    return own;
+  }
+
+  /** Whose address a peer's is. `peer` is best an object that its connection keeps. */
+  peerAt(peer: SocketAddress): Workload | undefined {
+    let known = this.#peers.get(peer);
+    if (known === undefined) {
+      known = { workload: this.#store.workloadByAddress(this.#network, peer.address) };
+      this.#peers.set(peer, known);
+    }
+    return known.workload;
+  }
+
+  /** The store or the pods have changed. */
+  forget(): void {
+    this.#own = new Map();
+    this.#peers = new WeakMap();
+  }
 }
 
 /** Of a connection that is dialled by whoever becomes its handler right after. */

@@ -2,16 +2,16 @@ import { formatSocketAddress, type SocketAddress } from '../../mesh/common/addre
 import { messageOf } from '../../mesh/common/errors.js';
 import type { TunnelAcceptor, TunnelHandler, TunnelRequest } from '../../mesh/hbone/index.js';
 import type { AcceptHandler, Connection, ConnectionHandler } from '../../mesh/io/index.js';
-import { identityOf, type Workload } from '../../mesh/store/index.js';
+import type { Workload } from '../../mesh/store/index.js';
 import type { ConnectionInfo, ConnectionRecord } from '../../mesh/telemetry/index.js';
 import type { ApplicationDial } from '../capture/index.js';
-import { baggageOf } from './baggage.js';
 import type { TrackedConnection } from './connection-table.js';
-import { noHandler, party, type TunnelContext, workloadOf } from './context.js';
+import { noHandler, party, type TunnelContext } from './context.js';
 import type { ConnectionSummary, WorkerPod } from './messages.js';
 import { illegalPorts } from './route.js';
 import { TcpRelay } from './tcp-relay.js';
 import { type CopyFailure, TunnelCopy } from './tunnel-copy.js';
+import { baggageOf, identityTextOf } from './workload-texts.js';
 
 /** Takes the tunnels that peers open to a pod's 15008: authorises each, dials the application, answers. */
 export class InboundAcceptor implements TunnelAcceptor {
@@ -31,7 +31,7 @@ export class InboundAcceptor implements TunnelAcceptor {
 
   onTunnel(request: TunnelRequest): TunnelHandler {
     if (this.#stopped) return refused(request, 503);
-    const own = workloadOf(this.#context.store, this.#pod);
+    const own = this.#context.storeView.ownOf(this.#pod);
     if (own === undefined) {
       this.#context.counters.resetNoWorkload++;
       return refused(request, 503);
@@ -181,14 +181,14 @@ export class PlaintextAcceptor implements AcceptHandler {
   }
 
   onAccepted(downstream: Connection): ConnectionHandler | null {
-    const { store, counters, telemetry, applicationDialer, network } = this.#context;
+    const { store, storeView, counters, telemetry, applicationDialer } = this.#context;
     const target = downstream.local;
     if (illegalPorts.has(target.port)) {
       counters.resetIllegalPort++;
       return null;
     }
-    const own = workloadOf(store, this.#pod);
-    const info = plaintextInfo(downstream, store.workloadByAddress(network, downstream.remote.address), own);
+    const own = storeView.ownOf(this.#pod);
+    const info = plaintextInfo(downstream, storeView.peerAt(downstream.remote), own);
     if (own === undefined || store.hasUnsupportedPolicy(own)) {
       counters[own === undefined ? 'resetNoWorkload' : 'resetPolicy']++;
       telemetry.refused(info, {
@@ -243,13 +243,13 @@ function infoOf(
   target: SocketAddress,
 ): ConnectionInfo {
   const { metadata, peer, peerIdentity, local } = request;
-  const byAddress = context.store.workloadByAddress(context.network, peer.address);
+  const byAddress = context.storeView.peerAt(peer);
   // An address is only a hint: its workload's labels count where the certificate says the same.
-  const source = byAddress !== undefined && identityOf(byAddress) === peerIdentity ? byAddress : null;
+  const source = byAddress !== undefined && identityTextOf(byAddress) === peerIdentity ? byAddress : null;
   return {
     reporter: 'destination',
     source: party(source, peerIdentity, metadata.baggage ?? null),
-    destination: party(own, identityOf(own)),
+    destination: party(own, identityTextOf(own)),
     service: serviceOf(context, own, metadata.forwardedHost),
     mutualTls: true,
     sourceAddress: peer,

@@ -1,12 +1,12 @@
 import { HboneServer } from '../../mesh/hbone/index.js';
 import type { Listener, TlsOptions } from '../../mesh/io/index.js';
 import type { Log } from '../../mesh/log/index.js';
-import { identityOf } from '../../mesh/store/index.js';
 import type { PeerVerifier } from '../../mesh/tls/index.js';
-import { type TunnelContext, workloadOf } from './context.js';
+import type { TunnelContext } from './context.js';
 import { InboundAcceptor, PlaintextAcceptor } from './inbound.js';
 import type { WorkerPod } from './messages.js';
 import { OutboundAcceptor } from './outbound.js';
+import { identityTextOf } from './workload-texts.js';
 
 export interface MeshPodDeps {
   readonly context: TunnelContext;
@@ -37,8 +37,8 @@ export class MeshPod {
       },
     );
     const serverTls = () => {
-      const own = workloadOf(context.store, pod);
-      return own === undefined ? null : deps.tlsOf(identityOf(own));
+      const own = context.storeView.ownOf(pod);
+      return own === undefined ? null : deps.tlsOf(identityTextOf(own));
     };
     this.#listeners = [
       reactor.listen({ fd: pod.outboundFd }, new OutboundAcceptor(pod, context)),

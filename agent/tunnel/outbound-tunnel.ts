@@ -1,14 +1,14 @@
 import { formatSocketAddress, type SocketAddress } from '../../mesh/common/address.js';
 import type { ClientTunnelHandler, ConnectMetadata, NextHop, TunnelFailure } from '../../mesh/hbone/index.js';
 import type { Connection } from '../../mesh/io/index.js';
-import { identityOf, type Workload } from '../../mesh/store/index.js';
+import type { Workload } from '../../mesh/store/index.js';
 import type { ConnectionInfo, ConnectionRecord } from '../../mesh/telemetry/index.js';
-import { baggageOf } from './baggage.js';
 import type { TrackedConnection } from './connection-table.js';
 import { party, type TunnelContext } from './context.js';
 import type { ConnectionSummary, WorkerPod } from './messages.js';
 import type { HboneRoute } from './route.js';
 import { type CopyFailure, TunnelCopy } from './tunnel-copy.js';
+import { baggageOf, identityTextOf } from './workload-texts.js';
 
 /** A captured connection and whose it is. */
 export interface OutboundStartPoint {
@@ -43,15 +43,15 @@ export class OutboundTunnel extends TunnelCopy implements ClientTunnelHandler, T
     start.context.connections.add(this);
   }
 
-  /** Asks the pool for a tunnel; bytes flow as soon as it lets them. */
-  open(nextHop: NextHop): void {
+  /** Asks the pool for a tunnel to `authority`, the route's target; bytes flow as soon as it lets them. */
+  open(nextHop: NextHop, authority: string): void {
     const { service } = this.#route;
     const metadata: ConnectMetadata = {
       baggage: baggageOf(this.#source),
       forwardedFor: this.#sourceAddress,
       ...(service === null ? {} : { forwardedHost: service.hostname }),
     };
-    this.start(this.#context.hbone.open(nextHop, formatSocketAddress(this.#route.target), metadata, this));
+    this.start(this.#context.hbone.open(nextHop, authority, metadata, this));
     this.readNow();
   }
 
@@ -102,7 +102,7 @@ export class OutboundTunnel extends TunnelCopy implements ClientTunnelHandler, T
     const { workload, service, nextHop, target, expectedIdentities, via } = this.#route;
     return {
       reporter: 'source',
-      source: party(this.#source, identityOf(this.#source)),
+      source: party(this.#source, identityTextOf(this.#source)),
       destination: party(
         via === 'waypoint' && response.baggage ? null : workload,
         expectedIdentities[0] ?? null,

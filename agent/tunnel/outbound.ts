@@ -1,13 +1,15 @@
-import { isIpv6, type SocketAddress } from '../../mesh/common/address.js';
+import { formatSocketAddress, isIpv6, type SocketAddress } from '../../mesh/common/address.js';
+import type { NextHop } from '../../mesh/hbone/index.js';
 import type { AcceptHandler, Connection, ConnectionHandler } from '../../mesh/io/index.js';
-import { identityOf, type Service, type Workload } from '../../mesh/store/index.js';
+import type { Service, Workload } from '../../mesh/store/index.js';
 import type { ConnectionInfo } from '../../mesh/telemetry/index.js';
-import { connectTimeoutMs, party, type TunnelContext, workloadOf } from './context.js';
+import { connectTimeoutMs, party, type TunnelContext } from './context.js';
 import type { WorkerPod } from './messages.js';
 import { OutboundTunnel } from './outbound-tunnel.js';
 import { type HboneRoute, type Route, route } from './route.js';
 import { TcpRelay } from './tcp-relay.js';
 import type { Waiting } from './waiting-room.js';
+import { identityTextOf } from './workload-texts.js';
 
 type TcpRoute = Extract<Route, { kind: 'passthrough' | 'direct' }>;
 
@@ -15,10 +17,12 @@ type TcpRoute = Extract<Route, { kind: 'passthrough' | 'direct' }>;
 export class OutboundAcceptor implements AcceptHandler {
   readonly #pod: WorkerPod;
   readonly #context: TunnelContext;
+  readonly #hops: NextHops;
 
   constructor(pod: WorkerPod, context: TunnelContext) {
     this.#pod = pod;
     this.#context = context;
+    this.#hops = new NextHops(pod);
   }
 
   onAccepted(app: Connection): ConnectionHandler | null {
@@ -28,7 +32,7 @@ export class OutboundAcceptor implements AcceptHandler {
       this.#context.counters.resetNoOriginalDestination++;
       return null;
     }
-    const start = new OutboundStart(app, destination, this.#pod, this.#context);
+    const start = new OutboundStart(app, destination, this.#pod, this.#hops, this.#context);
     app.handler = start;
     if (!start.tryStart()) this.#context.waitingRoom.add(start);
     return app.handler;
@@ -41,23 +45,31 @@ class OutboundStart implements Waiting, ConnectionHandler {
   readonly #app: Connection;
   readonly #destination: SocketAddress;
   readonly #pod: WorkerPod;
+  readonly #hops: NextHops;
   readonly #context: TunnelContext;
 
-  constructor(app: Connection, destination: SocketAddress, pod: WorkerPod, context: TunnelContext) {
+  constructor(
+    app: Connection,
+    destination: SocketAddress,
+    pod: WorkerPod,
+    hops: NextHops,
+    context: TunnelContext,
+  ) {
     this.podUid = pod.uid;
     this.#app = app;
     this.#destination = destination;
     this.#pod = pod;
+    this.#hops = hops;
     this.#context = context;
   }
 
   tryStart(): boolean {
     if (!this.#app.isOpen) return true;
-    const source = workloadOf(this.#context.store, this.#pod);
+    const source = this.#context.storeView.ownOf(this.#pod);
     if (source === undefined) return false;
     const { store, network } = this.#context;
     const chosen = route(store, { network }, source, this.#destination, Math.random);
-    if (chosen.kind === 'hbone' && !this.#context.hasCertificate(identityOf(source))) return false;
+    if (chosen.kind === 'hbone' && !this.#context.hasCertificate(identityTextOf(source))) return false;
     this.#follow(chosen, source);
     return true;
   }
@@ -70,11 +82,11 @@ class OutboundStart implements Waiting, ConnectionHandler {
   #follow(chosen: Route, source: Workload): void {
     const context = this.#context;
     switch (chosen.kind) {
-      case 'hbone':
-        new OutboundTunnel({ app: this.#app, pod: this.#pod, source, context }, chosen).open(
-          this.#nextHop(chosen, source),
-        );
+      case 'hbone': {
+        const { hop, authority } = this.#hops.of(chosen, source, this.#boundSource(chosen.nextHop));
+        new OutboundTunnel({ app: this.#app, pod: this.#pod, source, context }, chosen).open(hop, authority);
         return;
+      }
       case 'passthrough':
       case 'direct':
         this.#relay(chosen, source);
@@ -99,11 +111,12 @@ class OutboundStart implements Waiting, ConnectionHandler {
       info: this.#infoOf(source, workload, chosen.service, chosen.to),
       via: chosen.kind,
     });
+    const fromAddress = this.#boundSource(chosen.to);
     relay.dial({
       to: chosen.to,
       netnsFd: this.#pod.netnsFd,
       connectTimeoutMs,
-      ...this.#boundSource(chosen.to),
+      ...(fromAddress === undefined ? {} : { fromAddress }),
     });
   }
 
@@ -125,22 +138,11 @@ class OutboundStart implements Waiting, ConnectionHandler {
     };
   }
 
-  #nextHop(chosen: HboneRoute, source: Workload) {
-    return {
-      sourceUid: this.#pod.uid,
-      sourceIdentity: identityOf(source),
-      expectedIdentities: chosen.expectedIdentities,
-      address: chosen.nextHop,
-      netnsFd: this.#pod.netnsFd,
-      ...this.#boundSource(chosen.nextHop),
-    };
-  }
-
   /** BPF redirects to the pod's own address, so an unbound client shows that one; another is one that the application has bound. */
-  #boundSource(to: SocketAddress): { fromAddress?: string } {
+  #boundSource(to: SocketAddress): string | undefined {
     const { local, remote } = this.#app;
-    if (remote.address === local.address || isIpv6(remote.address) !== isIpv6(to.address)) return {};
-    return { fromAddress: remote.address };
+    const isOwn = remote.address === local.address;
+    return isOwn || isIpv6(remote.address) !== isIpv6(to.address) ? undefined : remote.address;
   }
 
   onConnected(): void {}
@@ -154,4 +156,61 @@ class OutboundStart implements Waiting, ConnectionHandler {
   onClosed(): void {
     this.#context.waitingRoom.remove(this);
   }
+}
+
+interface KnownHop {
+  readonly hop: NextHop;
+  readonly target: SocketAddress;
+  readonly authority: string;
+}
+
+/**
+ * The next hops of one pod, each made once: connections to one workload share the object, so that its key in the pool and the text of the
+ * authority are not made and hashed for each of them (3 us).
+ */
+class NextHops {
+  readonly #pod: WorkerPod;
+  /** Used last, by the workload to be reached. */
+  readonly #last = new WeakMap<Workload, KnownHop>();
+
+  constructor(pod: WorkerPod) {
+    this.#pod = pod;
+  }
+
+  of(chosen: HboneRoute, source: Workload, fromAddress: string | undefined): KnownHop {
+    const sourceIdentity = identityTextOf(source);
+    const last = this.#last.get(chosen.workload);
+    if (last !== undefined && fits(last, chosen, sourceIdentity, fromAddress)) return last;
+    const hop = {
+      sourceUid: this.#pod.uid,
+      sourceIdentity,
+      expectedIdentities: chosen.expectedIdentities,
+      address: chosen.nextHop,
+      netnsFd: this.#pod.netnsFd,
+      ...(fromAddress === undefined ? {} : { fromAddress }),
+    };
+    const made = { hop, target: chosen.target, authority: formatSocketAddress(chosen.target) };
+    this.#last.set(chosen.workload, made);
+    return made;
+  }
+}
+
+function fits(
+  { hop, target }: KnownHop,
+  chosen: HboneRoute,
+  sourceIdentity: string,
+  fromAddress: string | undefined,
+): boolean {
+  return (
+    hop.sourceIdentity === sourceIdentity &&
+    hop.fromAddress === fromAddress &&
+    isSame(hop.address, chosen.nextHop) &&
+    isSame(target, chosen.target) &&
+    hop.expectedIdentities.length === chosen.expectedIdentities.length &&
+    hop.expectedIdentities.every((identity, index) => identity === chosen.expectedIdentities[index])
+  );
+}
+
+function isSame(a: SocketAddress, b: SocketAddress): boolean {
+  return a.port === b.port && a.address === b.address;
 }

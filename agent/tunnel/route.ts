@@ -2,12 +2,12 @@ import { isIpv6, type SocketAddress } from '../../mesh/common/address.js';
 import { tryParseSpiffeId } from '../../mesh/identity/index.js';
 import {
   type GatewayAddress,
-  identityOf,
   type Service,
   type Store,
   serviceKeyOf,
   type Workload,
 } from '../../mesh/store/index.js';
+import { identityTextOf } from './workload-texts.js';
 
 /** Where one outbound connection goes. A plain object that logs itself. */
 export type Route =
@@ -114,7 +114,7 @@ function toWorkload(workload: Workload, to: SocketAddress, service: Service | nu
     via: 'workload',
     nextHop: { address: to.address, port: hbonePort },
     target: to,
-    expectedIdentities: [identityOf(workload), ...spiffeNames(service)],
+    expectedIdentities: [identityTextOf(workload), ...spiffeNames(service)],
     workload,
     service,
   };
@@ -136,7 +136,7 @@ function viaWaypoint(
     via: 'waypoint',
     nextHop: { address, port: gateway.hboneMtlsPort },
     target: original,
-    expectedIdentities: [identityOf(found.workload), ...spiffeNames(found.service)],
+    expectedIdentities: [identityTextOf(found.workload), ...spiffeNames(found.service)],
     workload: found.workload,
     service,
   };

@@ -6,7 +6,7 @@ import { ConnectionTelemetry } from '../../mesh/telemetry/index.js';
 import { PeerVerifier } from '../../mesh/tls/index.js';
 import { ApplicationDialer, type CaptureHandles, OriginalDestinationMap } from '../capture/index.js';
 import { ConnectionTable, drain } from './connection-table.js';
-import { newTunnelCounters, type TunnelContext } from './context.js';
+import { newTunnelCounters, StoreView, type TunnelContext } from './context.js';
 import { MeshPod } from './mesh-pod.js';
 import type { FromWorker, ToWorker, WorkerData, WorkerPod, WorkerReport } from './messages.js';
 import { WaitingRoom } from './waiting-room.js';
@@ -33,6 +33,7 @@ export class TunnelWorker {
   readonly #options: WorkerData;
   readonly #deps: TunnelWorkerDeps;
   readonly #store: Store = createStore();
+  readonly #storeView: StoreView;
   readonly #contexts = new Map<string, TlsContextId>();
   readonly #pods = new Map<string, MeshPod>();
   readonly #verifier: PeerVerifier;
@@ -48,6 +49,7 @@ export class TunnelWorker {
     this.#options = options;
     this.#deps = deps;
     const { reactor } = deps;
+    this.#storeView = new StoreView(options, { store: this.#store });
     this.#verifier = new PeerVerifier(options);
     this.#hbone = new HboneClient(
       {},
@@ -69,6 +71,7 @@ export class TunnelWorker {
     switch (message.kind) {
       case 'store':
         this.#store.apply(message.update);
+        this.#storeView.forget();
         this.#waitingRoom.poke();
         break;
       case 'certificate':
@@ -113,6 +116,7 @@ export class TunnelWorker {
   #release(uid: string, reason: 'unenrolled' | 'deleted'): void {
     const pod = this.#pods.get(uid);
     this.#pods.delete(uid);
+    this.#storeView.forget();
     pod?.release();
     this.#waitingRoom.giveUpPod(uid);
     this.#hbone.retireSource(uid);
@@ -145,6 +149,7 @@ export class TunnelWorker {
     return {
       reactor: this.#deps.reactor,
       store: this.#store,
+      storeView: this.#storeView,
       hbone: this.#hbone,
       telemetry: this.#telemetry,
       connections: this.#connections,

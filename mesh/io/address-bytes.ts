@@ -26,5 +26,8 @@ export function addressesAt(
 }
 
 function readAddress(from: Buffer, at: number): SocketAddress {
-  return { address: formatAddress(from, at + 4, from[at] === 6 ? 16 : 4), port: (from[at + 2]! << 8) | from[at + 3]! };
+  return {
+    address: formatAddress(from, at + 4, from[at] === 6 ? 16 : 4),
+    port: (from[at + 2]! << 8) | from[at + 3]!,
+  };
 }

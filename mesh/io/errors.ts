@@ -25,6 +25,13 @@ export function limitError(
   return new IoError(code, `${WHAT[code]} ${peer}: ${detail}`, { remote: peer, errno });
 }
 
+/** A dial that failed at once. */
+export function connectError(errno: number, remote: SocketAddress): IoError {
+  const name = errnoName(errno);
+  const isOurs = name === 'EMFILE' || name === 'ENFILE' || name === 'ENOMEM' || name === 'ENOBUFS';
+  return limitError(isOurs ? 'NO_RESOURCES' : 'CONNECT_FAILED', remote, name, name);
+}
+
 const WHAT: Readonly<Record<IoErrorCode, string>> = {
   CONNECT_FAILED: 'cannot connect to',
   CONNECT_TIMEOUT: 'cannot connect to',

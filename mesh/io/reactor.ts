@@ -11,7 +11,7 @@ import {
 import { messageOf } from '../common/errors.js';
 import { addressesAt, writeAddress } from './address-bytes.js';
 import { type ConnectionHome, EngineConnection } from './connection.js';
-import { IoError, limitError } from './errors.js';
+import { connectError, IoError, limitError } from './errors.js';
 import { EngineListener, type ListenerHome } from './listener.js';
 import { SlabPool } from './slab-pool.js';
 import { TimerWheel } from './timer-wheel.js';
@@ -288,7 +288,7 @@ export class EpollReactor implements Reactor, ConnectionHome, ListenerHome {
     );
     this.counters.dialled++;
     if (handle >= 0) this.#byHandle.set(handle, connection);
-    if (handle < 0) connection.fail(connectError(-handle, options));
+    if (handle < 0) connection.fail(connectError(-handle, options.to));
     else if (isConnected) this.#connected.push(connection);
     else this.#watchConnect(connection, options);
     return connection;
@@ -410,10 +410,3 @@ const NOBODY: ConnectionHandler = {
   onDrained: () => {},
   onClosed: () => {},
 };
-
-function connectError(errno: number, options: ConnectOptions): IoError {
-  const code = ['EMFILE', 'ENFILE', 'ENOMEM', 'ENOBUFS'].includes(errnoName(errno))
-    ? 'NO_RESOURCES'
-    : 'CONNECT_FAILED';
-  return limitError(code, options.to, errnoName(errno), errnoName(errno));
-}

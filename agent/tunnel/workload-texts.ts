@@ -1,7 +1,19 @@
 import type { Baggage } from '../../mesh/hbone/index.js';
-import type { Workload } from '../../mesh/store/index.js';
+import { identityOf, type Workload } from '../../mesh/store/index.js';
 
+/** Texts that are made once per workload: as keys of maps, new ones would be hashed for every connection. */
 const known = new WeakMap<Workload, Baggage>();
+const identities = new WeakMap<Workload, string>();
+
+/** `identityOf`. */
+export function identityTextOf(workload: Workload): string {
+  let identity = identities.get(workload);
+  if (identity === undefined) {
+    identity = identityOf(workload);
+    identities.set(workload, identity);
+  }
+  return identity;
+}
 
 /** What the `baggage` header says of a workload (hbone-and-wds.md 1.3). One object per workload, so that its text is made once. */
 export function baggageOf(workload: Workload): Baggage {
