@@ -1,3 +1,4 @@
+import { setFlagsFromString } from 'node:v8';
 import { Worker } from 'node:worker_threads';
 import { NativeEngines } from '../../native/index.js';
 import { messageOf } from '../common/errors.js';
@@ -65,6 +66,8 @@ export class WorkerPool<ToWorker, FromWorker> {
 
   /** Starts all workers; they can be posted to at once. */
   start(): void {
+    // For the workers' IdleCollector.
+    setFlagsFromString('--expose-gc');
     process.on('exit', this.#onExit);
     for (let index = 0; index < this.#options.workers; index++) {
       const member: Member = {
