@@ -1,3 +1,4 @@
+import { getHeapStatistics } from 'node:v8';
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { EpollReactor, type ReactorOptions } from './reactor.js';
 import type { IoLog } from './types.js';
@@ -30,16 +31,17 @@ export interface WorkerProgram<Data, ToWorker, FromWorker> {
 const IDLE_CHECK_MS = 1000;
 /** The reactor's longest sleep and the tunnel's timers make a dozen in an idle second. */
 const IDLE_TURNS = 40;
+const GARBAGE_BYTES = 8 * 1024 * 1024;
 
 /**
- * Collects what a time of load has left once it is over. V8 does so by itself in a thread that idles in Node's loop, which a worker never
- * does: up to 30 MB stayed for good. It takes 10 to 20 ms, once for each change from busy to idle.
+ * Collects what the start, and later a time of load, has left once it is over. V8 does so by itself in a thread that idles in Node's loop,
+ * which a worker never does. It takes 10 to 30 ms and costs some compiled code its assumptions (20 to 50 functions are compiled anew), so it
+ * waits until it is worth it.
  */
 class IdleCollector {
   readonly #reactor: EpollReactor;
   #turns = 0;
-  /** So that what the start has left goes, too. */
-  #wasBusy = true;
+  #liveBytes = -GARBAGE_BYTES;
 
   constructor(reactor: EpollReactor) {
     this.#reactor = reactor;
@@ -51,12 +53,18 @@ class IdleCollector {
 
   #check(): void {
     const { turns } = this.#reactor.counters;
-    const isBusy = turns - this.#turns > IDLE_TURNS;
+    const isIdle = turns - this.#turns <= IDLE_TURNS;
     this.#turns = turns;
-    if (this.#wasBusy && !isBusy) globalThis.gc?.();
-    this.#wasBusy = isBusy;
+    if (isIdle && usedBytes() - this.#liveBytes >= GARBAGE_BYTES) {
+      globalThis.gc?.();
+      this.#liveBytes = usedBytes();
+    }
     this.start();
   }
+}
+
+function usedBytes(): number {
+  return getHeapStatistics().used_heap_size;
 }
 
 /**
