@@ -10,7 +10,7 @@ import { ListeningSocket } from '../../test/support/listening-socket.js';
 import { FLAG, FRAME, RawHttp2 } from '../../test/support/raw-http2.js';
 import { ApplicationDialer } from '../capture/index.js';
 import { ConnectionTable, drain } from './connection-table.js';
-import { newTunnelCounters, type TunnelContext } from './context.js';
+import { newTunnelCounters, StoreView, type TunnelContext } from './context.js';
 import { InboundAcceptor, PlaintextAcceptor } from './inbound.js';
 import type { WorkerPod } from './messages.js';
 import { WaitingRoom } from './waiting-room.js';
@@ -45,6 +45,7 @@ class InboundLab implements Disposable {
     const context: TunnelContext = {
       reactor,
       store,
+      storeView: new StoreView({ network: '' }, { store }),
       hbone: this.lab.client,
       telemetry: new ConnectionTelemetry(
         { accessLog: null },

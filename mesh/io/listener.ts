@@ -1,5 +1,12 @@
 import { errnoName, NativeEvent } from '../../native/index.js';
-import type { AcceptHandler, Listener, ListenOptions, Timer, TlsOptions } from './types.js';
+import type {
+  AcceptHandler,
+  ConnectionHandler,
+  Listener,
+  ListenOptions,
+  Timer,
+  TlsOptions,
+} from './types.js';
 
 /** After EMFILE, ENFILE, ENOMEM or ENOBUFS a listener sleeps for this long: what waits stays in its backlog, and nothing spins. */
 const BACK_OFF_MS = 50;
@@ -90,3 +97,11 @@ export class EngineListener implements Listener {
     this.#home.pauseListener(this.handle, wanted);
   }
 }
+
+/** Handler of a connection whose owner has not been asked yet. */
+export const NOBODY: ConnectionHandler = {
+  onConnected: () => {},
+  onReadable: () => {},
+  onDrained: () => {},
+  onClosed: () => {},
+};

@@ -12,7 +12,7 @@ import { messageOf } from '../common/errors.js';
 import { addressesAt, writeAddress } from './address-bytes.js';
 import { type ConnectionHome, EngineConnection } from './connection.js';
 import { connectError, IoError, limitError } from './errors.js';
-import { EngineListener, type ListenerHome } from './listener.js';
+import { EngineListener, type ListenerHome, NOBODY } from './listener.js';
 import { SlabPool } from './slab-pool.js';
 import { TimerWheel } from './timer-wheel.js';
 import type {
@@ -172,17 +172,9 @@ export class EpollReactor implements Reactor, ConnectionHome, ListenerHome {
     // Undefined: closed earlier in this turn.
     const target = this.#byHandle.get(handle);
     if (target === undefined) return;
-    if (target instanceof EngineListener) this.#dispatchListener(target, events);
+    if (target instanceof EngineListener) this.guard(() => target.onEvent(events));
     else this.#dispatchConnection(target, events);
     if (this.#hasReports()) this.#report();
-  }
-
-  #dispatchListener(listener: EngineListener, events: number): void {
-    try {
-      listener.onEvent(events);
-    } catch (thrown) {
-      this.#caught(thrown);
-    }
   }
 
   #dispatchConnection(connection: EngineConnection, events: number): void {
@@ -402,11 +394,3 @@ export class EpollReactor implements Reactor, ConnectionHome, ListenerHome {
     this.#ownedEngines?.destroy(this.native.id);
   }
 }
-
-/** Handler of a connection whose owner has not been asked yet. */
-const NOBODY: ConnectionHandler = {
-  onConnected: () => {},
-  onReadable: () => {},
-  onDrained: () => {},
-  onClosed: () => {},
-};
