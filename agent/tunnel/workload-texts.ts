@@ -1,7 +1,10 @@
 import type { Baggage } from '../../mesh/hbone/index.js';
 import { identityOf, type Workload } from '../../mesh/store/index.js';
 
-/** Texts that are made once per workload: as keys of maps, new ones would be hashed for every connection. */
+/**
+ * Texts that are made once per workload: as keys of maps, new ones would be hashed for every connection. Pure memos, which nobody can see,
+ * and so the one thing here that stands at module level.
+ */
 const known = new WeakMap<Workload, Baggage>();
 const identities = new WeakMap<Workload, string>();
 
