@@ -14,7 +14,14 @@ import { join } from 'node:path';
 import { Metadata } from '@grpc/grpc-js';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { exportJWK, generateKeyPair as joseKeys, SignJWT } from 'jose';
-import { buildCsr, generateKeyPair, pemToDer, readCertificate } from '../../mesh/identity/index.js';
+import {
+  buildCsr,
+  derToPem,
+  generateKeyPair,
+  issueCertificate,
+  pemToDer,
+  readCertificate,
+} from '../../mesh/identity/index.js';
 import {
   type AuthenticationOutcome,
   type Caller,
@@ -79,6 +86,31 @@ describe('the root', () => {
     const before = readFileSync(file, 'utf8');
     expect(() => loadOrCreateRoot(state, 'cluster.local')).toThrow(message);
     expect(readFileSync(file, 'utf8')).toBe(before);
+  });
+
+  test.each([
+    ['EC', ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1']],
+    ['RSA', ['-newkey', 'rsa:2048']],
+  ])('given (%s key, made by openssl): it signs, and openssl verifies what it signed', (_kind, newKey) => {
+    const [key, certificate] = [join(state, 'key'), join(state, 'cert')];
+    const subject = ['-subj', '/O=given', '-days', '30', '-keyout', key, '-out', certificate];
+    openssl('req', '-x509', '-nodes', '-sha256', ...newKey, ...subject);
+    const text = readFileSync(key, 'utf8') + readFileSync(certificate, 'utf8');
+    writeFileSync(join(state, 'root-ca.pem'), text, { mode: 0o600 });
+    const root = loadOrCreateRoot(state, 'cluster.local');
+    expect(root.pem.trim()).toBe(readFileSync(certificate, 'utf8').trim());
+    const now = Date.now();
+    const leaf = issueCertificate(
+      {
+        publicKey: generateKeyPair().publicKey,
+        uris: ['spiffe://cluster.local/ns/a/sa/b'],
+        notBeforeMs: now - 60_000,
+        notAfterMs: now + HOUR_MS,
+      },
+      root,
+    );
+    writeFileSync(join(state, 'leaf'), derToPem(leaf, 'CERTIFICATE'));
+    expect(openssl('verify', '-CAfile', certificate, join(state, 'leaf'))).toMatch(/OK/);
   });
 
   test('two that make it at once agree', () => {
