@@ -1,57 +1,32 @@
 import { describe, expect, test } from '@jest/globals';
+import { serviceWith, workloadWith } from '../../mesh/store/fixtures.js';
 import { createStore, type Service, type StoreUpdate, type Workload } from '../../mesh/store/index.js';
 import { route } from './route.js';
 
 const locality = { region: 'r1', zone: 'z1', subzone: '' };
 
-function workload(name: string, over: Partial<Workload> = {}): Workload {
-  return {
+const workload = (name: string, fields: Partial<Workload> = {}): Workload =>
+  workloadWith({
     uid: `Kubernetes//Pod/shop/${name}`,
     name,
     namespace: 'shop',
     addresses: ['10.0.0.1'],
-    hostname: '',
-    network: '',
     tunnelProtocol: 'hbone',
-    trustDomain: 'cluster.local',
     serviceAccount: name,
     node: 'n1',
-    canonicalName: name,
-    canonicalRevision: 'latest',
-    workloadType: 'pod',
-    workloadName: name,
-    nativeTunnel: false,
-    authorizationPolicies: [],
-    healthy: true,
-    clusterId: 'Kubernetes',
-    waypoint: null,
-    networkGateway: null,
-    services: new Map(),
-    applicationTunnel: null,
     locality,
-    hostNetwork: false,
-    capacity: 1,
-    ...over,
-  };
-}
+    ...fields,
+  });
 
-function service(over: Partial<Service> = {}): Service {
-  return {
+const service = (fields: Partial<Service> = {}): Service =>
+  serviceWith({
     name: 'cart',
     namespace: 'shop',
     hostname: 'cart.shop.svc.cluster.local',
     vips: [{ network: '', address: '10.96.0.1', prefixLength: null }],
     ports: [{ servicePort: 80, targetPort: 8080 }],
-    subjectAltNames: [],
-    waypoint: null,
-    weightedWaypoints: [],
-    loadBalancing: null,
-    ipFamilies: 'automatic',
-    canonical: true,
-    visibility: 'public',
-    ...over,
-  };
-}
+    ...fields,
+  });
 
 const cartPorts = new Map([['shop/cart.shop.svc.cluster.local', [{ servicePort: 80, targetPort: 8080 }]]]);
 const client = workload('client', { addresses: ['10.0.0.9'] });

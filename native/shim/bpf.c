@@ -1,4 +1,7 @@
-/* libbpf for native/bpf: objects by handle, maps and links by descriptor. Every call returns >= 0 or -errno. */
+/*
+ * libbpf for native/bpf: objects by handle, maps and links by descriptor. Every call returns >= 0 or -errno. Longer than 400 lines: one flat
+ * list of calls, each a few lines over one of libbpf's.
+ */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
