@@ -20,6 +20,8 @@ const MESH_FLOORS = [
 /** Of its own program a room imports only those named before it. */
 const PROGRAM_ROOMS = [
   'agent/capture',
+  'agent/routing',
+  'agent/dns',
   'agent/tunnel',
   'control/model',
   'control/translate',

@@ -5,13 +5,12 @@ import type { AcceptHandler, Connection, ConnectionHandler } from '../../mesh/io
 import type { Workload } from '../../mesh/store/index.js';
 import type { ConnectionInfo, ConnectionRecord } from '../../mesh/telemetry/index.js';
 import type { ApplicationDial } from '../capture/index.js';
+import { baggageOf, identityTextOf, illegalPorts } from '../routing/index.js';
 import type { TrackedConnection } from './connection-table.js';
 import { noHandler, party, type TunnelContext } from './context.js';
 import type { ConnectionSummary, WorkerPod } from './messages.js';
-import { illegalPorts } from './route.js';
 import { TcpRelay } from './tcp-relay.js';
 import { type CopyFailure, TunnelCopy } from './tunnel-copy.js';
-import { baggageOf, identityTextOf } from './workload-texts.js';
 
 /** Takes the tunnels that peers open to a pod's 15008: authorises each, dials the application, answers. */
 export class InboundAcceptor implements TunnelAcceptor {

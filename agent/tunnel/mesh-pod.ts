@@ -2,11 +2,11 @@ import { HboneServer } from '../../mesh/hbone/index.js';
 import type { Listener, TlsOptions } from '../../mesh/io/index.js';
 import type { Log } from '../../mesh/log/index.js';
 import type { PeerVerifier } from '../../mesh/tls/index.js';
+import { identityTextOf } from '../routing/index.js';
 import type { TunnelContext } from './context.js';
 import { InboundAcceptor, PlaintextAcceptor } from './inbound.js';
 import type { WorkerPod } from './messages.js';
 import { OutboundAcceptor } from './outbound.js';
-import { identityTextOf } from './workload-texts.js';
 
 export interface MeshPodDeps {
   readonly context: TunnelContext;

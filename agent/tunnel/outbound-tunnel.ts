@@ -3,12 +3,12 @@ import type { ClientTunnelHandler, ConnectMetadata, NextHop, TunnelFailure } fro
 import type { Connection } from '../../mesh/io/index.js';
 import type { Workload } from '../../mesh/store/index.js';
 import type { ConnectionInfo, ConnectionRecord } from '../../mesh/telemetry/index.js';
+import type { HboneRoute } from '../routing/index.js';
+import { baggageOf, identityTextOf } from '../routing/index.js';
 import type { TrackedConnection } from './connection-table.js';
 import { party, type TunnelContext } from './context.js';
 import type { ConnectionSummary, WorkerPod } from './messages.js';
-import type { HboneRoute } from './route.js';
 import { type CopyFailure, TunnelCopy } from './tunnel-copy.js';
-import { baggageOf, identityTextOf } from './workload-texts.js';
 
 /** A captured connection and whose it is. */
 export interface OutboundStartPoint {

@@ -3,13 +3,12 @@ import type { NextHop } from '../../mesh/hbone/index.js';
 import type { AcceptHandler, Connection, ConnectionHandler } from '../../mesh/io/index.js';
 import type { Service, Workload } from '../../mesh/store/index.js';
 import type { ConnectionInfo } from '../../mesh/telemetry/index.js';
+import { type HboneRoute, identityTextOf, type Route, route } from '../routing/index.js';
 import { connectTimeoutMs, party, type TunnelContext } from './context.js';
 import type { WorkerPod } from './messages.js';
 import { OutboundTunnel } from './outbound-tunnel.js';
-import { type HboneRoute, type Route, route } from './route.js';
 import { TcpRelay } from './tcp-relay.js';
 import type { Waiting } from './waiting-room.js';
-import { identityTextOf } from './workload-texts.js';
 
 type TcpRoute = Extract<Route, { kind: 'passthrough' | 'direct' }>;
 

@@ -1,5 +1,10 @@
 export { type EncodedResource, encodeDeltaResponse, encodeResource } from './delta-response.js';
-export { envoy, google, istio } from './gen/messages.js';
+export { culvert, envoy, google, istio } from './gen/messages.js';
 export { decodeKeepingUnknown } from './keep-unknown.js';
 export { AggregatedDiscoveryService, IstioCertificateService } from './services.js';
-export { ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL } from './type-urls.js';
+export {
+  ADDRESS_TYPE_URL,
+  AUTHORIZATION_TYPE_URL,
+  OUTBOUND_POLICY_TYPE_URL,
+  TRAFFIC_POLICY_TYPE_URL,
+} from './type-urls.js';

@@ -55,8 +55,35 @@ export interface Workload {
   readonly locality: Locality;
   readonly hostNetwork: boolean;
   readonly capacity: number;
+  /** To destinations that the mesh does not know (Sidecar outboundTrafficPolicy; extension `culvert.workload.OutboundPolicy`). Absent: allow-any. */
+  readonly outboundPolicy?: 'allow-any' | 'registry-only';
   /** Why it cannot be used: it holds the place of one that could not be read, so that nothing goes to its addresses in clear. */
   readonly defect?: string;
+}
+
+/**
+ * How clients connect to a service: what a DestinationRule's trafficPolicy says at L4 (mesh-apis.md 2.3), sent as the extension
+ * `culvert.workload.TrafficPolicy`. Other agents ignore it.
+ */
+export interface TrafficPolicy {
+  /** `random` is weighted by capacity; `consistent-source` keeps a client address at an endpoint as long as that is there. */
+  readonly loadBalancer: 'random' | 'least-connections' | 'consistent-source';
+  /** 0: the agent's default. */
+  readonly connectTimeoutMs: number;
+  /** A connection older than this is closed by FIN when it is quiet, and reset a grace period later; 0: never. */
+  readonly maxConnectionAgeMs: number;
+  /** Null: the agent's default; consecutiveConnectFailures 0: off. */
+  readonly outlierDetection: OutlierDetection | null;
+}
+
+/** Passive health by connects that fail (DestinationRule outlierDetection, mesh-apis.md 3.3). */
+export interface OutlierDetection {
+  /** So many in a row leave an endpoint out; 0: never. */
+  readonly consecutiveConnectFailures: number;
+  /** For so long the first time; then twice, three times … as long. */
+  readonly baseEjectionMs: number;
+  /** At most this share of a service's endpoints, 0-100. */
+  readonly maxEjectionPercent: number;
 }
 
 export interface Vip {
@@ -85,6 +112,8 @@ export interface Service {
   readonly canonical: boolean;
   /** `namespace`: only clients of its own namespace see it. */
   readonly visibility: 'public' | 'namespace';
+  /** Absent: none is set. */
+  readonly trafficPolicy?: TrafficPolicy;
   /** As a workload's. */
   readonly defect?: string;
 }
@@ -180,5 +209,5 @@ export function identityOf(workload: Pick<Workload, 'trustDomain' | 'namespace' 
   return `spiffe://${workload.trustDomain}/ns/${workload.namespace}/sa/${workload.serviceAccount}`;
 }
 
-/** A VIP:port or workload ip:port that a client dialled, as the store resolves it; see agent/tunnel/route.ts. */
+/** A VIP:port or workload ip:port that a client dialled, as the store resolves it; see agent/routing/route.ts. */
 export type Destination = SocketAddress;

@@ -8,6 +8,7 @@ import {
   type Vip,
   type Workload,
 } from '../store/index.js';
+import { readOutboundPolicy, readTrafficPolicy } from './decode-extensions.js';
 import { Problems, readAddress, readEnum, readName, readPort, readRange } from './fields.js';
 
 type WireWorkload = istio.workload.Workload.$Properties;
@@ -59,6 +60,7 @@ function placeOf(name: string, decoded: SoundAddress, defect: string): SoundAddr
 
 function readWorkload(name: string, wire: WireWorkload, problems: Problems): Workload {
   const uid = wire.uid ?? '';
+  const outboundPolicy = readOutboundPolicy(wire.extensions, problems);
   if (uid !== name) problems.add('uid', `is ${JSON.stringify(uid)}, which is not the resource name`);
   return {
     uid,
@@ -98,6 +100,7 @@ function readWorkload(name: string, wire: WireWorkload, problems: Problems): Wor
     hostNetwork:
       readEnum(wire.networkMode, ['standard', 'host'] as const, 'network_mode', problems) === 'host',
     capacity: wire.capacity == null ? 1 : (wire.capacity.value ?? 0),
+    ...(outboundPolicy === null ? {} : { outboundPolicy }),
   };
 }
 
@@ -125,6 +128,7 @@ function readApplicationTunnel(wire: WireWorkload, problems: Problems): Workload
 }
 
 function readService(name: string, wire: WireService, problems: Problems): Service {
+  const trafficPolicy = readTrafficPolicy(wire.extensions, problems);
   const namespace = readName(wire.namespace, 'namespace', problems);
   const hostname = readName(wire.hostname, 'hostname', problems);
   const key = serviceKeyOf({ namespace, hostname });
@@ -147,6 +151,7 @@ function readService(name: string, wire: WireService, problems: Problems): Servi
     ),
     canonical: wire.canonical ?? false,
     visibility: readEnum(wire.visibility, ['public', 'namespace'] as const, 'visibility', problems),
+    ...(trafficPolicy === null ? {} : { trafficPolicy }),
   };
 }
 

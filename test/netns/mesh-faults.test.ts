@@ -143,7 +143,11 @@ describe('faults of the mesh itself', () => {
     expect(tookMs).toBeGreaterThan(drainMs - 50);
     expect(tookMs).toBeLessThan(drainMs + 1000);
     await expectReset(connections);
-    const logged = agentOf(clientSide).accessLog().slice(loggedBefore);
+    // Connections of earlier tests may be logged late, as ended well: a line is written up to 250 ms after its end.
+    const logged = agentOf(clientSide)
+      .accessLog()
+      .slice(loggedBefore)
+      .filter((line) => line['error'] !== undefined);
     expect(logged.map((line) => line['error'])).toEqual(
       connections.map(() => expect.stringMatching(/agent/)),
     );

@@ -1,0 +1,60 @@
+import { messageOf } from '../common/errors.js';
+import { culvert, type istio, OUTBOUND_POLICY_TYPE_URL, TRAFFIC_POLICY_TYPE_URL } from '../proto/index.js';
+import type { TrafficPolicy, Workload } from '../store/index.js';
+import { type Problems, readEnum } from './fields.js';
+
+type WireExtensions = readonly istio.workload.Extension.$Properties[] | null | undefined;
+
+/** Our own extension of a Service (culvert/workload.proto), or null where there is none. */
+export function readTrafficPolicy(extensions: WireExtensions, problems: Problems): TrafficPolicy | null {
+  const wire = find(extensions, TRAFFIC_POLICY_TYPE_URL, culvert.workload.TrafficPolicy, problems);
+  if (wire === null) return null;
+  const outlier = wire.outlierDetection;
+  if ((outlier?.maxEjectionPercent ?? 0) > 100)
+    problems.add('traffic_policy.outlier_detection.max_ejection_percent', 'is above 100');
+  return {
+    loadBalancer: readEnum(
+      wire.loadBalancer,
+      ['random', 'least-connections', 'consistent-source'] as const,
+      'traffic_policy.load_balancer',
+      problems,
+    ),
+    connectTimeoutMs: wire.connectTimeoutMs ?? 0,
+    maxConnectionAgeMs: Number(wire.maxConnectionAgeMs ?? 0),
+    outlierDetection:
+      outlier == null
+        ? null
+        : {
+            consecutiveConnectFailures: outlier.consecutiveConnectFailures ?? 0,
+            baseEjectionMs: outlier.baseEjectionMs ?? 0,
+            maxEjectionPercent: outlier.maxEjectionPercent ?? 0,
+          },
+  };
+}
+
+/** Our own extension of a Workload, or null where there is none. */
+export function readOutboundPolicy(
+  extensions: WireExtensions,
+  problems: Problems,
+): NonNullable<Workload['outboundPolicy']> | null {
+  const wire = find(extensions, OUTBOUND_POLICY_TYPE_URL, culvert.workload.OutboundPolicy, problems);
+  return wire === null ? null : wire.registryOnly === true ? 'registry-only' : 'allow-any';
+}
+
+/** Extensions of other types are somebody else's. */
+function find<Message>(
+  extensions: WireExtensions,
+  typeUrl: string,
+  type: { decode(bytes: Uint8Array): Message },
+  problems: Problems,
+): Message | null {
+  for (const { name, config } of extensions ?? []) {
+    if (config?.type_url !== typeUrl) continue;
+    try {
+      return type.decode(config.value ?? new Uint8Array());
+    } catch (error) {
+      problems.add(`extensions[${JSON.stringify(name ?? '')}]`, messageOf(error));
+    }
+  }
+  return null;
+}
