@@ -57,6 +57,8 @@ export interface Workload {
   readonly capacity: number;
   /** To destinations that the mesh does not know (Sidecar outboundTrafficPolicy; extension `culvert.workload.OutboundPolicy`). Absent: allow-any. */
   readonly outboundPolicy?: 'allow-any' | 'registry-only';
+  /** A pod's own name under a headless service named `subdomain` (extension `culvert.workload.WorkloadDns`). Absent: it has none. */
+  readonly dns?: { readonly hostname: string; readonly subdomain: string };
   /** Why it cannot be used: it holds the place of one that could not be read, so that nothing goes to its addresses in clear. */
   readonly defect?: string;
 }
@@ -84,6 +86,18 @@ export interface OutlierDetection {
   readonly baseEjectionMs: number;
   /** At most this share of a service's endpoints, 0-100. */
   readonly maxEjectionPercent: number;
+}
+
+/** What DNS answers for a service's hostname beyond its addresses (extension `culvert.workload.ServiceDns`). */
+export interface ServiceDns {
+  /** ExternalName: the name that its own is an alias of (CNAME); such a service has no address and no endpoint. '': it is none. */
+  readonly externalName: string;
+  /** Named ports of all protocols, for SRV. */
+  readonly ports: readonly {
+    readonly name: string;
+    readonly port: number;
+    readonly protocol: 'tcp' | 'udp' | 'sctp';
+  }[];
 }
 
 export interface Vip {
@@ -114,6 +128,8 @@ export interface Service {
   readonly visibility: 'public' | 'namespace';
   /** Absent: none is set. */
   readonly trafficPolicy?: TrafficPolicy;
+  /** Absent: nothing beyond its addresses and endpoints. */
+  readonly dns?: ServiceDns;
   /** As a workload's. */
   readonly defect?: string;
 }

@@ -8,7 +8,12 @@ import {
   type Vip,
   type Workload,
 } from '../store/index.js';
-import { readOutboundPolicy, readTrafficPolicy } from './decode-extensions.js';
+import {
+  readOutboundPolicy,
+  readServiceDns,
+  readTrafficPolicy,
+  readWorkloadDns,
+} from './decode-extensions.js';
 import { Problems, readAddress, readEnum, readName, readPort, readRange } from './fields.js';
 
 type WireWorkload = istio.workload.Workload.$Properties;
@@ -61,6 +66,7 @@ function placeOf(name: string, decoded: SoundAddress, defect: string): SoundAddr
 function readWorkload(name: string, wire: WireWorkload, problems: Problems): Workload {
   const uid = wire.uid ?? '';
   const outboundPolicy = readOutboundPolicy(wire.extensions, problems);
+  const dns = readWorkloadDns(wire.extensions, problems);
   if (uid !== name) problems.add('uid', `is ${JSON.stringify(uid)}, which is not the resource name`);
   return {
     uid,
@@ -101,6 +107,7 @@ function readWorkload(name: string, wire: WireWorkload, problems: Problems): Wor
       readEnum(wire.networkMode, ['standard', 'host'] as const, 'network_mode', problems) === 'host',
     capacity: wire.capacity == null ? 1 : (wire.capacity.value ?? 0),
     ...(outboundPolicy === null ? {} : { outboundPolicy }),
+    ...(dns === null ? {} : { dns }),
   };
 }
 
@@ -129,6 +136,7 @@ function readApplicationTunnel(wire: WireWorkload, problems: Problems): Workload
 
 function readService(name: string, wire: WireService, problems: Problems): Service {
   const trafficPolicy = readTrafficPolicy(wire.extensions, problems);
+  const dns = readServiceDns(wire.extensions, problems);
   const namespace = readName(wire.namespace, 'namespace', problems);
   const hostname = readName(wire.hostname, 'hostname', problems);
   const key = serviceKeyOf({ namespace, hostname });
@@ -152,6 +160,7 @@ function readService(name: string, wire: WireService, problems: Problems): Servi
     canonical: wire.canonical ?? false,
     visibility: readEnum(wire.visibility, ['public', 'namespace'] as const, 'visibility', problems),
     ...(trafficPolicy === null ? {} : { trafficPolicy }),
+    ...(dns === null ? {} : { dns }),
   };
 }
 

@@ -1,7 +1,14 @@
 import { messageOf } from '../common/errors.js';
-import { culvert, type istio, OUTBOUND_POLICY_TYPE_URL, TRAFFIC_POLICY_TYPE_URL } from '../proto/index.js';
-import type { TrafficPolicy, Workload } from '../store/index.js';
-import { type Problems, readEnum } from './fields.js';
+import {
+  culvert,
+  type istio,
+  OUTBOUND_POLICY_TYPE_URL,
+  SERVICE_DNS_TYPE_URL,
+  TRAFFIC_POLICY_TYPE_URL,
+  WORKLOAD_DNS_TYPE_URL,
+} from '../proto/index.js';
+import type { ServiceDns, TrafficPolicy, Workload } from '../store/index.js';
+import { type Problems, readEnum, readPort } from './fields.js';
 
 type WireExtensions = readonly istio.workload.Extension.$Properties[] | null | undefined;
 
@@ -39,6 +46,30 @@ export function readOutboundPolicy(
 ): NonNullable<Workload['outboundPolicy']> | null {
   const wire = find(extensions, OUTBOUND_POLICY_TYPE_URL, culvert.workload.OutboundPolicy, problems);
   return wire === null ? null : wire.registryOnly === true ? 'registry-only' : 'allow-any';
+}
+
+/** As `readTrafficPolicy`. */
+export function readServiceDns(extensions: WireExtensions, problems: Problems): ServiceDns | null {
+  const wire = find(extensions, SERVICE_DNS_TYPE_URL, culvert.workload.ServiceDns, problems);
+  if (wire === null) return null;
+  const ports = (wire.ports ?? []).map(({ name, port, protocol }, i) => {
+    const known = PROTOCOLS.find((one) => one === protocol);
+    if (known === undefined) problems.add(`service_dns.ports[${i}].protocol`, 'is not tcp, udp or sctp');
+    const number = readPort(port, `service_dns.ports[${i}].port`, problems, 1);
+    return { name: name ?? '', port: number, protocol: known ?? 'tcp' };
+  });
+  return { externalName: wire.externalName ?? '', ports };
+}
+
+const PROTOCOLS = ['tcp', 'udp', 'sctp'] as const;
+
+/** As `readOutboundPolicy`. */
+export function readWorkloadDns(
+  extensions: WireExtensions,
+  problems: Problems,
+): NonNullable<Workload['dns']> | null {
+  const wire = find(extensions, WORKLOAD_DNS_TYPE_URL, culvert.workload.WorkloadDns, problems);
+  return wire === null ? null : { hostname: wire.hostname ?? '', subdomain: wire.subdomain ?? '' };
 }
 
 /** Extensions of other types are somebody else's. */
