@@ -1,5 +1,5 @@
 import type { Registry } from 'prom-client';
-import { serveText, type TextServer } from '../mesh/admin/index.js';
+import { jsonReply, serveLoopback, serveText, type TextServer } from '../mesh/admin/index.js';
 import type { SocketAddress } from '../mesh/common/address.js';
 
 export interface MonitoringDeps {
@@ -25,4 +25,17 @@ export function startMonitoring(at: SocketAddress, deps: MonitoringDeps): Promis
     'GET /healthz/live': () => ({ status: 200, body: 'live\n' }),
   };
   return serveText(at, routes, onError);
+}
+
+/** What a person asks the controller (`culvertctl status`); sections by name, asked for at the moment of the request. */
+export type StatusSections = Readonly<Record<string, () => unknown>>;
+
+/** `GET /status` on loopback: every section, as JSON. Rejects if it cannot listen. */
+export async function startStatus(
+  at: SocketAddress,
+  sections: StatusSections,
+  onError: MonitoringDeps['onError'],
+): Promise<TextServer> {
+  const read = () => Object.entries(sections).map(([name, section]) => [name, section()] as const);
+  return await serveLoopback(at, { 'GET /status': () => jsonReply(Object.fromEntries(read())) }, onError);
 }

@@ -25,6 +25,10 @@ export const OPTIONS = {
     help: 'Metrics (/metrics) and readiness (/healthz/ready): HTTP.',
     fallback: { address: '0.0.0.0', port: 15014 },
   }),
+  adminListen: option.socketAddress({
+    help: 'Status for people on this machine (/status): HTTP, loopback only.',
+    fallback: { address: '127.0.0.1', port: 15016 },
+  }),
   names: option.list({
     help: "Further DNS names and IP addresses of the server's certificate, besides localhost, the host's name and the addresses it listens on.",
     fallback: ['culvert-controller.culvert-system.svc'],

@@ -23,7 +23,7 @@ import {
 } from './ca/index.js';
 import { type ControllerMetrics, createMetrics } from './metrics.js';
 import { decodeObject, type MeshObject, MODEL_DEFAULTS, Model } from './model/index.js';
-import { startMonitoring } from './monitoring.js';
+import { type StatusSections, startMonitoring, startStatus } from './monitoring.js';
 import type { ControllerOptions } from './options.js';
 import { type AddressUpdates, translateAddresses } from './translate/index.js';
 import { type ResourceContent, XDS_DEFAULTS, XdsServer } from './xds/index.js';
@@ -57,7 +57,8 @@ export async function startController(
   );
   const grpc = createGrpcServer(plane.xds, plane.certificates);
   let pending: string | null = 'starting';
-  let monitoring: TextServer | null = null;
+  const servers: TextServer[] = [];
+  const onError = (error: unknown, what: string) => deps.log.warn({ err: error }, what);
   const stop = async () => {
     pending = 'stopping';
     plane.source.stop();
@@ -65,18 +66,22 @@ export async function startController(
     plane.xds.close();
     await shutDown(grpc, options.shutdownTimeout);
     serverCertificate.close();
-    await monitoring?.close();
+    await Promise.all(servers.map((server) => server.close()));
   };
   try {
     await plane.source.start();
     plane.model.flush();
     const port = await bind(grpc, options.listen, serverCertificate);
-    monitoring = await startMonitoring(options.monitoringListen, {
-      registry: metrics.registry,
-      pending: () => pending,
-      onError: (error, what) => deps.log.warn({ err: error }, what),
-    });
-    const monitoringPort = monitoring.address.port;
+    servers.push(
+      await startMonitoring(options.monitoringListen, {
+        registry: metrics.registry,
+        pending: () => pending,
+        onError,
+      }),
+    );
+    const monitoringPort = servers[0]!.address.port;
+    const sections = { pending: () => pending, ...statusOf(plane) };
+    servers.push(await startStatus(options.adminListen, sections, onError));
     pending = null;
     deps.log.info({ port, monitoringPort, trustDomain: options.trustDomain }, 'controller ready');
     return { port, monitoringPort, stop };
@@ -122,6 +127,15 @@ function buildPlane(options: ControllerOptions, root: RootCa, metrics: Controlle
   );
   metrics.observe({ resources: () => xds.sizes, manifestProblems: () => source.problems.length });
   return { source, model, xds, certificates };
+}
+
+/** What `culvertctl status` shows. */
+function statusOf({ xds, source }: Plane): StatusSections {
+  return {
+    agents: () => xds.clients,
+    resources: () => xds.sizes,
+    problems: () => source.problems,
+  };
 }
 
 function createIssuer(options: ControllerOptions, root: RootCa, model: Model): Issuer {

@@ -5,7 +5,7 @@ import type { Log } from '../../mesh/log/index.js';
 import type { Authenticator, Caller, Refusal } from '../ca/types.js';
 import { ResourceSet } from './resource-set.js';
 import { type StreamOptions, XdsStream } from './stream.js';
-import type { DeltaCall, ResourceContent, XdsEvents } from './types.js';
+import type { ClientStatus, DeltaCall, ResourceContent, XdsEvents } from './types.js';
 
 export interface XdsServerOptions extends StreamOptions {
   /** What is served; other types end the stream. */
@@ -49,6 +49,11 @@ export class XdsServer {
   /** Resources served, by type. */
   get sizes(): ReadonlyMap<string, number> {
     return new Map([...this.#sets].map(([typeUrl, { size }]) => [typeUrl, size]));
+  }
+
+  /** Who is connected, and what each has. */
+  get clients(): readonly ClientStatus[] {
+    return [...this.#streams].map((stream) => stream.status());
   }
 
   /** gRPC handler of `DeltaAggregatedResources`. */

@@ -5,7 +5,7 @@ import type { Caller } from '../ca/types.js';
 import { checkNode } from './node.js';
 import type { ResourceSet } from './resource-set.js';
 import { Subscription } from './subscription.js';
-import type { DeltaCall, DeltaRequest, XdsEvents } from './types.js';
+import type { ClientStatus, DeltaCall, DeltaRequest, XdsEvents } from './types.js';
 
 export interface StreamOptions {
   /** A push not answered within this ends the stream; the client comes back with what it has. */
@@ -24,7 +24,14 @@ interface TypeState {
   readonly set: ResourceSet;
   readonly subscription: Subscription;
   /** The push that is waiting for its ACK or NACK; at most one. */
-  outstanding: { readonly nonce: string; readonly sentMs: number; readonly timer: NodeJS.Timeout } | null;
+  outstanding: {
+    readonly nonce: string;
+    readonly sentMs: number;
+    readonly timer: NodeJS.Timeout;
+  } | null;
+  nacks: number;
+  /** Of the last push, if it was refused. */
+  lastNack: string | null;
 }
 
 /** NACK reasons and node ids are the client's text: cut before they are logged. */
@@ -39,6 +46,7 @@ export class XdsStream {
   #nodeId: string | null;
   #nonce: number;
   #isOpen: boolean;
+  readonly #openedMs = performance.now();
 
   constructor(call: DeltaCall, options: StreamOptions, deps: StreamDeps) {
     this.#call = call;
@@ -72,6 +80,21 @@ export class XdsStream {
     type.outstanding = { nonce, sentMs: performance.now(), timer };
     this.#call.write(bytes);
     this.#deps.events.pushed(typeUrl, push.resources.length + push.removed.length, bytes.length);
+  }
+
+  /** What the client has, for people. */
+  status(): ClientStatus {
+    return {
+      node: this.#deps.caller.nodeName,
+      id: this.#nodeId,
+      connectedMs: performance.now() - this.#openedMs,
+      types: [...this.#types].map(([typeUrl, type]) => ({
+        typeUrl,
+        state: type.outstanding !== null ? 'sent' : type.lastNack !== null ? 'refused' : 'synced',
+        nacks: type.nacks,
+        lastNack: type.lastNack,
+      })),
+    };
   }
 
   receive(request: DeltaRequest): void {
@@ -131,7 +154,13 @@ export class XdsStream {
       return false;
     }
     const subscription = new Subscription(set, request, { maxNames: this.#options.maxNamesPerType });
-    this.#types.set(typeUrl, { set, subscription, outstanding: null });
+    this.#types.set(typeUrl, {
+      set,
+      subscription,
+      outstanding: null,
+      nacks: 0,
+      lastNack: null,
+    });
     this.#deps.log.debug({ node: this.#nodeId, typeUrl }, 'xDS subscription');
     return true;
   }
@@ -143,11 +172,14 @@ export class XdsStream {
     const roundTripMs = performance.now() - type.outstanding.sentMs;
     type.outstanding = null;
     if (request.errorDetail == null) {
+      type.lastNack = null;
       this.#deps.events.acknowledged(typeUrl, roundTripMs);
       return;
     }
     this.#deps.events.rejected(typeUrl);
     const reason = (request.errorDetail.message ?? '').slice(0, MAX_LOGGED_CHARS);
+    type.nacks++;
+    type.lastNack = reason;
     this.#deps.log.warn(
       { node: this.#nodeId, typeUrl, nonce: request.responseNonce, reason },
       'client rejected resources; it keeps their last good versions',

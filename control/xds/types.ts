@@ -35,3 +35,19 @@ export interface XdsEvents {
   rejected(typeUrl: string): void;
   refused(reason: string): void;
 }
+
+/** One connected client, for people (`culvertctl status`). */
+export interface ClientStatus {
+  /** By its token; null: of no node. */
+  readonly node: string | null;
+  /** As it names itself; null before its first request. */
+  readonly id: string | null;
+  readonly connectedMs: number;
+  readonly types: readonly {
+    readonly typeUrl: string;
+    /** `sent`: a push is not answered yet; `refused`: the last one was, and why. */
+    readonly state: 'synced' | 'sent' | 'refused';
+    readonly nacks: number;
+    readonly lastNack: string | null;
+  }[];
+}

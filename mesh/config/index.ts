@@ -1,4 +1,4 @@
 export { ConfigError } from './errors.js';
 export { option } from './kinds.js';
-export { helpOf, type ParseInput, parseOptions } from './parse.js';
+export { flagOf, helpOf, type ParseInput, parseOptions } from './parse.js';
 export type { OptionSpec, OptionTable, OptionValues } from './types.js';

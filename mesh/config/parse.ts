@@ -89,7 +89,8 @@ function textOf(value: unknown): string {
   return value === '' ? 'none' : String(value);
 }
 
-function flagOf(name: string): string {
+/** `--kebab-case` of an option's name. */
+export function flagOf(name: string): string {
   return `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
 }
 

@@ -1,0 +1,59 @@
+import type { OptionTable, OptionValues } from '../mesh/config/index.js';
+import type { AdminClient } from './admin-client.js';
+import type { Rows } from './output.js';
+
+/** Where a command writes; a test gives its own. */
+export interface Terminal {
+  /** Standard output. */
+  out(text: string): void;
+  /** Standard error. */
+  err(text: string): void;
+  /** Columns of the terminal; null: no terminal, nothing is cut. */
+  readonly columns: number | null;
+}
+
+export interface CommandDeps {
+  readonly agent: AdminClient;
+  readonly controller: AdminClient;
+  readonly terminal: Terminal;
+  /** Runs another program of this installation with our terminal; resolves to its exit code. */
+  readonly runProgram: (script: string, argv: readonly string[]) => Promise<number>;
+}
+
+/** What a command found: `-o json` prints `json`, else the tables and notes. */
+export interface Result {
+  readonly json: unknown;
+  /** Titled where there are several. */
+  readonly tables: readonly { readonly title?: string; readonly rows: Rows }[];
+  /** Lines below the tables. */
+  readonly notes?: readonly string[];
+  /** @default 0 */
+  readonly exitCode?: number;
+}
+
+/** One subcommand. `run` returns what to print, or, where it did all by itself, an exit code. */
+export interface Command {
+  /** `authz explain`. */
+  readonly path: string;
+  readonly summary: string;
+  readonly options: OptionTable;
+  /** Name of the option that an argument without a flag means. */
+  readonly positional?: string;
+  readonly examples: readonly string[];
+  run(values: Readonly<Record<string, unknown>>, deps: CommandDeps): Promise<Result | number>;
+}
+
+/** Keeps the types of the table's values inside `run`, and gives up on them outside: commands are listed together. */
+export function command<const Table extends OptionTable>(spec: {
+  readonly path: string;
+  readonly summary: string;
+  readonly options: Table;
+  readonly positional?: string & keyof Table;
+  readonly examples: readonly string[];
+  run(values: OptionValues<Table>, deps: CommandDeps): Promise<Result | number>;
+}): Command {
+  return {
+    ...spec,
+    run: (values, deps) => spec.run(values as OptionValues<Table>, deps),
+  };
+}

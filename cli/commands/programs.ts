@@ -1,0 +1,69 @@
+import { option } from '../../mesh/config/index.js';
+import { command } from '../command.js';
+
+/** What other programs of this installation do; they never import each other, so culvertctl runs them. */
+
+export const validate = command({
+  path: 'validate',
+  summary:
+    'Reads manifests as the controller would, and says what is wrong with them. Exit code 1 if anything is.',
+  options: {
+    folder: option.text({ help: 'A folder, or a file, of manifests.', metavar: 'DIR' }),
+  },
+  positional: 'folder',
+  examples: ['culvertctl validate /etc/culvert/manifests'],
+  run: ({ folder }, { runProgram }) => runProgram('control/validate.js', ['--manifests', folder]),
+});
+
+export const token = command({
+  path: 'token',
+  summary: "Mints the join token of one node, with the key in the controller's state folder.",
+  options: {
+    node: option.text({ help: 'The one node whose agent may use it.', metavar: 'NAME' }),
+    state: option.text({
+      help: "The controller's state folder.",
+      metavar: 'DIR',
+      fallback: '/var/lib/culvert',
+    }),
+    lifetime: option.text({ help: 'How long it is good: 24h.', metavar: 'DURATION', fallback: '24h' }),
+    out: option.text({
+      help: 'Written with mode 600; none: standard output.',
+      metavar: 'FILE',
+      fallback: '',
+    }),
+  },
+  positional: 'node',
+  examples: [
+    'culvertctl token n1 --out n1.token',
+    'culvertctl token n1 --state /var/lib/culvert --lifetime 720h',
+  ],
+  run({ node, state, lifetime, out }, { runProgram }) {
+    const file = out === '' ? [] : ['--out', out];
+    return runProgram('control/token.js', [
+      '--node',
+      node,
+      '--state',
+      state,
+      '--lifetime',
+      lifetime,
+      ...file,
+    ]);
+  },
+});
+
+export const nodeRelease = command({
+  path: 'node release',
+  summary:
+    "Frees a node whose agent is gone for good: takes the mesh's programs out of the kernel. Its pods are in clear afterwards.",
+  options: {
+    bpffs: option.text({
+      help: 'Where the agent pinned its programs.',
+      metavar: 'DIR',
+      fallback: '/sys/fs/bpf/culvert',
+    }),
+    force: option.flag({ help: 'Also while an agent lives.' }),
+  },
+  examples: ['culvertctl node release', 'culvertctl node release --force'],
+  run: ({ bpffs, force }, { runProgram }) =>
+    runProgram('agent/clean.js', ['--bpffs', bpffs, ...(force ? ['--force'] : [])]),
+});

@@ -1,0 +1,152 @@
+import { readDump } from '../agent-dump.js';
+import { type CommandDeps, command, type Result } from '../command.js';
+import { CliError } from '../errors.js';
+import { formatAge, type Rows } from '../output.js';
+
+export const status = command({
+  path: 'status',
+  summary: 'Whether this node and its controller are well, and what they wait for. Exit code 1 if not.',
+  options: {},
+  examples: ['culvertctl status', 'culvertctl status -o json'],
+  async run(_values, { agent, controller }) {
+    const [node, control] = await Promise.all([
+      ifReachable(agentStatus(agent)),
+      ifReachable(controllerStatus(controller)),
+    ]);
+    if (node instanceof CliError && control instanceof CliError) throw node;
+    const tables: { title: string; rows: Rows }[] = [];
+    const notes: string[] = [];
+    for (const [name, found] of [
+      ['agent', node],
+      ['controller', control],
+    ] as const) {
+      if (found instanceof CliError) notes.push(`${name}: ${found.message}`);
+      else tables.push({ title: name, rows: found.rows });
+    }
+    // A node need not have a controller, nor the controller's machine an agent.
+    const isWell = [node, control].every((found) => found instanceof CliError || found.isWell);
+    return {
+      json: { agent: jsonOf(node), controller: jsonOf(control) },
+      tables,
+      notes,
+      exitCode: isWell ? 0 : 1,
+    };
+  },
+});
+
+interface Found {
+  readonly isWell: boolean;
+  readonly json: unknown;
+  readonly rows: Rows;
+}
+
+async function agentStatus(agent: CommandDeps['agent']): Promise<Found> {
+  const { options, xds, certificates, capture } = await readDump(
+    agent,
+    'options',
+    'xds',
+    'certificates',
+    'capture',
+  );
+  const count = (state: string) => capture.pods.filter((pod) => pod.state === state).length;
+  const missing = certificates.filter((one) => one.state !== 'valid').length;
+  const rejected = xds.types.reduce((sum, type) => sum + Object.keys(type.rejected).length, 0);
+  const rows: Rows = [
+    ['WHAT', 'STATE', 'DETAIL'],
+    ['node', options.node, `trust domain ${options.trustDomain}`],
+    [
+      'controller',
+      xds.isConnected ? 'connected' : 'away',
+      xds.isConnected ? xds.controller : `${xds.controller}: ${xds.lastError ?? 'connecting'}`,
+    ],
+    [
+      'configuration',
+      xds.isReady ? 'in force' : 'awaited',
+      rejected === 0 ? xds.pending.join('; ') : `${rejected} resources refused`,
+    ],
+    ['certificates', `${certificates.length - missing} valid`, missing === 0 ? '' : `${missing} missing`],
+    [
+      'pods captured',
+      count('captured'),
+      `${count('plain')} plain, ${count('waiting')} waiting, ${count('refused')} refused, ${capture.unknownPods} unknown`,
+    ],
+  ];
+  const isWell = xds.isConnected && xds.isReady && missing === 0 && rejected === 0 && count('refused') === 0;
+  return {
+    isWell,
+    json: { node: options.node, xds, certificates, pods: capture.pods, unknownPods: capture.unknownPods },
+    rows,
+  };
+}
+
+/** control/xds/types.ts, ClientStatus. */
+interface ControllerClient {
+  readonly node: string | null;
+  readonly connectedMs: number;
+  readonly types: readonly {
+    readonly typeUrl: string;
+    readonly state: string;
+    readonly lastNack: string | null;
+  }[];
+}
+
+/** The controller's /status (control/monitoring). */
+interface ControllerStatus {
+  readonly pending: string | null;
+  readonly agents: readonly ControllerClient[];
+  readonly resources: Readonly<Record<string, number>>;
+  readonly problems: readonly {
+    readonly file: string;
+    readonly line: number;
+    readonly name: string;
+    readonly reason: string;
+  }[];
+}
+
+async function controllerStatus(controller: CommandDeps['controller']): Promise<Found> {
+  const found = (await controller.json('/status')) as ControllerStatus;
+  const { pending, agents, problems } = found;
+  const isBehind = agents.some(({ types }) => types.some(({ state }) => state === 'refused'));
+  const rows: Rows = [
+    ['WHAT', 'STATE', 'DETAIL'],
+    ['readiness', pending === null ? 'ready' : 'waits', pending],
+    [
+      'manifests',
+      problems.length === 0 ? 'sound' : `${problems.length} problems`,
+      problems.map(problemText)[0],
+    ],
+    ...Object.entries(found.resources).map(([typeUrl, count]) => [shortType(typeUrl), count, 'resources']),
+    ...agents.map((agent) => [
+      `agent ${agent.node ?? 'of no node'}`,
+      `since ${formatAge(agent.connectedMs)}`,
+      agent.types.map(typeText).join(', '),
+    ]),
+  ];
+  return { isWell: pending === null && problems.length === 0 && !isBehind, json: found, rows };
+}
+
+function problemText({ file, line, name, reason }: ControllerStatus['problems'][number]): string {
+  return `${file}:${line} ${name}: ${reason}`;
+}
+
+function typeText({ typeUrl, state, lastNack }: ControllerClient['types'][number]): string {
+  return `${shortType(typeUrl)} ${state}${lastNack === null ? '' : `: ${lastNack}`}`;
+}
+
+/** `istio.workload.Address` of a type URL is `Address`. */
+function shortType(typeUrl: string): string {
+  return typeUrl.slice(typeUrl.lastIndexOf('.') + 1);
+}
+
+async function ifReachable(found: Promise<Found>): Promise<Found | CliError> {
+  try {
+    return await found;
+  } catch (error) {
+    if (error instanceof CliError && error.code === 'UNREACHABLE') return error;
+    throw error;
+  }
+}
+
+function jsonOf(found: Found | CliError): Result['json'] {
+  return found instanceof CliError ? { unreachable: found.message } : found.json;
+}

@@ -1,0 +1,9 @@
+import { MeshError } from '../mesh/common/errors.js';
+
+export type CliErrorCode =
+  | 'UNREACHABLE' // an agent's or controller's admin port did not answer
+  | 'REFUSED' // it answered, but not with what was asked for
+  | 'NOT_FOUND'; // what the command line names is not in the configuration
+
+/** What a person at a terminal reads; `data` names the address or the object. */
+export class CliError extends MeshError<CliErrorCode> {}

@@ -1,0 +1,118 @@
+import { messageOf } from '../mesh/common/errors.js';
+import { ConfigError, helpOf, option, parseOptions } from '../mesh/config/index.js';
+import { AdminClient } from './admin-client.js';
+import type { Command, CommandDeps, Result } from './command.js';
+import { commands } from './commands/index.js';
+import { completionOf } from './completion.js';
+import { CliError } from './errors.js';
+import { renderTable } from './output.js';
+
+const envPrefix = 'CULVERTCTL_';
+
+/** Options that every command has. */
+const commonOptions = {
+  agent: option.socketAddress({
+    help: "The agent's admin port on this node.",
+    fallback: { address: '127.0.0.1', port: 15000 },
+  }),
+  controller: option.socketAddress({
+    help: "The controller's admin port on this machine.",
+    fallback: { address: '127.0.0.1', port: 15016 },
+  }),
+  output: option.choice({ help: 'How to print (-o).', fallback: 'table', of: ['table', 'json'] }),
+};
+
+/** Runs one command line (without node and script); resolves to the exit code. What goes wrong is one line on standard error. */
+export async function runCli(
+  argv: readonly string[],
+  env: Readonly<Record<string, string | undefined>>,
+  deps: Pick<CommandDeps, 'terminal' | 'runProgram'>,
+): Promise<number> {
+  const { terminal } = deps;
+  const words = argv.map(longForm);
+  const found = findCommand(words);
+  if (found === null) return showUsage(words, terminal);
+  const { command, rest } = found;
+  const table = { ...command.options, ...commonOptions };
+  if (rest.includes('--help')) {
+    terminal.out(commandHelp(command));
+    return 0;
+  }
+  try {
+    const values = parseOptions(table, { argv: withPositional(command, rest), env, envPrefix });
+    const { agent, controller, output } = values;
+    const result = await command.run(values, {
+      ...deps,
+      agent: new AdminClient({ program: 'agent', at: agent }),
+      controller: new AdminClient({ program: 'controller', at: controller }),
+    });
+    return typeof result === 'number' ? result : print(result, output, terminal);
+  } catch (error) {
+    if (error instanceof ConfigError) {
+      terminal.err(`${messageOf(error)}\nculvertctl ${command.path} --help lists the options\n`);
+      return 2;
+    }
+    if (!(error instanceof CliError)) throw error;
+    terminal.err(`${messageOf(error)}\n`);
+    return 1;
+  }
+}
+
+/** The longest path that the words begin with. */
+function findCommand(words: readonly string[]): { command: Command; rest: string[] } | null {
+  for (const length of [2, 1]) {
+    const path = words.slice(0, length).join(' ');
+    const command = commands.find((known) => known.path === path);
+    if (command !== undefined) return { command, rest: words.slice(length) };
+  }
+  return null;
+}
+
+function longForm(word: string): string {
+  if (word === '-o') return '--output';
+  return word === '-h' ? '--help' : word;
+}
+
+/** A first word without a flag is the value of the command's positional option. */
+function withPositional({ positional }: Command, rest: readonly string[]): readonly string[] {
+  const [first, ...others] = rest;
+  if (positional === undefined || first === undefined || first.startsWith('-')) return rest;
+  return [`--${positional}`, first, ...others];
+}
+
+function print(result: Result, output: 'table' | 'json', terminal: CommandDeps['terminal']): number {
+  if (output === 'json') {
+    terminal.out(`${JSON.stringify(result.json, null, 2)}\n`);
+  } else {
+    const texts = result.tables.map(
+      ({ title, rows }) => (title === undefined ? '' : `${title}\n`) + renderTable(rows, terminal.columns),
+    );
+    terminal.out(
+      [...texts, ...(result.notes ?? []).map((note) => `${note}\n`)].join(texts.length > 1 ? '\n' : ''),
+    );
+  }
+  return result.exitCode ?? 0;
+}
+
+function showUsage(words: readonly string[], terminal: CommandDeps['terminal']): number {
+  if (words[0] === 'completion') {
+    terminal.out(completionOf(commands, commonOptions));
+    return 0;
+  }
+  const rows = [
+    ...commands.map(({ path, summary }) => [`  ${path}`, summary]),
+    ['  completion', 'Prints what a bash or zsh needs to complete command lines.'],
+  ];
+  const usage = `Usage: culvertctl <command> [options]\n\n${renderTable(rows, null)}\nculvertctl <command> --help shows options and examples.\n`;
+  const isWanted = words.length === 0 || words[0] === '--help' || words[0] === 'help';
+  if (isWanted) terminal.out(usage);
+  else terminal.err(`${words.slice(0, 2).join(' ')} is no command\n\n${usage}`);
+  return isWanted ? 0 : 2;
+}
+
+function commandHelp(command: Command): string {
+  const argument = command.positional === undefined ? '' : ` [${command.positional.toUpperCase()}]`;
+  const usage = `culvertctl ${command.path}${argument} [options]\n\n${command.summary}`;
+  const examples = command.examples.map((example) => `  ${example}\n`).join('');
+  return `${helpOf({ ...command.options, ...commonOptions }, usage, envPrefix)}\nExamples:\n${examples}`;
+}
