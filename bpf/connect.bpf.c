@@ -1,29 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * cgroup/connect4|6 and getpeername4|6, attached once at the parent of all pod cgroups. Decides, by who connects and in which
- * namespace, whether a TCP connection goes out plainly, to the agent's listener in the pod's namespace, or not at all.
- * Fails closed: what is not known, and what cannot be recorded, gets EPERM. Other protocols are left alone.
+ * namespace, whether a TCP connection, or a UDP socket that asks for names, goes out plainly, to the agent's listener in the pod's
+ * namespace, or not at all. Fails closed: what is not known, and what cannot be recorded, gets EPERM. Everything else is left alone.
  */
 #include <linux/bpf.h>
 #include <linux/in.h>
 #include <bpf/bpf_helpers.h>
 #include "include/abi.h"
 #include "include/address.h"
-#include "include/caller.h"
+#include "include/decide.h"
 #include "include/maps.h"
 
 #ifndef IPPROTO_MPTCP
 #define IPPROTO_MPTCP 262
 #endif
-
-/* Cookie of the host's network namespace. */
-const volatile __u64 host_netns_cookie = 0;
-
-enum verdict {
-	REFUSE,
-	PLAIN,
-	REDIRECT,
-};
 
 /* Room for one more entry now? Asked by inserting one: the count of a hash cannot be read before Linux 6.6. */
 static __always_inline bool original_has_room(__u64 netns_cookie, __u64 socket_cookie)
@@ -53,12 +44,6 @@ static __always_inline bool callers_has_room(__u64 netns_cookie, __u64 socket_co
 	return true;
 }
 
-static __always_inline enum verdict refuse(__u32 reason)
-{
-	count(reason);
-	return REFUSE;
-}
-
 /* The agent dials an application only if the caller's address will get there: else the application would see a local one. */
 static __always_inline enum verdict check_dial(struct bpf_sock_addr *ctx, __u64 netns_cookie)
 {
@@ -71,49 +56,30 @@ static __always_inline enum verdict check_dial(struct bpf_sock_addr *ctx, __u64 
 	return PLAIN;
 }
 
-/* To the pod's own address, not to 127.0.0.1: getsockname, bound sources and bound devices then behave as without the mesh. */
-static __always_inline enum verdict redirect(struct bpf_sock_addr *ctx, __u64 netns_cookie, const struct captured_pod *pod,
-					     const struct endpoint *destination, struct endpoint *listener)
+static __always_inline enum verdict redirect_tcp(struct bpf_sock_addr *ctx, __u64 netns_cookie, const struct captured_pod *pod,
+						 const struct endpoint *destination, struct endpoint *listener)
 {
-	bool ipv4 = is_ipv4(destination->address);
-	struct bpf_sock *sk = ctx->sk;
-	struct endpoint *original;
-
-	if (!(pod->flags & (ipv4 ? POD_HAS_IPV4 : POD_HAS_IPV6)))
-		return refuse(REFUSED_NO_ADDRESS);
 	if (!original_has_room(netns_cookie, bpf_get_socket_cookie(ctx)))
 		return refuse(REFUSED_ORIGINAL_FULL);
-	original = sk ? bpf_sk_storage_get(&peer_sk, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE) : NULL;
-	if (!original)
-		return refuse(REFUSED_NO_STORAGE);
-	*original = *destination;
-	if (ipv4)
-		set_ipv4(listener->address, pod->ipv4);
-	else
-		set_ipv6(listener->address, pod->ipv6[0], pod->ipv6[1], pod->ipv6[2], pod->ipv6[3]);
-	listener->port = bpf_htons(OUTBOUND_PORT);
-	return REDIRECT;
+	return redirect(ctx, pod, destination, is_dns(destination, pod) ? DNS_PORT : OUTBOUND_PORT, listener);
 }
 
-/* The order matters (design.md, section 3): an agent inside a captured namespace is plain, a captured pod in a plain cgroup is not. */
-static __always_inline enum verdict decide(struct bpf_sock_addr *ctx, const struct endpoint *destination, struct endpoint *listener)
+static __always_inline enum verdict decide_tcp(struct bpf_sock_addr *ctx, const struct endpoint *destination,
+					       struct endpoint *listener)
 {
 	__u64 netns_cookie = bpf_get_netns_cookie(ctx);
-	__u32 kind = caller_cgroup_kind();
-	struct captured_pod *pod;
+	struct captured_pod *pod = NULL;
 
-	if (kind == CGROUP_AGENT)
+	switch (who_calls(netns_cookie, destination, &pod)) {
+	case CALLER_AGENT:
 		return check_dial(ctx, netns_cookie);
-	if (netns_cookie == host_netns_cookie)
+	case CALLER_PLAIN:
 		return PLAIN;
-	if (is_loopback(destination->address) || is_unspecified(destination->address))
-		return PLAIN;
-	pod = bpf_map_lookup_elem(&captured, &netns_cookie);
-	if (pod)
-		return redirect(ctx, netns_cookie, pod, destination, listener);
-	if (kind == CGROUP_PLAIN || bpf_map_lookup_elem(&plain_netns, &netns_cookie))
-		return PLAIN;
-	return refuse(REFUSED_UNKNOWN);
+	case CALLER_CAPTURED:
+		return pod ? redirect_tcp(ctx, netns_cookie, pod, destination, listener) : REFUSE;
+	default:
+		return refuse(REFUSED_UNKNOWN);
+	}
 }
 
 static __always_inline enum verdict handle_connect(struct bpf_sock_addr *ctx, const struct endpoint *destination,
@@ -121,9 +87,12 @@ static __always_inline enum verdict handle_connect(struct bpf_sock_addr *ctx, co
 {
 	enum verdict verdict;
 
-	if (ctx->protocol != IPPROTO_TCP)
+	if (ctx->protocol == IPPROTO_TCP)
+		verdict = decide_tcp(ctx, destination, listener);
+	else if (ctx->protocol == IPPROTO_UDP)
+		verdict = decide_udp(ctx, destination, listener);
+	else
 		return PLAIN;
-	verdict = decide(ctx, destination, listener);
 	/* a socket may connect anew after AF_UNSPEC: what it wanted before must not be taken for what it wants now */
 	if (verdict != REDIRECT && ctx->sk)
 		bpf_sk_storage_delete(&peer_sk, ctx->sk);

@@ -33,7 +33,7 @@ static __always_inline bool is_redirected(struct bpf_sk_lookup *ctx, const __be3
 {
 	struct original_key key = { .netns_cookie = netns_cookie, .port = ctx->remote_port, .family = ctx->family };
 
-	if (ctx->local_port != OUTBOUND_PORT)
+	if (ctx->local_port != OUTBOUND_PORT && ctx->local_port != DNS_PORT)
 		return false;
 	set_ipv6(key.address, remote[0], remote[1], remote[2], remote[3]);
 	return bpf_map_lookup_elem(&original_dst, &key);

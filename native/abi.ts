@@ -11,6 +11,7 @@ export const abiVersion = 1;
 /** Host order. */
 export const outboundPort = 15001;
 export const hbonePort = 15008;
+export const dnsPort = 15053;
 
 /** Values of map `pod_cgroups`. */
 export const cgroupKind = { agent: 1, plain: 2, captured: 3 } as const;
@@ -101,6 +102,8 @@ export function readEndpoint(from: Buffer, offset = 0): SocketAddress {
 export interface CapturedAddresses {
   readonly ipv4: string | null;
   readonly ipv6: string | null;
+  /** Whether its questions for names come to us. Absent: they do not. */
+  readonly dns?: boolean;
 }
 
 /** struct captured_pod. */
@@ -108,7 +111,7 @@ export function encodeCapturedPod(pod: CapturedAddresses): Buffer {
   const bytes = Buffer.alloc(sizeOf.capturedPod);
   if (pod.ipv4 !== null) bytes.set(parse(pod.ipv4, 4), 0);
   if (pod.ipv6 !== null) bytes.set(parse(pod.ipv6, 16), 8);
-  bytes.writeUInt32LE((pod.ipv4 === null ? 0 : 1) | (pod.ipv6 === null ? 0 : 2), 4);
+  bytes.writeUInt32LE((pod.ipv4 === null ? 0 : 1) | (pod.ipv6 === null ? 0 : 2) | (pod.dns ? 16 : 0), 4);
   return bytes;
 }
 
@@ -117,6 +120,7 @@ export function decodeCapturedPod(bytes: Buffer): CapturedAddresses {
   return {
     ipv4: (flags & 1) === 0 ? null : formatAddress(bytes, 0, 4),
     ipv6: (flags & 2) === 0 ? null : formatAddress(bytes, 8, 16),
+    ...((flags & 16) === 0 ? {} : { dns: true }),
   };
 }
 

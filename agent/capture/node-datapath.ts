@@ -54,10 +54,14 @@ const observers = [
   ['getpeername4', 'connect'],
   ['getpeername6', 'connect'],
   ['sock_ops', 'sockops'],
+  ['recvmsg4', 'dns'],
+  ['recvmsg6', 'dns'],
 ] as const;
 const deciders = [
   ['connect4', 'connect'],
   ['connect6', 'connect'],
+  ['sendmsg4', 'dns'],
+  ['sendmsg6', 'dns'],
   ['hold_ingress', 'ingress'],
 ] as const;
 const forgetDelayMs = 1_000;
@@ -265,6 +269,7 @@ export class NodeDatapath implements PodTables {
     }
     this.#objects.set('sockops', this.#loadObject('sockops', {}, {}));
     this.#objects.set('ingress', this.#loadObject('ingress', deciding, {}));
+    this.#objects.set('dns', this.#loadObject('dns', deciding, {}));
   }
 
   #loadObject(

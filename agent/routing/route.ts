@@ -45,7 +45,7 @@ export interface RouteOptions {
 
 const hbonePort = 15008;
 /** Our own listeners in every captured pod: never a target (hbone-and-wds.md 1.1, trampolining). */
-export const illegalPorts: ReadonlySet<number> = new Set([15001, 15006, 15008]);
+export const illegalPorts: ReadonlySet<number> = new Set([15001, 15006, 15008, 15053]);
 
 /**
  * The routing decision for a connection of `source` to `destination` (hbone-and-wds.md, section 6). Pure but for `random` (0 ≤ x < 1), which

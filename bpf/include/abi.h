@@ -14,6 +14,8 @@
 /* Ports of the agent's listeners in a pod's namespace, host order. The inbound listener (15006) is reached by slot only. */
 #define OUTBOUND_PORT 15001
 #define HBONE_PORT 15008
+/* Names: UDP and TCP. */
+#define DNS_PORT 15053
 
 /* Map sizes. User space may set others before load. */
 #define MAX_PODS 4096
@@ -44,6 +46,7 @@ enum cgroup_kind {
 enum captured_flags {
 	POD_HAS_IPV4 = 1,
 	POD_HAS_IPV6 = 2,
+	POD_DNS = 16, /* what goes to port 53 goes to DNS_PORT; else TCP as all TCP, UDP plainly */
 };
 
 struct captured_pod {

@@ -12,6 +12,12 @@ export function bindNetCalls({ bind }: NativeLibrary) {
     readFile: bind<(netnsFd: number, path: string, out: Buffer, size: number) => number>(
       'int culvert_net_read_file(int netns_fd, const char *path, uint8_t *out, uint32_t size)',
     ),
+    udp: bind<(netnsFd: number, address: Uint8Array, bytes: number, port: number) => number>(
+      'int culvert_net_udp(int netns_fd, const uint8_t *address, int bytes, int port)',
+    ),
+    readAs: bind<(pid: number, path: string, out: Buffer, size: number) => number>(
+      'int culvert_net_read_as(int pid, const char *path, uint8_t *out, uint32_t size)',
+    ),
     listen: bind<(netnsFd: number, family: number, port: number, backlog: number) => number>(
       'int culvert_net_listen(int netns_fd, int family, int port, int backlog)',
     ),

@@ -1,10 +1,13 @@
 import { closeSync, fstatSync, openSync } from 'node:fs';
+import { tryParseAddress } from '../../mesh/common/address.js';
 import { check } from '../bpf/calls.js';
+import { NativeError } from '../errors.js';
 import { type NativeLibrary, openLibrary } from '../library.js';
 import { bindNetCalls, type NetCalls } from './calls.js';
 
 const AF_INET = 2;
 const AF_INET6 = 10;
+const SOCK_NONBLOCK = 0o4000;
 
 export interface ListenOptions {
   /** 0: the kernel chooses. */
@@ -38,6 +41,16 @@ export class Net {
   /** The namespace of this thread. */
   own(): NetworkNamespace {
     return this.openNetns('/proc/thread-self/ns/net');
+  }
+
+  /**
+   * The first `maxBytes` of a file as a process of a pod sees it: links stay inside its root. Throws CALL_FAILED (EINVAL: it is no plain
+   * file, or one that a process would have to answer for).
+   */
+  readFileOf(pid: number, path: string, maxBytes: number): string {
+    const out = Buffer.alloc(maxBytes);
+    const bytes = check(this.#calls.readAs(pid, path, out, maxBytes), 'read', { pid, path });
+    return out.toString('utf8', 0, bytes);
   }
 
   /** A namespace of another owner, by its descriptor: close() leaves it open. */
@@ -90,6 +103,19 @@ export class NetworkNamespace implements Disposable {
   /** A blocking TCP socket, not yet bound or connected; the caller owns the descriptor. */
   tcpSocket(family: 'ipv4' | 'ipv6'): number {
     return check(this.#calls.socket(this.fd, family === 'ipv4' ? AF_INET : AF_INET6, 1, 0), 'socket');
+  }
+
+  /** A non-blocking UDP socket, not yet bound; the caller owns the descriptor. */
+  udpSocket(family: 'ipv4' | 'ipv6'): number {
+    const type = 2 | SOCK_NONBLOCK;
+    return check(this.#calls.socket(this.fd, family === 'ipv4' ? AF_INET : AF_INET6, type, 0), 'socket');
+  }
+
+  /** A non-blocking UDP socket bound to one address and port, which it may share with others of ours; the caller owns the descriptor. */
+  bindUdp(address: string, port: number): number {
+    const bytes = tryParseAddress(address);
+    if (bytes === null) throw new NativeError('OUT_OF_BOUNDS', `not an IP address: ${address}`, { address });
+    return check(this.#calls.udp(this.fd, bytes, bytes.length, port), 'bind', { address, port });
   }
 
   close(): void {

@@ -3,16 +3,26 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
+#include <linux/openat2.h>
 #include <netinet/in.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "culvert.h"
+
+#ifndef FUSE_SUPER_MAGIC
+#define FUSE_SUPER_MAGIC 0x65735546
+#endif
 
 #ifndef SO_NETNS_COOKIE
 #define SO_NETNS_COOKIE 71 /* Linux 5.14 */
@@ -126,4 +136,84 @@ CULVERT_API int culvert_net_listen(int netns_fd, int family, int port, int backl
 		return err;
 	}
 	return fd;
+}
+
+/*
+ * A non-blocking UDP socket inside `netns_fd`, bound to one address (4 or 16 bytes), which need not be usable yet (IPv6 that is still being
+ * checked). SO_REUSEPORT as above.
+ */
+CULVERT_API int culvert_net_udp(int netns_fd, const uint8_t *address, int bytes, int port)
+{
+	struct sockaddr_in6 v6 = { .sin6_family = AF_INET6, .sin6_port = htons(port) };
+	struct sockaddr_in v4 = { .sin_family = AF_INET, .sin_port = htons(port) };
+	bool is_v4 = bytes == 4;
+	int fd, on = 1, err;
+
+	if (!is_v4 && bytes != 16)
+		return -EINVAL;
+	memcpy(is_v4 ? (void *)&v4.sin_addr : (void *)&v6.sin6_addr, address, bytes);
+	fd = socket_in(netns_fd, is_v4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK, IPPROTO_UDP);
+	if (fd < 0)
+		return fd;
+	if (setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) || setsockopt(fd, IPPROTO_IP, IP_FREEBIND, &on, sizeof(on)) ||
+	    bind(fd, is_v4 ? (struct sockaddr *)&v4 : (struct sockaddr *)&v6, is_v4 ? sizeof(v4) : sizeof(v6))) {
+		err = -errno;
+		close(fd);
+		return err;
+	}
+	return fd;
+}
+
+/* A descriptor (O_PATH) of `path` below `root`; links, absolute ones too, stay inside it. */
+static int path_below(int root, const char *path)
+{
+	struct open_how how = { .flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS };
+	int fd = syscall(SYS_openat2, root, path, &how, sizeof(how));
+
+	return fd < 0 ? -errno : fd;
+}
+
+/* What may be read without waiting for anybody: a file, and not of a file system that a process of the pod serves. */
+static int check_plain_file(int fd)
+{
+	struct statfs filesystem;
+	struct stat file;
+
+	if (fstat(fd, &file) || fstatfs(fd, &filesystem))
+		return -errno;
+	if (!S_ISREG(file.st_mode) || filesystem.f_type == FUSE_SUPER_MAGIC)
+		return -EINVAL;
+	return 0;
+}
+
+/*
+ * The start of a file as the process `pid` sees it; returns its bytes. The pod owns every part of the path: no link leads out of its root, and
+ * what is no file is refused (EINVAL) before it is opened (a FIFO would never answer).
+ */
+CULVERT_API int culvert_net_read_as(int pid, const char *path, uint8_t *out, uint32_t size)
+{
+	char name[64];
+	int root, file, fd, err;
+	ssize_t bytes;
+
+	snprintf(name, sizeof(name), "/proc/%d/root", pid);
+	root = open(name, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (root < 0)
+		return -errno;
+	file = path_below(root, path);
+	close(root);
+	if (file < 0)
+		return file;
+	err = check_plain_file(file);
+	snprintf(name, sizeof(name), "/proc/self/fd/%d", file);
+	fd = err ? -1 : open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	if (!err && fd < 0)
+		err = -errno;
+	close(file);
+	if (err)
+		return err;
+	bytes = read(fd, out, size);
+	err = -errno;
+	close(fd);
+	return bytes < 0 ? err : (int)bytes;
 }

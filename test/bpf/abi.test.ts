@@ -96,6 +96,7 @@ describe('native/abi.ts is the twin of abi.h', () => {
     expect(abi.abiVersion).toBe(defined('CULVERT_ABI_VERSION'));
     expect(abi.outboundPort).toBe(defined('OUTBOUND_PORT'));
     expect(abi.hbonePort).toBe(defined('HBONE_PORT'));
+    expect(abi.dnsPort).toBe(defined('DNS_PORT'));
     const lower = (prefix: string, values: Record<string, number>) =>
       Object.fromEntries(
         Object.entries(values).map(([key, value]) => [key.slice(prefix.length).toLowerCase(), value]),

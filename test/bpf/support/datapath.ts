@@ -41,7 +41,7 @@ export class Datapath implements Disposable {
   readonly bpf = new Bpf();
   readonly net = new Net();
   readonly node: LabNode;
-  readonly objects: Record<'connect' | 'sockops' | 'ingress', BpfObject>;
+  readonly objects: Record<'connect' | 'sockops' | 'ingress' | 'dns', BpfObject>;
   readonly links: BpfLink[] = [];
   readonly #closers: (() => void)[] = [];
 
@@ -51,20 +51,20 @@ export class Datapath implements Disposable {
     const rodata = { host_netns_cookie: host.cookie(), parent_level: cgroupLevel(node.kubepods) };
     const connect = this.bpf.load(objectPath('connect'), { rodata, ...options });
     const sockops = this.bpf.load(objectPath('sockops'), { reuseMaps: Object.fromEntries(connect.maps) });
-    const ingress = this.bpf.load(objectPath('ingress'), {
-      rodata,
-      reuseMaps: Object.fromEntries(connect.maps),
-    });
-    this.objects = { connect, sockops, ingress };
+    const [ingress, dns] = ['ingress', 'dns'].map((name) =>
+      this.bpf.load(objectPath(name), { rodata, reuseMaps: Object.fromEntries(connect.maps) }),
+    ) as [BpfObject, BpfObject];
+    this.objects = { connect, sockops, ingress, dns };
   }
 
   /** Attaches all hooks of the pods' parent. */
   attach(): this {
-    const { connect, sockops, ingress } = this.objects;
+    const { connect, sockops, ingress, dns } = this.objects;
     const programs = [
       ...sockops.programs.values(),
       ...connect.programs.values(),
       ...ingress.programs.values(),
+      ...dns.programs.values(),
     ];
     for (const program of programs) this.links.push(this.bpf.attachCgroup(program, this.node.kubepods));
     return this;
