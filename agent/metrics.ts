@@ -1,15 +1,18 @@
 import type { MetricFamily, MetricSource } from '../mesh/telemetry/index.js';
 import { labelsText } from '../mesh/telemetry/index.js';
 import type { CaptureStatus } from './capture/index.js';
+import type { WorkerReport } from './tunnel/index.js';
 
 export interface AgentMetricsDeps {
   readonly capture: () => CaptureStatus | null;
   readonly pool: { readonly restarts: number; readonly connectionsLost: number };
+  /** As of this scrape; null: a worker that did not answer. */
+  readonly workers: () => readonly (WorkerReport | null)[];
 }
 
 /** The agent's own metrics, beside Istio's TCP metrics and those of the xDS client (hbone-and-wds.md 7.1). */
 export function agentMetrics(deps: AgentMetricsDeps): MetricSource {
-  return () => [...workerMetrics(deps), ...captureMetrics(deps.capture())];
+  return () => [...workerMetrics(deps), ...reportMetrics(deps.workers()), ...captureMetrics(deps.capture())];
 }
 
 function workerMetrics({ pool }: AgentMetricsDeps): MetricFamily[] {
@@ -27,6 +30,85 @@ function workerMetrics({ pool }: AgentMetricsDeps): MetricFamily[] {
       pool.connectionsLost,
     ),
   ];
+}
+
+/** What a worker's report has under a name of its own; of the rest each number is a sample of one family. */
+function reportMetrics(reports: readonly (WorkerReport | null)[]): MetricFamily[] {
+  const family = (
+    name: string,
+    type: 'counter' | 'gauge',
+    help: string,
+    read: (report: WorkerReport) => number | undefined,
+  ): MetricFamily => ({
+    name,
+    type,
+    help,
+    samples: reports.flatMap((report, worker) => {
+      const value = report === null ? undefined : read(report);
+      return value === undefined ? [] : [{ labels: labelsText(['worker'], [String(worker)]), value }];
+    }),
+  });
+  const lag = 'Longest that the worker was late for a timer since the last scrape';
+  return [
+    {
+      name: 'culvert_worker_up',
+      type: 'gauge',
+      help: 'Whether the worker answers',
+      samples: reports.map((report, worker) => ({
+        labels: labelsText(['worker'], [String(worker)]),
+        value: report === null ? 0 : 1,
+      })),
+    },
+    family('culvert_worker_lag_seconds', 'gauge', lag, ({ lagMs }) => lagMs / 1000),
+    family('culvert_connections_open', 'gauge', 'Connections open now', ({ tunnel }) => tunnel['open']),
+    family(
+      'culvert_connections_waiting',
+      'gauge',
+      'Connections that wait for their workload or certificate',
+      ({ tunnel }) => tunnel['waiting'],
+    ),
+    family(
+      'culvert_hbone_pool_connections',
+      'gauge',
+      'HBONE connections to peers',
+      ({ hbone }) => hbone['connections'],
+    ),
+    family('culvert_hbone_pool_tunnels', 'gauge', 'Tunnels open to peers', ({ hbone }) => hbone['tunnels']),
+    family(
+      'culvert_tls_handshakes_accepted_total',
+      'counter',
+      'TLS handshakes that peers began',
+      ({ engine }) => engine['handshakesAccepted'],
+    ),
+    family(
+      'culvert_tls_handshakes_failed_total',
+      'counter',
+      'TLS handshakes that failed, of either side',
+      ({ engine }) => engine['handshakesFailed'],
+    ),
+    resets(reports),
+  ];
+}
+
+/** The tunnel's `reset…` counters, summed over workers, by reason. */
+function resets(reports: readonly (WorkerReport | null)[]): MetricFamily {
+  const sums = new Map<string, number>();
+  for (const report of reports)
+    for (const [name, value] of Object.entries(report?.tunnel ?? {}))
+      if (name.startsWith('reset')) sums.set(name, (sums.get(name) ?? 0) + value);
+  return {
+    name: 'culvert_connections_refused_total',
+    type: 'counter',
+    help: 'Connections that the agent reset before they were relayed, by reason',
+    samples: [...sums].map(([name, value]) => ({
+      labels: labelsText(['reason'], [snakeCase(name.slice('reset'.length))]),
+      value,
+    })),
+  };
+}
+
+function snakeCase(name: string): string {
+  return name.replace(/(?!^)[A-Z]/g, (letter) => `_${letter}`).toLowerCase();
 }
 
 function captureMetrics(status: CaptureStatus | null): MetricFamily[] {

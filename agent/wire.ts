@@ -19,7 +19,7 @@ import { Capture, type CapturedPod, type CaptureListener, FilesPodSource } from 
 import { LocalIdentities } from './identities.js';
 import { agentMetrics } from './metrics.js';
 import type { agentOptions } from './options.js';
-import type { FromWorker, ToWorker, WorkerData } from './tunnel/index.js';
+import type { FromWorker, ToWorker, WorkerData, WorkerReport } from './tunnel/index.js';
 import { Workers } from './workers.js';
 
 /** At the end, for whoever reads the access log. */
@@ -40,6 +40,8 @@ export class Agent implements CaptureListener {
   readonly #capture: Capture;
   readonly #tcpMetrics: TcpMetrics;
   readonly #metrics = new MetricsRegistry();
+  /** As of the last scrape. */
+  #reports: readonly (WorkerReport | null)[] = [];
   readonly #accessLog = new LineWriter();
   /** Of the access log, those that the metrics know of. */
   #droppedLines = 0;
@@ -80,7 +82,13 @@ export class Agent implements CaptureListener {
     this.#metrics.add(processMetrics({ component: 'agent', tag: 'dev' }));
     this.#metrics.add(() => this.#tcpMetrics.collect());
     this.#metrics.add(xdsMetrics(() => this.#xds.state));
-    this.#metrics.add(agentMetrics({ capture: () => this.#capture.status(), pool: this.#pool }));
+    this.#metrics.add(
+      agentMetrics({
+        capture: () => this.#capture.status(),
+        pool: this.#pool,
+        workers: () => this.#reports,
+      }),
+    );
   }
 
   /** Resolves when the hooks are attached; the controller may still be away (readiness tells). */
@@ -124,7 +132,10 @@ export class Agent implements CaptureListener {
 
   #adminDeps(): AdminDeps {
     return {
-      metrics: (accept) => this.#metrics.render(accept),
+      metrics: async (accept) => {
+        this.#reports = await this.#workers.reports();
+        return this.#metrics.render(accept);
+      },
       pending: () => this.#pending(),
       config: {
         options: () => ({ ...this.#options }),
@@ -135,7 +146,8 @@ export class Agent implements CaptureListener {
         workers: async () =>
           (await this.#workers.reports()).map((report) => report && { ...report, connections: undefined }),
       },
-      connections: async () => (await this.#workers.reports()).flatMap((report) => report?.connections ?? []),
+      connections: async () =>
+        (await this.#workers.reports(true)).flatMap((report) => report?.connections ?? []),
       logLevel: {
         levels: LOG_LEVELS,
         get: () => this.#log.level,

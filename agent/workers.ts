@@ -68,9 +68,9 @@ export class Workers {
   }
 
   /** Per worker; null for one that did not answer. */
-  async reports(): Promise<(WorkerReport | null)[]> {
+  async reports(withConnections = false): Promise<(WorkerReport | null)[]> {
     const request = this.#nextRequest++;
-    const answers = await this.#ask(`report ${request}`, { kind: 'report', request });
+    const answers = await this.#ask(`report ${request}`, { kind: 'report', request, withConnections });
     return answers.map((answer) => (answer?.kind === 'report' ? answer.report : null));
   }
 

@@ -27,8 +27,8 @@ export type ToWorker =
   | { readonly kind: 'release'; readonly uid: string; readonly reason: 'unenrolled' | 'deleted' }
   /** Stop accepting, GOAWAY; what is still open after the deadline is reset. Answered by `drained`. */
   | { readonly kind: 'drain'; readonly deadlineMs: number }
-  /** Answered by `report`. */
-  | { readonly kind: 'report'; readonly request: number }
+  /** Answered by `report`, which has the rows of connections only where they are asked for. */
+  | { readonly kind: 'report'; readonly request: number; readonly withConnections: boolean }
   /** The last `telemetry` was taken: until then no other is sent, so that a main thread that stands still is not buried. */
   | { readonly kind: 'telemetry-taken' }
   | { readonly kind: 'log-level'; readonly level: LogLevel };
@@ -44,6 +44,8 @@ export type FromWorker =
 
 /** Counters and state of one worker, for metrics and admin. */
 export interface WorkerReport {
+  /** The latest that a timer ran since the last report, ms: for so long the worker did something else. */
+  readonly lagMs: number;
   readonly connections: readonly ConnectionSummary[];
   readonly engine: Readonly<Record<string, number>>;
   readonly hbone: Readonly<Record<string, number>>;

@@ -44,6 +44,7 @@ export class TunnelWorker {
   readonly #counters = newTunnelCounters();
   #context: TunnelContext | null = null;
   #telemetryIsOut = false;
+  #lagMs = 0;
 
   constructor(options: WorkerData, deps: TunnelWorkerDeps) {
     this.#options = options;
@@ -89,7 +90,11 @@ export class TunnelWorker {
         this.#drain(message.deadlineMs);
         break;
       case 'report':
-        this.#deps.post({ kind: 'report', request: message.request, report: this.#report() });
+        this.#deps.post({
+          kind: 'report',
+          request: message.request,
+          report: this.#report(message.withConnections),
+        });
         break;
       case 'telemetry-taken':
         this.#telemetryIsOut = false;
@@ -172,7 +177,10 @@ export class TunnelWorker {
   }
 
   #scheduleTelemetry(): void {
-    this.#deps.reactor.setTimer(telemetryIntervalMs, () => {
+    const { reactor } = this.#deps;
+    const dueMs = reactor.nowMs + telemetryIntervalMs;
+    reactor.setTimer(telemetryIntervalMs, () => {
+      this.#lagMs = Math.max(this.#lagMs, reactor.nowMs - dueMs);
       if (!this.#telemetryIsOut) this.#postTelemetry();
       this.#scheduleTelemetry();
     });
@@ -185,9 +193,12 @@ export class TunnelWorker {
     this.#deps.post({ kind: 'telemetry', batch });
   }
 
-  #report(): WorkerReport {
+  #report(withConnections: boolean): WorkerReport {
+    const lagMs = this.#lagMs;
+    this.#lagMs = 0;
     return {
-      connections: this.#connections.summaries(maxReportedConnections),
+      lagMs,
+      connections: withConnections ? this.#connections.summaries(maxReportedConnections) : [],
       engine: this.#deps.engineCounters(),
       hbone: { ...this.#hbone.stats },
       tunnel: {

@@ -1,7 +1,7 @@
+export type { ReactorCounters } from './counters.js';
 export { IoError } from './errors.js';
 export {
   EpollReactor,
-  type ReactorCounters,
   type ReactorDeps,
   type ReactorOptions,
 } from './reactor.js';

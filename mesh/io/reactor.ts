@@ -11,6 +11,7 @@ import {
 import { messageOf } from '../common/errors.js';
 import { addressesAt, writeAddress } from './address-bytes.js';
 import { type ConnectionHome, EngineConnection } from './connection.js';
+import { newReactorCounters } from './counters.js';
 import { connectError, IoError, limitError } from './errors.js';
 import { EngineListener, type ListenerHome, NOBODY } from './listener.js';
 import { SlabPool } from './slab-pool.js';
@@ -55,38 +56,13 @@ export interface ReactorDeps {
   readonly onWake?: () => void;
 }
 
-/** What a reactor has done so far; plain numbers, read them when you like. */
-export interface ReactorCounters {
-  turns: number;
-  accepted: number;
-  dialled: number;
-  closed: number;
-  /** Ended by our RST. */
-  reset: number;
-  /** Ended by the peer, the network, a deadline or a limit. */
-  failed: number;
-  /** Exceptions that left a callback. */
-  exceptions: number;
-  /** Times that a listener slept for want of descriptors or memory. */
-  acceptBackOffs: number;
-}
-
 /** Reactor on epoll: see README.md for what a turn does. */
 export class EpollReactor implements Reactor, ConnectionHome, ListenerHome {
   readonly native: NativeEngine;
   readonly slabs = new SlabPool();
   readonly receiveBuffer: Buffer;
   readonly maxPendingBytes: number;
-  readonly counters: ReactorCounters = {
-    turns: 0,
-    accepted: 0,
-    dialled: 0,
-    closed: 0,
-    reset: 0,
-    failed: 0,
-    exceptions: 0,
-    acceptBackOffs: 0,
-  };
+  readonly counters = newReactorCounters();
   readonly #ownedEngines: NativeEngines | null;
   readonly #log: IoLog;
   readonly #onWake: () => void;
@@ -336,6 +312,7 @@ export class EpollReactor implements Reactor, ConnectionHome, ListenerHome {
       return;
     }
     if (tls !== null) {
+      this.counters.handshakesAccepted++;
       this.#watchHandshake(connection, tls.handshakeTimeoutMs, tls.handshakeTimeoutMs);
       connection.deadline &&= listener.countHandshake(connection.deadline);
     }
@@ -377,6 +354,8 @@ export class EpollReactor implements Reactor, ConnectionHome, ListenerHome {
 
   reportClosed(connection: EngineConnection, error: IoError): void {
     this.counters.failed++;
+    if (error.code === 'HANDSHAKE_FAILED' || error.code === 'HANDSHAKE_TIMEOUT')
+      this.counters.handshakesFailed++;
     this.#closedReports.push({ connection, error });
   }
 

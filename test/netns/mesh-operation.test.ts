@@ -19,6 +19,28 @@ describe('an agent in operation', () => {
     });
   });
 
+  test('its metrics tell of workers, pool, handshakes and what was refused', async () => {
+    const echo = await EchoConnection.open(bed.client, { host: bed.server.ip, port: appPort });
+    const text = await bed.mesh.agents[0]!.metrics();
+    const other = await bed.mesh.agents[1]!.metrics();
+    const sampleOf = (body: string, sample: string) =>
+      Number(
+        body
+          .split('\n')
+          .find((line) => line.startsWith(`${sample} `))
+          ?.slice(sample.length),
+      );
+    expect(sampleOf(text, 'culvert_worker_up{worker="0"}')).toBe(1);
+    expect(sampleOf(text, 'culvert_worker_lag_seconds{worker="0"}')).toBeLessThan(10);
+    expect(sampleOf(text, 'culvert_connections_open{worker="0"}')).toBe(1);
+    expect(sampleOf(text, 'culvert_hbone_pool_connections{worker="0"}')).toBe(1);
+    expect(sampleOf(text, 'culvert_hbone_pool_tunnels{worker="0"}')).toBe(1);
+    expect(sampleOf(text, 'culvert_connections_refused_total{reason="illegal_port"}')).toBe(0);
+    expect(sampleOf(other, 'culvert_tls_handshakes_accepted_total{worker="0"}')).toBeGreaterThan(0);
+    expect(sampleOf(other, 'culvert_tls_handshakes_failed_total{worker="0"}')).toBe(0);
+    await echo.close();
+  });
+
   test('the access log has the last connections, too, when it ends by SIGTERM', async () => {
     const agent = bed.mesh.agents[0]!;
     const target = { host: bed.server.ip, port: appPort };
