@@ -1,6 +1,7 @@
 import { type OptionValues, option } from '../mesh/config/index.js';
 import { LOG_LEVELS } from '../mesh/log/index.js';
 import { ISSUER_DEFAULTS } from './ca/index.js';
+import { MODEL_DEFAULTS } from './model/index.js';
 import { TRANSLATE_DEFAULTS } from './translate/index.js';
 
 export const ENV_PREFIX = 'CULVERT_CONTROLLER_';
@@ -45,6 +46,10 @@ export const OPTIONS = {
   }),
   clusterId: option.text({ help: 'Name of this cluster.', fallback: TRANSLATE_DEFAULTS.clusterId }),
   clusterDomain: option.text({ help: 'DNS domain of services.', fallback: TRANSLATE_DEFAULTS.clusterDomain }),
+  rootNamespace: option.text({
+    help: 'Its mesh-wide policies, DestinationRules and Sidecar hold for all namespaces.',
+    fallback: MODEL_DEFAULTS.rootNamespace,
+  }),
   network: option.text({
     help: 'Network that all addresses belong to.',
     fallback: TRANSLATE_DEFAULTS.network,

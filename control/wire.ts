@@ -100,10 +100,13 @@ interface Plane {
 }
 
 function buildPlane(options: ControllerOptions, root: RootCa, metrics: ControllerMetrics, log: Log): Plane {
-  const model: Model = new Model(MODEL_DEFAULTS, {
-    onChange: (change) =>
-      xds.update(ADDRESS_TYPE_URL, encodeAddresses(translateAddresses(model, change, options))),
-  });
+  const model: Model = new Model(
+    { ...MODEL_DEFAULTS, ...options },
+    {
+      onChange: (change) =>
+        xds.update(ADDRESS_TYPE_URL, encodeAddresses(translateAddresses(model, change, options))),
+    },
+  );
   const authenticator = TokenAuthority.load(options.state);
   const issuer = createIssuer(options, root, model);
   const xds = new XdsServer(

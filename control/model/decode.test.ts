@@ -57,6 +57,8 @@ status:
           { name: 'http', port: 8080, protocol: 'TCP' },
           { name: 'dns', port: 53, protocol: 'UDP' },
         ],
+        hostname: '',
+        subdomain: '',
       },
     });
   });

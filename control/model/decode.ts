@@ -1,4 +1,7 @@
 import { decoderOf, type Fields, type KindDecoder, readPod } from '../../mesh/manifests/index.js';
+import { decodeEndpointSlice } from './decode-endpoint-slice.js';
+import { decodeServiceEntry, decodeWorkloadEntry, isHostname } from './decode-service-entry.js';
+import { decodeDestinationRule, decodeSidecar } from './decode-traffic.js';
 import type { MeshObject, Pod, Service } from './types.js';
 
 const KINDS: ReadonlyMap<string, KindDecoder<MeshObject>> = new Map([
@@ -7,7 +10,31 @@ const KINDS: ReadonlyMap<string, KindDecoder<MeshObject>> = new Map([
   ['v1 ServiceAccount', { namespaced: true, nameForm: 'subdomain', decode: decodeServiceAccount }],
   ['v1 Pod', { namespaced: true, nameForm: 'subdomain', decode: decodePod }],
   ['v1 Service', { namespaced: true, nameForm: 'label', decode: decodeService }],
+  [
+    'discovery.k8s.io/v1 EndpointSlice',
+    { namespaced: true, nameForm: 'subdomain', decode: decodeEndpointSlice },
+  ],
+  ...inVersions('networking.istio.io', ['v1', 'v1beta1', 'v1alpha3'], {
+    ServiceEntry: decodeServiceEntry,
+    WorkloadEntry: decodeWorkloadEntry,
+    DestinationRule: decodeDestinationRule,
+    Sidecar: decodeSidecar,
+  }),
 ]);
+
+/** Namespaced kinds that are read alike in all API versions of their group. */
+function inVersions(
+  group: string,
+  versions: readonly string[],
+  kinds: Readonly<Record<string, KindDecoder<MeshObject>['decode']>>,
+): [string, KindDecoder<MeshObject>][] {
+  return Object.entries(kinds).flatMap(([kind, decode]) =>
+    versions.map((version): [string, KindDecoder<MeshObject>] => [
+      `${group}/${version} ${kind}`,
+      { namespaced: true, nameForm: 'subdomain', decode },
+    ]),
+  );
+}
 
 /** Checks a manifest and keeps what the mesh uses of it. */
 export const decodeObject = decoderOf(KINDS);
@@ -49,6 +76,8 @@ function decodePod(fields: Fields, namespace: string, name: string): Pod {
     phase: status.choice('phase', PHASES, 'Pending'),
     ready: ready && !metadata.has('deletionTimestamp'),
     ports: containerPorts(spec),
+    hostname: spec.text('hostname'),
+    subdomain: spec.text('subdomain'),
   };
 }
 
@@ -82,6 +111,8 @@ function decodeService(fields: Fields, namespace: string, name: string): Service
     annotations: metadata.textMap('annotations'),
     type: spec.choice('type', SERVICE_TYPES, 'ClusterIP'),
     clusterIPs: clusterAddresses(spec),
+    externalName: externalName(spec),
+    externalAddresses: externalAddresses(spec, fields.object('status')),
     ports: servicePorts(spec),
     selector: spec.has('selector') ? spec.textMap('selector') : null,
     ipFamilies: ipFamilies(spec),
@@ -89,6 +120,24 @@ function decodeService(fields: Fields, namespace: string, name: string): Service
     internalTrafficPolicy: spec.choice('internalTrafficPolicy', ['Cluster', 'Local'], 'Cluster'),
     trafficDistribution: spec.text('trafficDistribution'),
   };
+}
+
+function externalName(spec: Fields): string {
+  if (spec.text('type') !== 'ExternalName') return '';
+  if (!spec.has('externalName')) spec.wrong('externalName', 'is required');
+  const name = spec.text('externalName').toLowerCase().replace(/\.$/, '');
+  if (name !== '' && !isHostname(name))
+    spec.wrong('externalName', `must be a DNS name, not '${spec.text('externalName')}'`);
+  return name;
+}
+
+/** Where it is reached from outside: of its load balancer, else spec.externalIPs. */
+function externalAddresses(spec: Fields, status: Fields): readonly string[] {
+  const given = status
+    .object('loadBalancer')
+    .objects('ingress')
+    .map((ingress) => ingress.address('ip'));
+  return [...new Set([...given, ...spec.addresses('externalIPs')])].filter((address) => address !== '');
 }
 
 function clusterAddresses(spec: Fields): readonly string[] {

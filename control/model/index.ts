@@ -1,6 +1,22 @@
 export { decodeObject } from './decode.js';
-export { MODEL_DEFAULTS, Model, type ModelChange, type ModelDeps, type ModelOptions } from './model.js';
+export { MODEL_DEFAULTS, Model, type ModelDeps, type ModelOptions } from './model.js';
+export { NETWORK_LABEL, Relations, type Selectable, type Selecting } from './relations.js';
 export { compareAge, type Limitation, type Report } from './report.js';
+export type {
+  DestinationRule,
+  EndpointFields,
+  EndpointSlice,
+  LocalityFields,
+  RuleTrafficPolicy,
+  Scope,
+  ServiceEntry,
+  ServiceEntryPort,
+  Sidecar,
+  SliceEndpoint,
+  Visibility,
+  WorkloadEntry,
+} from './service-types.js';
+export { keyOfObject, type ModelChange } from './touched.js';
 export type {
   ContainerPort,
   MeshObject,

@@ -1,13 +1,16 @@
 import { beforeEach, describe, expect, test } from '@jest/globals';
 import { keyOf } from '../../mesh/manifests/index.js';
-import { decodeObject, type MeshObject, Model, type ModelChange } from './index.js';
+import { decodeObject, type MeshObject, MODEL_DEFAULTS, Model, type ModelChange } from './index.js';
 
 let changes: ModelChange[];
 let model: Model;
 
 beforeEach(() => {
   changes = [];
-  model = new Model({ debounceMs: 5, debounceMaxMs: 50 }, { onChange: (change) => changes.push(change) });
+  model = new Model(
+    { ...MODEL_DEFAULTS, debounceMs: 5, debounceMaxMs: 50 },
+    { onChange: (change) => changes.push(change) },
+  );
 });
 
 function object(kind: string, namespace: string, name: string, rest: object = {}): [string, MeshObject] {
@@ -89,7 +92,7 @@ describe('indexes', () => {
       object('Service', 'b', 'elsewhere', { spec: { selector: { app: 'x' } } }),
       pod('p', { app: 'x', tier: 'web' }),
     ]);
-    const names = () => model.servicesSelecting(model.pod(keyOf('Pod', 'a', 'p'))!).map(({ name }) => name);
+    const names = () => model.relations.selecting(model.pod(keyOf('Pod', 'a', 'p'))!).map(({ name }) => name);
     expect(names()).toEqual(['both', 'one']);
     apply([service('one', { app: 'z' })], ['Service/a/both']);
     expect(names()).toEqual([]);

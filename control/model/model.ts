@@ -1,22 +1,23 @@
 import { isDeepStrictEqual } from 'node:util';
-import { keyOf, type Labels, type SourceBatch } from '../../mesh/manifests/index.js';
-import { Multimap } from './multimap.js';
+import { keyOf, type SourceBatch } from '../../mesh/manifests/index.js';
+import { Relations, type RelationsOptions } from './relations.js';
+import type { DestinationRule, EndpointSlice, ServiceEntry, WorkloadEntry } from './service-types.js';
+import { type ModelChange, Touched } from './touched.js';
 import type { MeshObject, Namespace, Node, ObjectKey, Pod, Service } from './types.js';
 
-/** Pods and services whose resources must be made anew; some may be gone. */
-export interface ModelChange {
-  readonly pods: ReadonlySet<ObjectKey>;
-  readonly services: ReadonlySet<ObjectKey>;
-}
-
-export interface ModelOptions {
+export interface ModelOptions extends RelationsOptions {
   /** A change is handed on when nothing has changed for this long ... */
   readonly debounceMs: number;
   /** ... but at the latest this long after the first. */
   readonly debounceMaxMs: number;
 }
 
-export const MODEL_DEFAULTS: ModelOptions = { debounceMs: 10, debounceMaxMs: 100 };
+export const MODEL_DEFAULTS: ModelOptions = {
+  debounceMs: 10,
+  debounceMaxMs: 100,
+  rootNamespace: 'istio-system',
+  clusterDomain: 'cluster.local',
+};
 
 export interface ModelDeps {
   readonly onChange: (change: ModelChange) => void;
@@ -24,32 +25,20 @@ export interface ModelDeps {
 
 /** All objects of all sources, indexed, and which resources each change touches. Values equal to what was there are dropped. */
 export class Model {
-  readonly #options: ModelOptions;
+  readonly options: ModelOptions;
+  readonly relations: Relations;
   readonly #onChange: (change: ModelChange) => void;
   readonly #objects: Map<ObjectKey, MeshObject>;
-  readonly #podsOfNode: Multimap<Pod>;
-  readonly #podsOfNamespace: Multimap<Pod>;
-  /** By namespace and one label: a service looks its pods up instead of trying every one. */
-  readonly #podsByLabel: Multimap<Pod>;
-  readonly #servicesOfNamespace: Multimap<Service>;
-  /** By namespace and one label of the selector; a pod looks its own labels up instead of trying every service. */
-  readonly #servicesBySelector: Multimap<Service>;
-  #dirtyPods: Set<ObjectKey>;
-  #dirtyServices: Set<ObjectKey>;
+  #touched: Touched;
   #timer: NodeJS.Timeout | null;
   #firstChangeMs: number;
 
   constructor(options: ModelOptions, deps: ModelDeps) {
-    this.#options = options;
+    this.options = options;
+    this.relations = new Relations(options);
     this.#onChange = deps.onChange;
     this.#objects = new Map();
-    this.#podsOfNode = new Multimap();
-    this.#podsOfNamespace = new Multimap();
-    this.#podsByLabel = new Multimap();
-    this.#servicesOfNamespace = new Multimap();
-    this.#servicesBySelector = new Multimap();
-    this.#dirtyPods = new Set();
-    this.#dirtyServices = new Set();
+    this.#touched = new Touched();
     this.#timer = null;
     this.#firstChangeMs = 0;
   }
@@ -58,17 +47,16 @@ export class Model {
   apply(batch: SourceBatch<MeshObject>): void {
     for (const key of batch.removed) this.#replace(key, undefined);
     for (const [key, object] of batch.upserted) this.#replace(key, object);
-    if (this.#dirtyPods.size > 0 || this.#dirtyServices.size > 0) this.#schedule();
+    if (!this.#touched.isEmpty) this.#schedule();
   }
 
   /** Hands on what is pending now. */
   flush(): void {
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#timer = null;
-    if (this.#dirtyPods.size === 0 && this.#dirtyServices.size === 0) return;
-    const change = { pods: this.#dirtyPods, services: this.#dirtyServices };
-    this.#dirtyPods = new Set();
-    this.#dirtyServices = new Set();
+    if (this.#touched.isEmpty) return;
+    const change = this.#touched;
+    this.#touched = new Touched();
     this.#onChange(change);
   }
 
@@ -88,6 +76,21 @@ export class Model {
     return object?.kind === 'Service' ? object : undefined;
   }
 
+  serviceEntry(key: ObjectKey): ServiceEntry | undefined {
+    const object = this.#objects.get(key);
+    return object?.kind === 'ServiceEntry' ? object : undefined;
+  }
+
+  workloadEntry(key: ObjectKey): WorkloadEntry | undefined {
+    const object = this.#objects.get(key);
+    return object?.kind === 'WorkloadEntry' ? object : undefined;
+  }
+
+  endpointSlice(key: ObjectKey): EndpointSlice | undefined {
+    const object = this.#objects.get(key);
+    return object?.kind === 'EndpointSlice' ? object : undefined;
+  }
+
   namespace(name: string): Namespace | undefined {
     const object = this.#objects.get(keyOf('Namespace', '', name));
     return object?.kind === 'Namespace' ? object : undefined;
@@ -99,107 +102,78 @@ export class Model {
   }
 
   podsOnNode(nodeName: string): ReadonlySet<Pod> {
-    return this.#podsOfNode.get(nodeName);
+    return this.relations.podsOnNode(nodeName);
   }
 
-  /** Services whose selector takes the pod, by name. */
-  servicesSelecting(pod: Pod): readonly Service[] {
-    const services: Service[] = [];
-    for (const key of labelKeysOf(pod))
-      for (const service of this.#servicesBySelector.get(key))
-        if (selects(service.selector, pod.labels)) services.push(service);
-    return services.sort((a, b) => (a.name < b.name ? -1 : 1));
+  /** The Service that has this hostname. */
+  serviceOfHost(host: string): Service | undefined {
+    const name = this.relations.serviceNameOf(host);
+    return name === null ? undefined : this.service(keyOf('Service', name.namespace, name.name));
+  }
+
+  /** Whether the host of the entry is its own: within a namespace a Service has it before any entry, and the oldest entry before others. */
+  ownsHost(entry: ServiceEntry, host: string): boolean {
+    if (this.serviceOfHost(host)?.namespace === entry.namespace) return false;
+    return (
+      this.relations.entriesOfHost(host).find(({ namespace }) => namespace === entry.namespace) === entry
+    );
+  }
+
+  /** Whether the entry is what the whole mesh means by the host: no Service and no older entry has it. */
+  isCanonical(entry: ServiceEntry, host: string): boolean {
+    return this.serviceOfHost(host) === undefined && this.relations.entriesOfHost(host)[0] === entry;
+  }
+
+  /** The rule in force for clients of a service: of its namespace before the root's, the exact host before the longest wildcard, the oldest. */
+  ruleFor(namespace: string, host: string): DestinationRule | undefined {
+    const { rootNamespace } = this.options;
+    const namespaces = namespace === rootNamespace ? [namespace] : [namespace, rootNamespace];
+    for (const where of namespaces)
+      for (const pattern of patternsOf(host)) {
+        const rule = this.relations
+          .rulesOf(where, pattern)
+          .find((one) => where === namespace || !one.isPrivate);
+        if (rule !== undefined) return rule;
+      }
+    return undefined;
+  }
+
+  /** What clients of the namespace may reach outside the mesh, by its Sidecar or else the root namespace's; null: none says. */
+  outboundOf(namespace: string): 'allow-any' | 'registry-only' | null {
+    for (const where of [namespace, this.options.rootNamespace]) {
+      const outbound = this.relations.sidecarsOf(where)[0]?.outbound ?? null;
+      if (outbound !== null) return outbound;
+    }
+    return null;
   }
 
   #replace(key: ObjectKey, object: MeshObject | undefined): void {
     const before = this.#objects.get(key);
     if (isDeepStrictEqual(before, object)) return;
     if (before !== undefined) {
-      this.#touch(before);
-      this.#unindex(before);
+      this.relations.touch(before, this.#touched);
+      this.relations.delete(before);
       this.#objects.delete(key);
     }
     if (object !== undefined) {
       this.#objects.set(key, object);
-      this.#index(object);
-      this.#touch(object);
+      this.relations.add(object);
+      this.relations.touch(object, this.#touched);
     }
-  }
-
-  #index(object: MeshObject): void {
-    if (object.kind === 'Pod') {
-      this.#podsOfNode.add(object.nodeName, object);
-      this.#podsOfNamespace.add(object.namespace, object);
-      for (const key of labelKeysOf(object)) this.#podsByLabel.add(key, object);
-    } else if (object.kind === 'Service') {
-      this.#servicesOfNamespace.add(object.namespace, object);
-      this.#servicesBySelector.add(selectorKeyOf(object), object);
-    }
-  }
-
-  #unindex(object: MeshObject): void {
-    if (object.kind === 'Pod') {
-      this.#podsOfNode.delete(object.nodeName, object);
-      this.#podsOfNamespace.delete(object.namespace, object);
-      for (const key of labelKeysOf(object)) this.#podsByLabel.delete(key, object);
-    } else if (object.kind === 'Service') {
-      this.#servicesOfNamespace.delete(object.namespace, object);
-      this.#servicesBySelector.delete(selectorKeyOf(object), object);
-    }
-  }
-
-  /** Marks what depends on this object. */
-  #touch(object: MeshObject): void {
-    switch (object.kind) {
-      case 'Pod':
-        this.#touchPods([object]);
-        break;
-      case 'Service':
-        this.#dirtyServices.add(keyOf('Service', object.namespace, object.name));
-        for (const pod of this.#podsByLabel.get(selectorKeyOf(object)))
-          if (selects(object.selector, pod.labels)) this.#touchPods([pod]);
-        break;
-      case 'Namespace':
-        this.#touchPods(this.#podsOfNamespace.get(object.name));
-        for (const { namespace, name } of this.#servicesOfNamespace.get(object.name))
-          this.#dirtyServices.add(keyOf('Service', namespace, name));
-        break;
-      case 'Node':
-        this.#touchPods(this.#podsOfNode.get(object.name));
-        break;
-      case 'ServiceAccount':
-        break;
-    }
-  }
-
-  #touchPods(pods: Iterable<Pod>): void {
-    for (const { namespace, name } of pods) this.#dirtyPods.add(keyOf('Pod', namespace, name));
   }
 
   #schedule(): void {
     const now = performance.now();
     if (this.#timer === null) this.#firstChangeMs = now;
     else clearTimeout(this.#timer);
-    const latest = this.#firstChangeMs + this.#options.debounceMaxMs - now;
-    this.#timer = setTimeout(() => this.flush(), Math.max(0, Math.min(this.#options.debounceMs, latest)));
+    const latest = this.#firstChangeMs + this.options.debounceMaxMs - now;
+    this.#timer = setTimeout(() => this.flush(), Math.max(0, Math.min(this.options.debounceMs, latest)));
   }
 }
 
-/** As Kubernetes: a service without a selector, or with an empty one, has no pods by label. */
-function selects(selector: Labels | null, labels: Labels): boolean {
-  const wanted = Object.entries(selector ?? {});
-  return wanted.length > 0 && wanted.every(([label, value]) => labels[label] === value);
-}
-
-function selectorKeyOf(service: Service): string {
-  const first = Object.entries(service.selector ?? {})[0];
-  return first === undefined ? '' : selectorKey(service.namespace, first[0], first[1]);
-}
-
-function labelKeysOf({ namespace, labels }: Pod): string[] {
-  return Object.entries(labels).map(([label, value]) => selectorKey(namespace, label, value));
-}
-
-function selectorKey(namespace: string, label: string, value: string): string {
-  return `${namespace}/${label}=${value}`;
+/** The host itself, then `*.b.c`, `*.c`, `*`. */
+function patternsOf(host: string): readonly string[] {
+  const labels = host.split('.');
+  const wildcards = labels.slice(1).map((_label, index) => `*.${labels.slice(index + 1).join('.')}`);
+  return [host, ...wildcards, '*'];
 }

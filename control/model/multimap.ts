@@ -6,6 +6,11 @@ export class Multimap<Value> {
     this.#sets = new Map();
   }
 
+  /** Keys in use. */
+  get size(): number {
+    return this.#sets.size;
+  }
+
   get(key: string): ReadonlySet<Value> {
     return this.#sets.get(key) ?? EMPTY;
   }

@@ -1,4 +1,11 @@
 import type { Labels, PodFields } from '../../mesh/manifests/index.js';
+import type {
+  DestinationRule,
+  EndpointSlice,
+  ServiceEntry,
+  Sidecar,
+  WorkloadEntry,
+} from './service-types.js';
 
 /** The mesh's objects as the sources give them: checked, addresses canonical, only the fields that are used, plain data. */
 
@@ -40,6 +47,9 @@ export interface Pod extends PodFields {
   readonly ready: boolean;
   /** Named ports of containers. */
   readonly ports: readonly ContainerPort[];
+  /** Its own DNS name below the headless service `subdomain`; '' where the pod says none. */
+  readonly hostname: string;
+  readonly subdomain: string;
 }
 
 export interface ServicePort {
@@ -60,6 +70,10 @@ export interface Service {
   readonly type: 'ClusterIP' | 'NodePort' | 'LoadBalancer' | 'ExternalName';
   /** Empty: headless, or no address given. */
   readonly clusterIPs: readonly string[];
+  /** Of type ExternalName: the name that it is an alias of; else ''. */
+  readonly externalName: string;
+  /** Of its load balancer, and spec.externalIPs. */
+  readonly externalAddresses: readonly string[];
   readonly ports: readonly ServicePort[];
   /** Null: no selector, hence no pods by label. */
   readonly selector: Labels | null;
@@ -69,7 +83,17 @@ export interface Service {
   readonly trafficDistribution: string;
 }
 
-export type MeshObject = Namespace | Node | ServiceAccount | Pod | Service;
+export type MeshObject =
+  | Namespace
+  | Node
+  | ServiceAccount
+  | Pod
+  | Service
+  | EndpointSlice
+  | ServiceEntry
+  | WorkloadEntry
+  | DestinationRule
+  | Sidecar;
 
 /** `Pod/shop/cart-1`, `Node/n1`. */
 export type ObjectKey = string;

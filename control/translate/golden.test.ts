@@ -6,7 +6,7 @@ import { parseAllDocuments, stringify } from 'yaml';
 import { formatAddress } from '../../mesh/common/address.js';
 import type { RawObject } from '../../mesh/manifests/index.js';
 import { istio } from '../../mesh/proto/index.js';
-import { decodeObject, type MeshObject, Model, type ModelChange } from '../model/index.js';
+import { decodeObject, type MeshObject, MODEL_DEFAULTS, Model, type ModelChange } from '../model/index.js';
 import { TRANSLATE_DEFAULTS, type TranslateOptions, translateAddresses } from './index.js';
 
 // testdata/<case>.in.yaml: manifests, optionally led by a document `options:`. <case>.out.yaml: the resources. UPDATE_GOLDEN=1 rewrites.
@@ -32,7 +32,7 @@ function translate(text: string): string {
   }
   const changes: ModelChange[] = [];
   const model = new Model(
-    { debounceMs: 0, debounceMaxMs: 0 },
+    { ...MODEL_DEFAULTS, debounceMs: 0, debounceMaxMs: 0 },
     { onChange: (change) => changes.push(change) },
   );
   model.apply({ upserted, removed: [] });

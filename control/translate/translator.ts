@@ -40,7 +40,7 @@ function workloadOf(model: Model, key: ObjectKey, options: TranslateOptions) {
     pod,
     namespace: model.namespace(pod.namespace),
     node: model.node(pod.nodeName),
-    services: model.servicesSelecting(pod),
+    services: model.relations.selecting(pod).filter((one) => one.kind === 'Service'),
   };
   return translateWorkload(input, options);
 }

@@ -18,6 +18,11 @@ export class Fields {
     this.#value = isRecord(value) ? value : {};
   }
 
+  /** The fields that are there. */
+  get keys(): readonly string[] {
+    return Object.keys(this.#value).filter((field) => this.has(field));
+  }
+
   has(field: string): boolean {
     return this.#value[field] !== undefined && this.#value[field] !== null;
   }
@@ -64,6 +69,15 @@ export class Fields {
     const value = this.#value[field] ?? false;
     if (typeof value !== 'boolean') this.wrong(field, `must be true or false, not ${describe(value)}`);
     return value === true;
+  }
+
+  /** A whole number within the bounds; null where absent or wrong. */
+  integer(field: string, least: number, most: number): number | null {
+    const value = this.#value[field];
+    if (value === undefined || value === null) return null;
+    if (typeof value === 'number' && Number.isInteger(value) && value >= least && value <= most) return value;
+    this.wrong(field, `must be a whole number from ${least} to ${most}, not ${describe(value)}`);
+    return null;
   }
 
   choice<const Value extends string>(field: string, of: readonly Value[], fallback: Value): Value {

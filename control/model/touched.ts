@@ -1,0 +1,53 @@
+import { keyOf } from '../../mesh/manifests/index.js';
+import type { MeshObject, ObjectKey } from './types.js';
+
+/** Objects whose resources must be made anew, by kind; some may be gone. */
+export interface ModelChange {
+  readonly pods: ReadonlySet<ObjectKey>;
+  readonly services: ReadonlySet<ObjectKey>;
+  readonly serviceEntries: ReadonlySet<ObjectKey>;
+  readonly workloadEntries: ReadonlySet<ObjectKey>;
+  readonly endpointSlices: ReadonlySet<ObjectKey>;
+}
+
+/** Collects a change. */
+export class Touched implements ModelChange {
+  readonly pods: Set<ObjectKey>;
+  readonly services: Set<ObjectKey>;
+  readonly serviceEntries: Set<ObjectKey>;
+  readonly workloadEntries: Set<ObjectKey>;
+  readonly endpointSlices: Set<ObjectKey>;
+
+  constructor() {
+    this.pods = new Set();
+    this.services = new Set();
+    this.serviceEntries = new Set();
+    this.workloadEntries = new Set();
+    this.endpointSlices = new Set();
+  }
+
+  get isEmpty(): boolean {
+    return (
+      this.pods.size === 0 &&
+      this.services.size === 0 &&
+      this.serviceEntries.size === 0 &&
+      this.workloadEntries.size === 0 &&
+      this.endpointSlices.size === 0
+    );
+  }
+
+  /** Objects that have no resources of their own pass. */
+  add(objects: Iterable<MeshObject>): void {
+    for (const object of objects) {
+      if (object.kind === 'Pod') this.pods.add(keyOfObject(object));
+      else if (object.kind === 'Service') this.services.add(keyOfObject(object));
+      else if (object.kind === 'ServiceEntry') this.serviceEntries.add(keyOfObject(object));
+      else if (object.kind === 'WorkloadEntry') this.workloadEntries.add(keyOfObject(object));
+      else if (object.kind === 'EndpointSlice') this.endpointSlices.add(keyOfObject(object));
+    }
+  }
+}
+
+export function keyOfObject(object: MeshObject): ObjectKey {
+  return keyOf(object.kind, 'namespace' in object ? object.namespace : '', object.name);
+}
