@@ -1,6 +1,7 @@
 import type { HboneClient, HboneServer } from '../../mesh/hbone/index.js';
 import type { Reactor } from '../../mesh/io/index.js';
 import type { ConnectionSummary } from './messages.js';
+import type { Admission } from './policy-guard.js';
 
 /** How often a drain looks whether all is over. */
 const pollMs = 20;
@@ -8,6 +9,8 @@ const pollMs = 20;
 /** A live connection as the table sees it. */
 export interface TrackedConnection {
   readonly podUid: string;
+  /** Of inbound ones: by which policies it was let in. */
+  readonly admission?: Admission | null;
   summary(): ConnectionSummary;
   /** Resets both sides. */
   abort(cause: string): void;
@@ -27,6 +30,11 @@ export class ConnectionTable {
 
   remove(connection: TrackedConnection): void {
     this.#all.delete(connection);
+  }
+
+  /** Stays good while connections come and go. */
+  values(): Iterator<TrackedConnection> {
+    return this.#all.values();
   }
 
   /** Resets those of one pod, or all; returns how many. */

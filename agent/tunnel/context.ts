@@ -6,6 +6,7 @@ import type { BaggageLabels, ConnectionTelemetry, Party } from '../../mesh/telem
 import type { ApplicationDialer, OriginalDestinations } from '../capture/index.js';
 import type { ConnectionTable } from './connection-table.js';
 import type { WorkerPod } from './messages.js';
+import type { PolicyGuard } from './policy-guard.js';
 import type { WaitingRoom } from './waiting-room.js';
 
 /** What every connection of a worker needs. */
@@ -17,6 +18,7 @@ export interface TunnelContext {
   readonly telemetry: ConnectionTelemetry;
   readonly connections: ConnectionTable;
   readonly waitingRoom: WaitingRoom;
+  readonly guard: PolicyGuard;
   readonly originalDestinations: OriginalDestinations;
   readonly applicationDialer: ApplicationDialer;
   readonly counters: TunnelCounters;
@@ -31,6 +33,7 @@ export interface TunnelCounters {
   resetNoOriginalDestination: number;
   resetIllegalPort: number;
   resetNoWorkload: number;
+  /** Inbound, refused or closed by policies. */
   resetPolicy: number;
 }
 

@@ -3,7 +3,8 @@ import net from 'node:net';
 import { expect, test } from '@jest/globals';
 import { HboneServer } from '../../mesh/hbone/index.js';
 import { createLog } from '../../mesh/log/index.js';
-import { createStore, type Workload } from '../../mesh/store/index.js';
+import { Authorizer } from '../../mesh/policy/index.js';
+import { createStore, type Store, type Workload } from '../../mesh/store/index.js';
 import { ConnectionTelemetry } from '../../mesh/telemetry/index.js';
 import { CLIENT_ID, HboneLab, SERVER_ID } from '../../test/support/hbone.js';
 import { ListeningSocket } from '../../test/support/listening-socket.js';
@@ -13,6 +14,7 @@ import { ConnectionTable, drain } from './connection-table.js';
 import { newTunnelCounters, StoreView, type TunnelContext } from './context.js';
 import { InboundAcceptor, PlaintextAcceptor } from './inbound.js';
 import type { WorkerPod } from './messages.js';
+import { PolicyGuard } from './policy-guard.js';
 import { WaitingRoom } from './waiting-room.js';
 
 const HOST = '127.0.0.1';
@@ -26,6 +28,12 @@ class InboundLab implements Disposable {
   readonly connections = new ConnectionTable();
   readonly counters = newTunnelCounters();
   readonly shownPorts = new Int32Array(new SharedArrayBuffer(4096));
+  readonly telemetry = new ConnectionTelemetry(
+    { accessLog: 'text' },
+    { nowMs: () => this.lab.t.reactor.nowMs, wallClockMs: Date.now },
+  );
+  readonly store: Store;
+  readonly guard: PolicyGuard;
   readonly server: HboneServer;
   readonly #apps: net.Server[] = [];
   readonly #sockets = new Set<net.Socket>();
@@ -42,15 +50,18 @@ class InboundLab implements Disposable {
       shownPorts: this.shownPorts.buffer as SharedArrayBuffer,
       workers: 1,
     };
+    const storeView = new StoreView({ network: '' }, { store });
+    const { connections, counters } = this;
+    const authorizer = new Authorizer({ trustDomain: 'cluster.local' }, { store });
+    this.store = store;
+    this.guard = new PolicyGuard({ reactor, store, storeView, connections, counters, authorizer });
     const context: TunnelContext = {
       reactor,
       store,
-      storeView: new StoreView({ network: '' }, { store }),
+      storeView,
+      guard: this.guard,
       hbone: this.lab.client,
-      telemetry: new ConnectionTelemetry(
-        { accessLog: null },
-        { nowMs: () => reactor.nowMs, wallClockMs: Date.now },
-      ),
+      telemetry: this.telemetry,
       connections: this.connections,
       waitingRoom: new WaitingRoom({ maxWaitMs: 100, maxWaiting: 10 }, { reactor }),
       originalDestinations: { take: () => null },

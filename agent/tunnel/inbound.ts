@@ -2,6 +2,7 @@ import { formatSocketAddress, type SocketAddress } from '../../mesh/common/addre
 import { messageOf } from '../../mesh/common/errors.js';
 import type { TunnelAcceptor, TunnelHandler, TunnelRequest } from '../../mesh/hbone/index.js';
 import type { AcceptHandler, Connection, ConnectionHandler } from '../../mesh/io/index.js';
+import type { ConnectionFacts, Verdict } from '../../mesh/policy/index.js';
 import type { Workload } from '../../mesh/store/index.js';
 import type { ConnectionInfo, ConnectionRecord } from '../../mesh/telemetry/index.js';
 import type { ApplicationDial } from '../capture/index.js';
@@ -9,6 +10,7 @@ import { baggageOf, identityTextOf, illegalPorts } from '../routing/index.js';
 import type { TrackedConnection } from './connection-table.js';
 import { noHandler, party, type TunnelContext } from './context.js';
 import type { ConnectionSummary, WorkerPod } from './messages.js';
+import { type Admission, denialOf, failureOf } from './policy-guard.js';
 import { TcpRelay } from './tcp-relay.js';
 import { type CopyFailure, TunnelCopy } from './tunnel-copy.js';
 
@@ -42,20 +44,20 @@ export class InboundAcceptor implements TunnelAcceptor {
       this.#context.counters.resetIllegalPort++;
       return refused(request, 503);
     }
-    const info = infoOf(this.#context, request, own, target);
-    if (this.#context.store.hasUnsupportedPolicy(own)) {
-      this.#context.counters.resetPolicy++;
-      this.#context.telemetry.refused(info, {
-        flag: 'DENY',
-        message: 'policy: none is evaluated yet, so none allows',
-      });
+    const { guard, telemetry } = this.#context;
+    const facts = factsOf(request.peerIdentity, request.peer, target);
+    const verdict = guard.judge(own, facts);
+    const info = infoOf(this.#context, request, own, target, verdict);
+    if (!verdict.allowed) {
+      telemetry.refused(info, denialOf(verdict));
       return refused(request, 401);
     }
     try {
-      return InboundTunnel.dial(this.#context, this.#pod, request, own, target, info);
+      const admission = guard.admission(this.#pod, own, facts);
+      return InboundTunnel.dial(this.#context, admission, request, info);
     } catch (error) {
       // No port to show (NO_SHOWN_PORT): one tunnel's bad luck, not its connection's.
-      this.#context.telemetry.refused(info, { flag: 'CONNECT', message: messageOf(error) });
+      telemetry.refused(info, { flag: 'CONNECT', message: messageOf(error) });
       return refused(request, 503);
     }
   }
@@ -77,9 +79,9 @@ export class InboundAcceptor implements TunnelAcceptor {
 /** One tunnel into a pod's application. */
 class InboundTunnel extends TunnelCopy implements TrackedConnection {
   readonly podUid: string;
+  readonly admission: Admission;
   readonly #context: TunnelContext;
   readonly #request: TunnelRequest;
-  readonly #own: Workload;
   readonly #info: ConnectionInfo;
   readonly #releasePort: () => void;
   readonly #openedAtMs: number;
@@ -88,34 +90,33 @@ class InboundTunnel extends TunnelCopy implements TrackedConnection {
 
   static dial(
     context: TunnelContext,
-    pod: WorkerPod,
+    admission: Admission,
     request: TunnelRequest,
-    own: Workload,
-    target: SocketAddress,
     info: ConnectionInfo,
   ): InboundTunnel {
     const wantedPort = request.metadata.forwardedFor?.port ?? 0;
+    const { pod } = admission;
+    const target = info.hboneAddress!;
     const { options, release } = context.applicationDialer.dial(pod, target, request.peer, wantedPort);
     const app = context.reactor.connect(options, noHandler);
-    return new InboundTunnel(app, { context, pod, request, own, info, release });
+    return new InboundTunnel(app, { context, admission, request, info, release });
   }
 
   constructor(
     app: Connection,
     parts: {
       context: TunnelContext;
-      pod: WorkerPod;
+      admission: Admission;
       request: TunnelRequest;
-      own: Workload;
       info: ConnectionInfo;
       release: () => void;
     },
   ) {
     super(app);
-    this.podUid = parts.pod.uid;
+    this.podUid = parts.admission.pod.uid;
+    this.admission = parts.admission;
     this.#context = parts.context;
     this.#request = parts.request;
-    this.#own = parts.own;
     this.#info = parts.info;
     this.#releasePort = parts.release;
     this.#openedAtMs = parts.context.reactor.nowMs;
@@ -126,15 +127,16 @@ class InboundTunnel extends TunnelCopy implements TrackedConnection {
   override onConnected(): void {
     this.#record = this.#context.telemetry.opened(this.#info);
     this.#record.addReceived(this.#early);
-    this.start(this.#request.accept(baggageOf(this.#own)));
+    this.start(this.#request.accept(baggageOf(this.admission.own)));
   }
 
   summary(): ConnectionSummary {
+    const { own } = this.admission;
     return {
       direction: 'inbound',
       source: `${formatSocketAddress(this.#request.peer)} ${this.#request.peerIdentity}`,
       destination: this.#request.authority,
-      pod: `${this.#own.namespace}/${this.#own.name}`,
+      pod: `${own.namespace}/${own.name}`,
       via: 'hbone',
       ageMs: this.#context.reactor.nowMs - this.#openedAtMs,
       bytesIn: this.#record?.receivedBytes ?? this.#early,
@@ -155,20 +157,20 @@ class InboundTunnel extends TunnelCopy implements TrackedConnection {
     this.#context.connections.remove(this);
     this.#releasePort();
     if (this.#record !== null) {
-      this.#record.closed(failure === null ? null : { flag: 'CONNECT', message: failure });
+      this.#record.closed(failure === null ? null : failureOf(this.admission, failure));
       return;
     }
-    this.#request.refuse(503);
-    this.#context.telemetry.refused(this.#info, {
-      flag: 'CONNECT',
-      message: failure ?? 'ended before it was open',
-    });
+    this.#request.refuse(this.admission.denied === null ? 503 : 401);
+    this.#context.telemetry.refused(
+      this.#info,
+      failureOf(this.admission, failure ?? 'ended before it was open'),
+    );
   }
 }
 
 /**
  * Takes plain TCP that BPF steered from any port of a pod to 15006: from outside the mesh, or to a pod that peers do not know as
- * enrolled yet. It has no identity; PERMISSIVE, until policies say otherwise.
+ * enrolled yet. It has no identity: what policies say of such connections decides.
  */
 export class PlaintextAcceptor implements AcceptHandler {
   readonly #pod: WorkerPod;
@@ -180,20 +182,25 @@ export class PlaintextAcceptor implements AcceptHandler {
   }
 
   onAccepted(downstream: Connection): ConnectionHandler | null {
-    const { store, storeView, counters, telemetry, applicationDialer } = this.#context;
+    const { guard, storeView, counters, telemetry, applicationDialer } = this.#context;
     const target = downstream.local;
     if (illegalPorts.has(target.port)) {
       counters.resetIllegalPort++;
       return null;
     }
     const own = storeView.ownOf(this.#pod);
-    const info = plaintextInfo(downstream, storeView.peerAt(downstream.remote), own);
-    if (own === undefined || store.hasUnsupportedPolicy(own)) {
-      counters[own === undefined ? 'resetNoWorkload' : 'resetPolicy']++;
-      telemetry.refused(info, {
-        flag: 'DENY',
-        message: own === undefined ? 'workload not known' : 'policy: none is evaluated yet, so none allows',
-      });
+    const source = storeView.peerAt(downstream.remote);
+    if (own === undefined) {
+      counters.resetNoWorkload++;
+      const info = plaintextInfo(downstream, source, null, null);
+      telemetry.refused(info, { flag: 'DENY', message: 'workload not known' });
+      return null;
+    }
+    const facts = factsOf(null, downstream.remote, target);
+    const verdict = guard.judge(own, facts);
+    const info = plaintextInfo(downstream, source, own, verdict);
+    if (!verdict.allowed) {
+      telemetry.refused(info, denialOf(verdict));
       return null;
     }
     let dial: ApplicationDial;
@@ -211,6 +218,7 @@ export class PlaintextAcceptor implements AcceptHandler {
       downstream,
       info,
       via: 'plaintext',
+      admission: guard.admission(this.#pod, own, facts),
       onOver: dial.release,
     });
     relay.dial(dial.options);
@@ -218,12 +226,24 @@ export class PlaintextAcceptor implements AcceptHandler {
   }
 }
 
+/** What policies are asked: for a tunnel, the address that its own connection comes from. */
+function factsOf(identity: string | null, source: SocketAddress, target: SocketAddress): ConnectionFacts {
+  return {
+    identity,
+    sourceAddress: source.address,
+    destinationAddress: target.address,
+    destinationPort: target.port,
+  };
+}
+
 function plaintextInfo(
   downstream: Connection,
   source: Workload | undefined,
-  own: Workload | undefined,
+  own: Workload | null,
+  verdict: Verdict | null,
 ): ConnectionInfo {
   return {
+    ...(verdict === null ? {} : { verdict }),
     reporter: 'destination',
     source: party(source, null),
     destination: party(own, null),
@@ -240,6 +260,7 @@ function infoOf(
   request: TunnelRequest,
   own: Workload,
   target: SocketAddress,
+  verdict: Verdict,
 ): ConnectionInfo {
   const { metadata, peer, peerIdentity, local } = request;
   const byAddress = context.storeView.peerAt(peer);
@@ -254,6 +275,7 @@ function infoOf(
     sourceAddress: peer,
     destinationAddress: local,
     hboneAddress: target,
+    verdict,
   };
 }
 

@@ -4,6 +4,7 @@ import type { ConnectionInfo, ConnectionRecord } from '../../mesh/telemetry/inde
 import type { TrackedConnection } from './connection-table.js';
 import type { TunnelContext } from './context.js';
 import type { ConnectionSummary } from './messages.js';
+import { type Admission, failureOf } from './policy-guard.js';
 import { TcpCopy, type TcpCopyOwner } from './tcp-copy.js';
 import type { CopyFailure } from './tunnel-copy.js';
 
@@ -16,6 +17,8 @@ export interface TcpRelayParts {
   readonly info: ConnectionInfo;
   /** For admin: what kind of connection this is. */
   readonly via: 'passthrough' | 'direct' | 'plaintext';
+  /** Of an inbound one. */
+  readonly admission?: Admission;
   /** Called once, when all is over. */
   readonly onOver?: () => void;
 }
@@ -23,6 +26,7 @@ export interface TcpRelayParts {
 /** A plain TCP connection carried over as plain TCP: a captured pod's to nobody we know, or one that came in without mTLS. */
 export class TcpRelay implements ConnectionHandler, TcpCopyOwner, TrackedConnection {
   readonly podUid: string;
+  readonly admission: Admission | null;
   readonly #parts: TcpRelayParts;
   readonly #openedAtMs: number;
   #upstream: Connection | null = null;
@@ -32,6 +36,7 @@ export class TcpRelay implements ConnectionHandler, TcpCopyOwner, TrackedConnect
   /** Pauses `downstream`'s reading until the upstream is there. */
   constructor(parts: TcpRelayParts) {
     this.podUid = parts.podUid;
+    this.admission = parts.admission ?? null;
     this.#parts = parts;
     this.#openedAtMs = parts.context.reactor.nowMs;
     parts.downstream.handler = this;
@@ -77,7 +82,7 @@ export class TcpRelay implements ConnectionHandler, TcpCopyOwner, TrackedConnect
     const { context, info, onOver } = this.#parts;
     context.connections.remove(this);
     onOver?.();
-    const cause = failure === null ? null : { flag: 'CONNECT' as const, message: failure };
+    const cause = failure === null ? null : failureOf(this.admission, failure);
     if (this.#record !== null) this.#record.closed(cause);
     else if (cause !== null) context.telemetry.refused(info, cause);
   }

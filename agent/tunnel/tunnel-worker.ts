@@ -1,6 +1,7 @@
 import { HboneClient } from '../../mesh/hbone/index.js';
 import type { Reactor, TlsContextId, TlsOptions } from '../../mesh/io/index.js';
 import type { Log } from '../../mesh/log/index.js';
+import { Authorizer } from '../../mesh/policy/index.js';
 import { createStore, type Store } from '../../mesh/store/index.js';
 import { ConnectionTelemetry } from '../../mesh/telemetry/index.js';
 import { PeerVerifier } from '../../mesh/tls/index.js';
@@ -9,6 +10,7 @@ import { ConnectionTable, drain } from './connection-table.js';
 import { newTunnelCounters, StoreView, type TunnelContext } from './context.js';
 import { MeshPod } from './mesh-pod.js';
 import type { FromWorker, ToWorker, WorkerData, WorkerPod, WorkerReport } from './messages.js';
+import { PolicyGuard } from './policy-guard.js';
 import { WaitingRoom } from './waiting-room.js';
 
 /** Metrics and access log lines are handed to the main thread this often. */
@@ -42,6 +44,7 @@ export class TunnelWorker {
   readonly #connections = new ConnectionTable();
   readonly #waitingRoom: WaitingRoom;
   readonly #counters = newTunnelCounters();
+  readonly #guard: PolicyGuard;
   #context: TunnelContext | null = null;
   #telemetryIsOut = false;
   #lagMs = 0;
@@ -65,6 +68,14 @@ export class TunnelWorker {
       { nowMs: () => reactor.nowMs, wallClockMs: () => Date.now() },
     );
     this.#waitingRoom = new WaitingRoom({ maxWaitMs: 5_000, maxWaiting: 10_000 }, { reactor });
+    this.#guard = new PolicyGuard({
+      reactor,
+      store: this.#store,
+      storeView: this.#storeView,
+      authorizer: new Authorizer(options, { store: this.#store }),
+      connections: this.#connections,
+      counters: this.#counters,
+    });
     this.#scheduleTelemetry();
   }
 
@@ -74,6 +85,7 @@ export class TunnelWorker {
         this.#store.apply(message.update);
         this.#storeView.forget();
         this.#waitingRoom.poke();
+        this.#guard.changed();
         break;
       case 'certificate':
         if (message.context === null) this.#contexts.delete(message.identity);
@@ -159,6 +171,7 @@ export class TunnelWorker {
       telemetry: this.#telemetry,
       connections: this.#connections,
       waitingRoom: this.#waitingRoom,
+      guard: this.#guard,
       originalDestinations: new OriginalDestinationMap({ handles }),
       applicationDialer: new ApplicationDialer({ workerIndex: this.#deps.index, handles }),
       counters: this.#counters,

@@ -1,17 +1,32 @@
-import { GroupedIndex } from './grouped-index.js';
-import type { AuthorizationPolicy, Workload } from './types.js';
+import { compareText, GroupedIndex } from './grouped-index.js';
+import type { AuthorizationPolicy, PolicySet, Workload } from './types.js';
+
+/** Remembered; more only where workloads come and go that name policies in ever other combinations. */
+const maxSelections = 4096;
+
+/** Workloads of one namespace that name the same policies: the same ones apply to them. */
+interface Selection {
+  readonly namespace: string;
+  readonly named: ReadonlySet<string>;
+  readonly set: PolicySet;
+}
 
 /** Which policies apply to a workload as destination (sheet 3.6, "Policies that apply"). */
 export class PolicyIndex {
   readonly #byKey = new Map<string, AuthorizationPolicy>();
-  /** Enforced policies of scope `namespace` by namespace, and those of scope `global` under `*`, which is no namespace's name. */
+  /** Those of scope `namespace` by namespace, and those of scope `global` under `*`, which is no namespace's name. */
   readonly #byScope = new GroupedIndex<AuthorizationPolicy>();
+  #ofWorkload = new WeakMap<Workload, PolicySet>();
+  readonly #selections = new Map<string, Selection>();
+  /** The sets of all selections, by what is in them. */
+  readonly #sets = new Map<string, PolicySet>();
 
   put(policy: AuthorizationPolicy): void {
     this.remove(policy.key);
     this.#byKey.set(policy.key, policy);
     const scope = scopeKeyOf(policy);
     if (scope !== null) this.#byScope.add(scope, policy);
+    this.#forgetThoseOf(policy);
   }
 
   remove(key: string): void {
@@ -20,28 +35,89 @@ export class PolicyIndex {
     this.#byKey.delete(key);
     const scope = scopeKeyOf(policy);
     if (scope !== null) this.#byScope.remove(scope, policy);
+    this.#forgetThoseOf(policy);
   }
 
   clear(): void {
     this.#byKey.clear();
     this.#byScope.clear();
+    this.#forgetAll();
   }
 
   all(): readonly AuthorizationPolicy[] {
     return [...this.#byKey.values()];
   }
 
-  /** An enforced policy applies, or one that the workload names is missing: unknown is not "none". */
-  appliesTo(workload: Workload): boolean {
-    if (this.#byScope.has('*') || this.#byScope.has(workload.namespace)) return true;
-    return workload.authorizationPolicies.some((key) => {
+  /** The same object for all workloads to which the same policies apply, until one of these changes. */
+  of(workload: Workload): PolicySet {
+    let set = this.#ofWorkload.get(workload);
+    if (set === undefined) {
+      set = this.#selectedBy(workload);
+      this.#ofWorkload.set(workload, set);
+    }
+    return set;
+  }
+
+  #selectedBy({ namespace, authorizationPolicies }: Workload): PolicySet {
+    // The controller's text: no separator is safe in it.
+    const key = JSON.stringify([namespace, ...authorizationPolicies]);
+    const known = this.#selections.get(key);
+    if (known !== undefined) return known.set;
+    if (this.#selections.size >= maxSelections) this.#forgetAll();
+    const named = new Set(authorizationPolicies);
+    const set = this.#shared(this.#collect(namespace, named));
+    this.#selections.set(key, { namespace, named, set });
+    return set;
+  }
+
+  #collect(namespace: string, named: ReadonlySet<string>): PolicySet {
+    const found = new Set([...this.#byScope.get('*'), ...this.#byScope.get(namespace)]);
+    const missing: string[] = [];
+    for (const key of named) {
       const policy = this.#byKey.get(key);
-      return policy === undefined || !policy.dryRun;
-    });
+      if (policy === undefined) missing.push(key);
+      else found.add(policy);
+    }
+    const policies = [...found].sort((a, b) => compareText(a.key, b.key));
+    return { policies, missing: missing.sort(compareText) };
+  }
+
+  #shared(set: PolicySet): PolicySet {
+    const key = contentKeyOf(set);
+    const known = this.#sets.get(key);
+    if (known !== undefined) return known;
+    this.#sets.set(key, set);
+    return set;
+  }
+
+  /** `policy` has come or gone. */
+  #forgetThoseOf(policy: AuthorizationPolicy): void {
+    let isAny = false;
+    for (const [key, { namespace, named }] of this.#selections) {
+      const isOfScope =
+        policy.scope === 'global' || (policy.scope === 'namespace' && policy.namespace === namespace);
+      if (!isOfScope && !named.has(policy.key)) continue;
+      this.#selections.delete(key);
+      isAny = true;
+    }
+    if (!isAny) return;
+    this.#ofWorkload = new WeakMap();
+    this.#sets.clear();
+    for (const { set } of this.#selections.values()) this.#sets.set(contentKeyOf(set), set);
+  }
+
+  #forgetAll(): void {
+    this.#ofWorkload = new WeakMap();
+    this.#selections.clear();
+    this.#sets.clear();
   }
 }
 
 function scopeKeyOf(policy: AuthorizationPolicy): string | null {
-  if (policy.dryRun || policy.scope === 'workload-selector') return null;
+  if (policy.scope === 'workload-selector') return null;
   return policy.scope === 'global' ? '*' : policy.namespace;
+}
+
+function contentKeyOf({ policies, missing }: PolicySet): string {
+  return JSON.stringify([policies.map((policy) => policy.key), missing]);
 }

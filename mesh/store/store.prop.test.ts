@@ -86,16 +86,16 @@ class NaiveStore implements Store {
     return this.#workloads.filter((workload) => workload.services.has(nameOf(service)));
   }
 
-  hasUnsupportedPolicy(workload: Workload) {
-    const enforced = this.#policies.filter((policy) => !policy.dryRun);
-    const known = this.#policies.map((policy) => policy.key);
-    return (
-      enforced.some((policy) => policy.scope === 'global') ||
-      enforced.some((policy) => policy.scope === 'namespace' && policy.namespace === workload.namespace) ||
-      workload.authorizationPolicies.some(
-        (key) => !known.includes(key) || enforced.some((policy) => policy.key === key),
-      )
+  policiesOf(workload: Workload) {
+    const named = workload.authorizationPolicies;
+    const policies = this.#policies.filter(
+      ({ key, scope, namespace }) =>
+        named.includes(key) ||
+        scope === 'global' ||
+        (scope === 'namespace' && namespace === workload.namespace),
     );
+    const missing = named.filter((key) => !this.#policies.some((policy) => policy.key === key));
+    return { policies: sorted(policies, (policy) => [policy.key]), missing: [...missing].sort() };
   }
 }
 
@@ -154,7 +154,7 @@ const workload = fc
     addresses: fc.uniqueArray(pick(ADDRESSES), { maxLength: 2 }),
     tunnelProtocol: pick(['none', 'hbone'] as const),
     hostNetwork: fc.boolean(),
-    authorizationPolicies: fc.uniqueArray(pick(POLICIES), { maxLength: 1 }),
+    authorizationPolicies: fc.uniqueArray(pick(POLICIES), { maxLength: 2 }),
     services: fc
       .uniqueArray(pick(SERVICE_KEYS), { maxLength: 3 })
       .map((keys) => new Map(keys.map((key) => [key, []]))),
@@ -213,7 +213,7 @@ function answersOf(store: Store): unknown {
       ),
     ),
     endpoints,
-    denied: uidsOf(workloads.filter((one) => store.hasUnsupportedPolicy(one))),
+    policies: sorted(workloads, (one) => [one.uid]).map((one) => store.policiesOf(one)),
     workloads: uidsOf(workloads),
   };
 }

@@ -164,7 +164,7 @@ describe('updates', () => {
     expect(store.workloadByAddress('', '10.0.0.1')).toBeUndefined();
     expect(store.serviceByVip('', '10.96.0.1', 'default')).toBeUndefined();
     expect(store.serviceByVip('', '10.97.1.1', 'default')).toBeUndefined();
-    expect(store.hasUnsupportedPolicy(store.workloadByUid('w3')!)).toBe(false);
+    expect(store.policiesOf(store.workloadByUid('w3')!).policies).toEqual([]);
   });
 
   test('a name that is removed and sent in one update stays', () => {
@@ -205,39 +205,57 @@ describe('updates', () => {
   });
 });
 
-describe('policies deny until they can be evaluated', () => {
+describe('policies of a workload', () => {
   const workload = workloadWith({ uid: 'w', namespace: 'shop', authorizationPolicies: ['shop/named'] });
   const named = policyWith({ key: 'shop/named', scope: 'workload-selector' });
-  const harmless = { ...named, dryRun: true };
+  const ofNamespace = policyWith({ key: 'shop/ns' });
 
   test.each([
-    ['one that it names', [named], true],
-    ['one that it names, dry run', [harmless], false],
-    ['one that it names but that is not there', [], true],
-    ['one of its namespace', [harmless, policyWith({ key: 'shop/ns' })], true],
-    ['one of its namespace, dry run', [harmless, policyWith({ key: 'shop/ns', dryRun: true })], false],
-    ['one of another namespace', [harmless, policyWith({ key: 'other/ns' })], false],
+    ['one that it names', [named], ['shop/named'], []],
+    ['one that it names but that is not there', [], [], ['shop/named']],
+    ['one of its namespace', [named, ofNamespace], ['shop/named', 'shop/ns'], []],
+    ['not one of another namespace', [named, policyWith({ key: 'other/ns' })], ['shop/named'], []],
     [
       'a global one, whatever its namespace',
-      [harmless, policyWith({ key: 'root/all', scope: 'global' })],
-      true,
+      [named, policyWith({ key: 'root/all', scope: 'global' })],
+      ['root/all', 'shop/named'],
+      [],
     ],
-    ['one for selected workloads that it does not name', [harmless, { ...named, key: 'shop/other' }], false],
-    ['an ALLOW', [{ ...named, action: 'allow' as const }], true],
-  ])('%s', (_what, policies, denies) => {
+    ['not one that it does not name', [named, { ...named, key: 'shop/other' }], ['shop/named'], []],
+    [
+      'one that it names, once, whatever its scope',
+      [{ ...named, scope: 'global' as const }],
+      ['shop/named'],
+      [],
+    ],
+  ])('%s', (_what, policies, keys, missing) => {
     const store = storeWith({ workloads: [workload], policies });
-    expect(store.hasUnsupportedPolicy(workload)).toBe(denies);
+    const set = store.policiesOf(workload);
+    expect({ keys: set.policies.map((policy) => policy.key), missing: set.missing }).toEqual({
+      keys,
+      missing,
+    });
   });
 
-  test('and no longer once it is gone or changed', () => {
+  test('are one object for all to which the same apply, and another once one of them changes', () => {
     const free = workloadWith({ uid: 'v', namespace: 'shop' });
-    const store = storeWith({ policies: [policyWith({ key: 'shop/ns' })] });
-    expect(store.hasUnsupportedPolicy(free)).toBe(true);
-    store.apply(updateWith({ policies: [policyWith({ key: 'shop/ns', scope: 'workload-selector' })] }));
-    expect(store.hasUnsupportedPolicy(free)).toBe(false);
-    store.apply(updateWith({ policies: [policyWith({ key: 'shop/ns', scope: 'global' })] }));
-    expect(store.hasUnsupportedPolicy(free)).toBe(true);
+    const far = workloadWith({ uid: 'x', namespace: 'far' });
+    const root = policyWith({ key: 'root/all', scope: 'global' });
+    const store = storeWith({ policies: [root] });
+    const before = store.policiesOf(free);
+    expect(store.policiesOf(far)).toBe(before);
+    expect(store.policiesOf({ ...free, uid: 'w' })).toBe(before);
+    store.apply(updateWith({ policies: [ofNamespace] }));
+    const after = store.policiesOf(free);
+    expect(after.policies).toEqual([root, ofNamespace]);
+    expect(store.policiesOf(far)).toBe(before);
+    store.apply(updateWith({ policies: [named, policyWith({ key: 'other/ns' })] }));
+    expect(store.policiesOf(free)).toBe(after);
+    store.apply(updateWith({ policies: [{ ...ofNamespace, action: 'allow' }] }));
+    expect(store.policiesOf(free)).not.toBe(after);
     store.apply(updateWith({ removedPolicies: ['shop/ns'] }));
-    expect(store.hasUnsupportedPolicy(free)).toBe(false);
+    expect(store.policiesOf(free)).toBe(before);
+    store.apply(updateWith({ removedPolicies: ['root/all'] }));
+    expect(store.policiesOf(free).policies).toEqual([]);
   });
 });

@@ -2,6 +2,7 @@ import { compareText, firstBy, GroupedIndex, trueFirst } from './grouped-index.j
 import { PolicyIndex } from './policy-index.js';
 import {
   type NamespacedHostname,
+  type PolicySet,
   type Service,
   type Store,
   type StoreUpdate,
@@ -62,8 +63,8 @@ class IndexedStore implements Store {
     return this.#endpoints.get(serviceKeyOf(service));
   }
 
-  hasUnsupportedPolicy(workload: Workload): boolean {
-    return this.#policies.appliesTo(workload);
+  policiesOf(workload: Workload): PolicySet {
+    return this.#policies.of(workload);
   }
 
   apply(update: StoreUpdate): void {

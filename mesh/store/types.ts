@@ -181,6 +181,14 @@ export interface AuthorizationPolicy {
   readonly defect: string | null;
 }
 
+/** The policies that apply to a workload as destination: global ones, those of its namespace, those it names (sheet 3.6). */
+export interface PolicySet {
+  /** By key. Dry-run and defective ones too. */
+  readonly policies: readonly AuthorizationPolicy[];
+  /** Named by the workload and not here; unknown is not "none". */
+  readonly missing: readonly string[];
+}
+
 /** One change to a store, applied in one step: first what is removed, then what is added or replaced. Crosses to workers by structured clone. */
 export interface StoreUpdate {
   /** True: this is the whole state; whatever is not named is gone. */
@@ -205,11 +213,8 @@ export interface Store {
   serviceByHostname(namespace: string, hostname: string): Service | undefined;
   /** Workloads that name the service, with their target ports. Valid until the next `apply`. */
   endpointsOf(service: NamespacedHostname): readonly Workload[];
-  /**
-   * True: a policy that nobody evaluates yet applies to this workload as destination, or one that it names is not known; its
-   * inbound connections must be refused. (Evaluation is issue 4's; until then policies deny, they never fail open.)
-   */
-  hasUnsupportedPolicy(workload: Workload): boolean;
+  /** What applies to this workload as destination. One object for all workloads of the same policies, another once one of these has changed. */
+  policiesOf(workload: Workload): PolicySet;
   apply(update: StoreUpdate): void;
   /** Everything, as one update: what a new worker starts from. */
   snapshot(): StoreUpdate;

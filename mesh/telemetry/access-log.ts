@@ -1,5 +1,8 @@
 import { formatSocketAddress } from '../common/address.js';
-import type { ConnectionInfo, Party } from './types.js';
+import type { ConnectionInfo, Party, PolicyDecision, PolicyVerdict } from './types.js';
+
+/** More denials on trial than so many are not named in one line. */
+const maxDryRunShown = 8;
 
 export type AccessLogFormat = 'text' | 'json';
 
@@ -17,6 +20,8 @@ export interface AccessLogEntry {
     readonly receivedBytes: number;
     readonly durationMs: number;
   } | null;
+  /** What policies said; null: they were not asked. */
+  readonly verdict: PolicyVerdict | null;
   readonly error: string | null;
 }
 
@@ -115,5 +120,21 @@ function writeOutcome(fields: Fields, entry: AccessLogEntry): void {
     fields.number('bytes_recv', isClientSide ? sentBytes : receivedBytes);
     fields.text('duration', `${Math.round(durationMs)}ms`);
   }
+  if (entry.verdict !== null) writeVerdict(fields, entry.verdict);
   fields.text('error', entry.error);
+}
+
+/** `policy`: what allowed or denied it; `policy_dry_run`: what would have denied it. */
+function writeVerdict(fields: Fields, verdict: PolicyVerdict): void {
+  if (verdict.policy !== null) fields.text('policy', decisionText(verdict));
+  if (verdict.dryRun.length === 0) return;
+  const named = verdict.dryRun.slice(0, maxDryRunShown).map(decisionText).join(' ');
+  const more = verdict.dryRun.length - maxDryRunShown;
+  fields.text('policy_dry_run', more > 0 ? `${named} and ${more} more` : named);
+}
+
+/** `ns/name#rule`; names hold no `#`. */
+function decisionText({ policy, rule, reason }: PolicyDecision): string {
+  if (policy === null) return reason;
+  return rule === null ? policy : `${policy}#${rule}`;
 }

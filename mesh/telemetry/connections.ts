@@ -1,6 +1,7 @@
 import { type AccessLogFormat, formatAccessLog } from './access-log.js';
 import { type Cell, CellTable, type CellTableOptions } from './cell-table.js';
-import type { ConnectionInfo, ResponseFlag, TelemetryBatch } from './types.js';
+import { PolicyDenialCounts } from './policy-denials.js';
+import type { ConnectionInfo, PolicyVerdict, ResponseFlag, TelemetryBatch } from './types.js';
 
 export interface ConnectionTelemetryOptions extends CellTableOptions {
   /** Null: no access log. */
@@ -21,6 +22,8 @@ export interface ConnectionTelemetryDeps {
 export interface ConnectionFailure {
   readonly flag: Exclude<ResponseFlag, '-'>;
   readonly message: string;
+  /** It was policies that ended it, and not those that let it in. */
+  readonly verdict?: PolicyVerdict;
 }
 
 /**
@@ -32,6 +35,7 @@ export class ConnectionTelemetry {
   readonly #maxBufferedLogChars: number;
   readonly #deps: ConnectionTelemetryDeps;
   readonly #cells: CellTable;
+  readonly #denials = new PolicyDenialCounts();
   #lines = '';
   #droppedLines = 0;
   /** Also write a line when a connection opens (log level debug); may change at run time. */
@@ -49,6 +53,7 @@ export class ConnectionTelemetry {
   opened(info: ConnectionInfo): ConnectionRecord {
     const cell = this.#cells.cellOf(info, '-');
     cell.opened++;
+    if (info.verdict !== undefined && info.verdict.dryRun.length > 0) this.#denials.add(info.verdict);
     if (this.logOpened) this.#log('debug', 'connection opened', info, null, null);
     return new ConnectionRecord(cell, info, this.#deps.nowMs(), this);
   }
@@ -56,27 +61,38 @@ export class ConnectionTelemetry {
   /** A connection that was refused before it was opened: counted as failed, one warning line. */
   refused(info: ConnectionInfo, failure: ConnectionFailure): void {
     this.#cells.cellOf(info, failure.flag).failed++;
-    this.#log('warn', 'connection failed', info, null, failure.message);
+    this.#countDenial(info, failure);
+    this.#log('warn', 'connection failed', info, null, failure);
   }
 
   /** What happened since the last call; null if nothing did. */
   takeBatch(): TelemetryBatch | null {
     const { cells, evicted } = this.#cells.takeDeltas(this.#deps.nowMs());
-    const batch = { cells, evicted, lines: this.#lines, droppedLines: this.#droppedLines };
+    const policyDenials = this.#denials.take();
+    const batch = { cells, evicted, policyDenials, lines: this.#lines, droppedLines: this.#droppedLines };
     this.#lines = '';
     this.#droppedLines = 0;
     const isEmpty =
-      cells.length === 0 && evicted.length === 0 && batch.lines === '' && batch.droppedLines === 0;
+      cells.length + evicted.length + policyDenials.length === 0 &&
+      batch.lines === '' &&
+      batch.droppedLines === 0;
     return isEmpty ? null : batch;
   }
 
   /** For `ConnectionRecord` only. */
   finish(record: ConnectionRecord, openedAtMs: number, failure: ConnectionFailure | null): void {
-    if (failure !== null) this.#cells.cellOf(record.info, failure.flag).failed++;
+    if (failure !== null) {
+      this.#cells.cellOf(record.info, failure.flag).failed++;
+      this.#countDenial(record.info, failure);
+    }
     const durationMs = this.#deps.nowMs() - openedAtMs;
     const transfer = { sentBytes: record.sentBytes, receivedBytes: record.receivedBytes, durationMs };
     const level = failure === null ? 'info' : 'error';
-    this.#log(level, 'connection complete', record.info, transfer, failure?.message ?? null);
+    this.#log(level, 'connection complete', record.info, transfer, failure);
+  }
+
+  #countDenial(info: ConnectionInfo, { flag, verdict = info.verdict }: ConnectionFailure): void {
+    if (flag === 'DENY' && verdict !== undefined) this.#denials.add(verdict);
   }
 
   #log(
@@ -84,14 +100,16 @@ export class ConnectionTelemetry {
     message: 'connection opened' | 'connection complete' | 'connection failed',
     info: ConnectionInfo,
     transfer: { sentBytes: number; receivedBytes: number; durationMs: number } | null,
-    error: string | null,
+    failure: ConnectionFailure | null,
   ): void {
     if (this.#accessLog === null) return;
     if (this.#lines.length >= this.#maxBufferedLogChars) {
       this.#droppedLines++;
       return;
     }
-    const entry = { level, message, info, transfer, error, wallClockMs: this.#deps.wallClockMs() };
+    const error = failure?.message ?? null;
+    const verdict = failure?.verdict ?? info.verdict ?? null;
+    const entry = { level, message, info, transfer, verdict, error, wallClockMs: this.#deps.wallClockMs() };
     this.#lines += formatAccessLog(entry, this.#accessLog);
   }
 }

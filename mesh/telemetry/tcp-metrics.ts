@@ -1,5 +1,6 @@
 import { labelsText } from './exposition.js';
 import { TCP_LABEL_NAMES } from './labels.js';
+import { PolicyDenialTotals } from './policy-denials.js';
 import type { CellDelta, MetricFamily, MetricSample, TelemetryBatch } from './types.js';
 
 export interface TcpMetricsOptions {
@@ -43,6 +44,7 @@ export class TcpMetrics {
   readonly #nowMs: () => number;
   readonly #merged = new Map<string, MergedCell>();
   readonly #workers = new Map<number, Map<number, WorkerCell>>();
+  readonly #denials = new PolicyDenialTotals();
   #droppedLines = 0;
 
   constructor(options: TcpMetricsOptions, deps: { readonly nowMs: () => number }) {
@@ -60,6 +62,7 @@ export class TcpMetrics {
       cells.delete(id);
       cell.merged.holders--;
     }
+    this.#denials.merge(batch.policyDenials);
     this.#droppedLines += batch.droppedLines;
   }
 
@@ -81,7 +84,7 @@ export class TcpMetrics {
       const shown = cells.filter((cell) => (counter === 'failed' ? cell.failed > 0 : cell.opened > 0));
       return { name, help, type: 'counter', samples: shown.map((cell) => sampleOf(cell, counter)) };
     });
-    return [...families, this.#openSockets(cells), this.#dropped()];
+    return [...families, this.#openSockets(cells), this.#denials.collect(), this.#dropped()];
   }
 
   #cellsOf(worker: number): Map<number, WorkerCell> {

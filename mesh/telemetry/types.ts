@@ -48,6 +48,30 @@ export interface ConnectionInfo {
   readonly destinationAddress: SocketAddress;
   /** Inside a tunnel: the real target. */
   readonly hboneAddress: SocketAddress | null;
+  /** What policies said when it came in; absent where none is asked (outbound). The structural part of mesh/policy's `Verdict`. */
+  readonly verdict?: PolicyVerdict;
+}
+
+/** Policy key `ns/name` and index of its rule; null where no single one decided. */
+export interface PolicyDecision {
+  readonly policy: string | null;
+  readonly rule: number | null;
+  readonly reason: string;
+}
+
+export interface PolicyVerdict extends PolicyDecision {
+  readonly allowed: boolean;
+  /** What would have denied it, were the dry-run policies enforced. */
+  readonly dryRun: readonly PolicyDecision[];
+}
+
+/** Connections that one policy denied since the last batch, or would have denied. */
+export interface PolicyDenials {
+  /** Empty: none in particular. */
+  readonly policy: string;
+  readonly reason: string;
+  readonly dryRun: boolean;
+  readonly count: number;
 }
 
 /** What happened since the last batch to the connections of one label set, in one worker. */
@@ -70,6 +94,7 @@ export interface TelemetryBatch {
   readonly evicted: readonly number[];
   /** Access log lines, each ended by a line feed. */
   readonly lines: string;
+  readonly policyDenials: readonly PolicyDenials[];
   /** Lines lost because main had not fetched the others. */
   readonly droppedLines: number;
 }

@@ -1,0 +1,119 @@
+import type { Reactor } from '../../mesh/io/index.js';
+import {
+  type Authorizer,
+  type ConnectionFacts,
+  rejectionText,
+  type Verdict,
+} from '../../mesh/policy/index.js';
+import type { PolicySet, Store, Workload } from '../../mesh/store/index.js';
+import type { ConnectionFailure } from '../../mesh/telemetry/index.js';
+import type { ConnectionTable, TrackedConnection } from './connection-table.js';
+import type { StoreView, TunnelCounters } from './context.js';
+import type { WorkerPod } from './messages.js';
+
+/**
+ * Between a change and the look at what is open: workloads and policies come in separate pushes, and a workload that for a moment names a policy which
+ * is still on its way is no reason to cut its connections. New ones are refused at once.
+ */
+const settleMs = 200;
+/** Of one turn: connections looked at, and time, after which others get theirs. */
+const maxPerTurn = 500;
+const maxTurnMs = 4;
+
+/** What an open inbound connection keeps, to be judged again. */
+export interface Admission {
+  readonly pod: WorkerPod;
+  readonly facts: ConnectionFacts;
+  /** Under which it was judged last, */
+  policies: PolicySet;
+  /** as the connection of this workload. */
+  own: Workload;
+  /** Then it is denied now, and about to end. */
+  denied: Verdict | null;
+}
+
+export interface PolicyGuardDeps {
+  readonly reactor: Pick<Reactor, 'setTimer'>;
+  readonly store: Store;
+  readonly storeView: StoreView;
+  readonly authorizer: Authorizer;
+  readonly connections: ConnectionTable;
+  readonly counters: TunnelCounters;
+}
+
+/** Lets inbound connections in by policy, and closes those that a change of policies denies. */
+export class PolicyGuard {
+  readonly #deps: PolicyGuardDeps;
+  #isLooking = false;
+  #hasChanged = false;
+
+  constructor(deps: PolicyGuardDeps) {
+    this.#deps = deps;
+  }
+
+  judge(own: Workload, facts: ConnectionFacts): Verdict {
+    const verdict = this.#deps.authorizer.authorize(own, facts);
+    if (!verdict.allowed) this.#deps.counters.resetPolicy++;
+    return verdict;
+  }
+
+  /** Of a connection that was let in. */
+  admission(pod: WorkerPod, own: Workload, facts: ConnectionFacts): Admission {
+    return { pod, facts, own, policies: this.#deps.store.policiesOf(own), denied: null };
+  }
+
+  /** Policies or workloads have changed: what is open is looked at soon. */
+  changed(): void {
+    this.#hasChanged = true;
+    if (this.#isLooking) return;
+    this.#isLooking = true;
+    this.#deps.reactor.setTimer(settleMs, () => {
+      this.#hasChanged = false;
+      this.#look(this.#deps.connections.values());
+    });
+  }
+
+  #look(rest: Iterator<TrackedConnection>): void {
+    const untilMs = performance.now() + maxTurnMs;
+    let judged = 0;
+    while (judged < maxPerTurn && performance.now() < untilMs) {
+      const next = rest.next();
+      if (next.done === true) {
+        this.#isLooking = false;
+        if (this.#hasChanged) this.changed();
+        return;
+      }
+      const { admission } = next.value;
+      if (admission != null && this.#judgeAgain(next.value, admission)) judged++;
+    }
+    this.#deps.reactor.setTimer(0, () => this.#look(rest));
+  }
+
+  /** False: the same policies apply as before. */
+  #judgeAgain(connection: TrackedConnection, admission: Admission): boolean {
+    const { store, storeView } = this.#deps;
+    // A workload that is not there any more: its pod's end is told otherwise. Until then it is what it was.
+    const own = storeView.ownOf(admission.pod) ?? admission.own;
+    const policies = store.policiesOf(own);
+    if (policies === admission.policies) return false;
+    admission.policies = policies;
+    admission.own = own;
+    const verdict = this.judge(own, admission.facts);
+    if (!verdict.allowed) {
+      admission.denied = verdict;
+      connection.abort(rejectionText(verdict));
+    }
+    return true;
+  }
+}
+
+/** How telemetry tells of a connection that policies refused. */
+export function denialOf(verdict: Verdict): ConnectionFailure {
+  return { flag: 'DENY', message: rejectionText(verdict), verdict };
+}
+
+/** Why an inbound connection failed: policies, or what `message` says. */
+export function failureOf(admission: Admission | null, message: string): ConnectionFailure {
+  const denied = admission?.denied ?? null;
+  return denied === null ? { flag: 'CONNECT', message } : denialOf(denied);
+}
