@@ -39,6 +39,21 @@ export const OPTIONS = {
     help: "Where to write the mesh's root for agents, PEM; none: root-cert.pem in the state folder.",
     fallback: '',
   }),
+  caFiles: option.text({
+    metavar: 'DIR',
+    help: "Folder with the CA's certificate, key, chain and roots, watched (ca-cert.pem, ca-key.pem, cert-chain.pem, root-cert.pem, or tls.crt, tls.key, ca.crt); none: a root of our own in the state folder.",
+    fallback: '',
+  }),
+  rootOverlap: option.duration({
+    help: 'When our own root is rotated: how long the new one is trusted before it signs, and the old one afterwards. Best not below --certificate-lifetime.',
+    fallback: 24 * HOUR_MS,
+    minMs: 1000,
+    maxMs: 365 * 24 * HOUR_MS,
+  }),
+  trustDomainAliases: option.list({
+    help: 'Former trust domains, while agents go over to --trust-domain.',
+    fallback: [],
+  }),
   trustDomain: option.text({
     help: 'Trust domain of all identities.',
     fallback: TRANSLATE_DEFAULTS.trustDomain,

@@ -1,5 +1,4 @@
 import { hostname, networkInterfaces } from 'node:os';
-import { join } from 'node:path';
 import { experimental, Server, type ServerCredentials } from '@grpc/grpc-js';
 import type { TextServer } from '../mesh/admin/index.js';
 import { formatSocketAddress, type SocketAddress, tryCanonicalAddress } from '../mesh/common/address.js';
@@ -11,16 +10,10 @@ import {
   AUTHORIZATION_TYPE_URL,
   IstioCertificateService,
   istio,
+  PROXY_CONFIG_TYPE_URL,
 } from '../mesh/proto/index.js';
-import {
-  CertificateService,
-  Issuer,
-  loadOrCreateRoot,
-  type RootCa,
-  ServerCertificate,
-  TokenAuthority,
-  writeFileAtomically,
-} from './ca/index.js';
+import { openAuthority, publishBundle } from './authority.js';
+import { type Authority, CertificateService, Issuer, ServerCertificate, TokenAuthority } from './ca/index.js';
 import { type ControllerMetrics, createMetrics } from './metrics.js';
 import { decodeObject, type MeshObject, MODEL_DEFAULTS, Model } from './model/index.js';
 import { type StatusSections, startMonitoring, startStatus } from './monitoring.js';
@@ -48,12 +41,12 @@ export async function startController(
   deps: { readonly log: Log },
 ): Promise<Controller> {
   const metrics = createMetrics();
-  const root = loadOrCreateRoot(options.state, options.trustDomain);
-  writeFileAtomically(options.rootCertificateFile || join(options.state, 'root-cert.pem'), root.pem, 0o644);
-  const plane = buildPlane(options, root, metrics, deps.log);
+  const authority = openAuthority(options, deps.log.child({ room: 'ca' }));
+  const plane = buildPlane(options, authority, metrics, deps.log);
+  const stopPublishing = publishBundle(options, { authority, xds: plane.xds, log: deps.log });
   const serverCertificate = new ServerCertificate(
     { ...namesOf(options), lifetimeMs: SERVER_CERTIFICATE_LIFETIME_MS },
-    { root, log: deps.log.child({ room: 'ca' }) },
+    { authority, log: deps.log.child({ room: 'ca' }) },
   );
   const grpc = createGrpcServer(plane.xds, plane.certificates);
   let pending: string | null = 'starting';
@@ -66,6 +59,8 @@ export async function startController(
     plane.xds.close();
     await shutDown(grpc, options.shutdownTimeout);
     serverCertificate.close();
+    stopPublishing();
+    authority.close();
     await Promise.all(servers.map((server) => server.close()));
   };
   try {
@@ -99,7 +94,12 @@ interface Plane {
   readonly certificates: CertificateService;
 }
 
-function buildPlane(options: ControllerOptions, root: RootCa, metrics: ControllerMetrics, log: Log): Plane {
+function buildPlane(
+  options: ControllerOptions,
+  authority: Authority,
+  metrics: ControllerMetrics,
+  log: Log,
+): Plane {
   const model: Model = new Model(
     { ...MODEL_DEFAULTS, ...options },
     {
@@ -108,9 +108,9 @@ function buildPlane(options: ControllerOptions, root: RootCa, metrics: Controlle
     },
   );
   const authenticator = TokenAuthority.load(options.state);
-  const issuer = createIssuer(options, root, model);
+  const issuer = createIssuer(options, authority, model);
   const xds = new XdsServer(
-    { ...XDS_DEFAULTS, typeUrls: [ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL] },
+    { ...XDS_DEFAULTS, typeUrls: [ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, PROXY_CONFIG_TYPE_URL] },
     {
       authenticator,
       authorize: (caller) => issuer.checkAgent(caller),
@@ -141,11 +141,17 @@ function statusOf({ xds, source }: Plane): StatusSections {
   };
 }
 
-function createIssuer(options: ControllerOptions, root: RootCa, model: Model): Issuer {
-  const { trustDomain, certificateLifetime, nodeAccounts } = options;
+function createIssuer(options: ControllerOptions, authority: Authority, model: Model): Issuer {
+  const { trustDomain, trustDomainAliases, certificateLifetime, nodeAccounts } = options;
   return new Issuer(
-    { trustDomain, nodeAccounts, defaultLifetimeMs: certificateLifetime, maxLifetimeMs: certificateLifetime },
-    { root, pods: model, nowMs: Date.now },
+    {
+      trustDomain,
+      trustDomainAliases,
+      nodeAccounts,
+      defaultLifetimeMs: certificateLifetime,
+      maxLifetimeMs: certificateLifetime,
+    },
+    { authority, pods: model, nowMs: Date.now },
   );
 }
 

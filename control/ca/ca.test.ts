@@ -24,14 +24,15 @@ import {
 } from '../../mesh/identity/index.js';
 import {
   type AuthenticationOutcome,
+  bundleOf,
   type Caller,
+  type CaMaterial,
   ISSUER_DEFAULTS,
   Issuer,
-  loadOrCreateRoot,
   type PodDirectory,
-  type RootCa,
   TokenAuthority,
 } from './index.js';
+import { loadOrCreateRoot } from './root.js';
 import { createSecret, writeFileAtomically } from './state-file.js';
 
 const HOUR_MS = 3_600_000;
@@ -45,15 +46,29 @@ afterEach(() => {
   rmSync(state, { recursive: true, force: true });
 });
 
+const authorityOf = (current: CaMaterial) => ({ current, subscribe: () => () => {}, close: () => {} });
+
+/** The root of a state folder, with its PEM. */
+function rootIn(folder: string) {
+  const root = loadOrCreateRoot(join(folder, 'root-ca.pem'), 'cluster.local');
+  return { ...root, pem: derToPem(root.certificate, 'CERTIFICATE') };
+}
+
+const materialOf = (root: ReturnType<typeof rootIn>): CaMaterial => ({
+  ...root,
+  intermediates: [],
+  roots: [root.pem],
+});
+
 const mode = (file: string) => statSync(join(state, file)).mode & 0o777;
 const openssl = (...args: string[]) =>
   execFileSync('openssl', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
 
 describe('the root', () => {
   test('is made once, mode 600, and found again', () => {
-    const made = loadOrCreateRoot(state, 'cluster.local');
+    const made = rootIn(state);
     expect(mode('root-ca.pem')).toBe(0o600);
-    expect(loadOrCreateRoot(state, 'cluster.local').pem).toBe(made.pem);
+    expect(rootIn(state).pem).toBe(made.pem);
     expect(readdirSync(state)).toEqual(['root-ca.pem']);
     writeFileSync(join(state, 'pem'), made.pem);
     const text = openssl('x509', '-in', join(state, 'pem'), '-noout', '-text');
@@ -80,11 +95,11 @@ describe('the root', () => {
       /do not belong together/,
     ],
   ])('%s: refused, never replaced', (_name, spoil, message) => {
-    loadOrCreateRoot(state, 'cluster.local');
+    rootIn(state);
     const file = join(state, 'root-ca.pem');
     spoil(file);
     const before = readFileSync(file, 'utf8');
-    expect(() => loadOrCreateRoot(state, 'cluster.local')).toThrow(message);
+    expect(() => rootIn(state)).toThrow(message);
     expect(readFileSync(file, 'utf8')).toBe(before);
   });
 
@@ -97,7 +112,7 @@ describe('the root', () => {
     openssl('req', '-x509', '-nodes', '-sha256', ...newKey, ...subject);
     const text = readFileSync(key, 'utf8') + readFileSync(certificate, 'utf8');
     writeFileSync(join(state, 'root-ca.pem'), text, { mode: 0o600 });
-    const root = loadOrCreateRoot(state, 'cluster.local');
+    const root = rootIn(state);
     expect(root.pem.trim()).toBe(readFileSync(certificate, 'utf8').trim());
     const now = Date.now();
     const leaf = issueCertificate(
@@ -231,13 +246,13 @@ describe('the issuer', () => {
     phase: 'Running',
     ...more,
   });
-  let root: RootCa;
+  let root: ReturnType<typeof rootIn>;
   let pods: ReturnType<typeof pod>[];
   let issuer: Issuer;
   let csr: string;
 
   beforeEach(() => {
-    root = loadOrCreateRoot(state, 'cluster.local');
+    root = rootIn(state);
     pods = [pod('n1')];
     csr = buildCsr(generateKeyPair(), 'spiffe://cluster.local/ns/kube-system/sa/anything-it-likes');
     const directory: PodDirectory = {
@@ -245,7 +260,7 @@ describe('the issuer', () => {
     };
     issuer = new Issuer(
       { ...ISSUER_DEFAULTS, trustDomain: 'cluster.local' },
-      { root, pods: directory, nowMs: Date.now },
+      { authority: authorityOf(materialOf(root)), pods: directory, nowMs: Date.now },
     );
   });
 
@@ -262,7 +277,7 @@ describe('the issuer', () => {
     const outcome = issue();
     if ('refusal' in outcome) throw new Error(outcome.message);
     const [leaf, bundle] = outcome.chain as [string, string];
-    expect(bundle).toBe(root.pem);
+    expect(bundle).toBe(bundleOf(materialOf(root)));
     const info = readCertificate(pemToDer(leaf, 'CERTIFICATE')[0]!);
     expect(info.uris).toEqual([identity]);
     expect(info.notAfterMs - Date.now()).toBeGreaterThan(23.9 * HOUR_MS);

@@ -1,4 +1,16 @@
+export {
+  type Authority,
+  bundleOf,
+  type CaMaterial,
+  chainNotAfterMs,
+  rootNotAfterMs,
+} from './authority.js';
 export { CaError } from './errors.js';
+export {
+  FilesAuthority,
+  type FilesAuthorityDeps,
+  type FilesAuthorityOptions,
+} from './files-authority.js';
 export {
   ISSUER_DEFAULTS,
   type IssueOutcome,
@@ -7,9 +19,14 @@ export {
   type IssuerDeps,
   type IssuerOptions,
 } from './issuer.js';
-export { loadOrCreateRoot, type RootCa } from './root.js';
 export { ServerCertificate, type ServerCertificateOptions } from './server-certificate.js';
 export { CertificateService, type CertificateServiceDeps } from './service.js';
+export {
+  beginRootRotation,
+  StateAuthority,
+  type StateAuthorityDeps,
+  type StateAuthorityOptions,
+} from './state-authority.js';
 export { writeFileAtomically } from './state-file.js';
 export { TOKEN_AUDIENCE, TokenAuthority, type TokenSubject } from './tokens.js';
 export type {

@@ -3,14 +3,17 @@ import {
   derToPem,
   type IdentityError,
   issueCertificate,
+  readCertificate,
   readCsr,
   tryParseSpiffeId,
 } from '../../mesh/identity/index.js';
-import type { RootCa } from './root.js';
+import { type Authority, bundleOf } from './authority.js';
 import type { Caller, PodDirectory, Refusal } from './types.js';
 
 export interface IssuerOptions {
   readonly trustDomain: string;
+  /** Former trust domains: identities of them are still signed, as agents learn of the change one after another. */
+  readonly trustDomainAliases: readonly string[];
   /** Given where the request names no lifetime. */
   readonly defaultLifetimeMs: number;
   /** Longer wishes are cut to this. */
@@ -24,10 +27,11 @@ export const ISSUER_DEFAULTS = {
   defaultLifetimeMs: DAY_MS,
   maxLifetimeMs: DAY_MS,
   nodeAccounts: ['culvert-system/culvert-agent'],
+  trustDomainAliases: [],
 } as const;
 
 export interface IssuerDeps {
-  readonly root: RootCa;
+  readonly authority: Authority;
   readonly pods: PodDirectory;
   readonly nowMs: () => number;
 }
@@ -59,11 +63,13 @@ export class Issuer {
   readonly #options: IssuerOptions;
   readonly #deps: IssuerDeps;
   readonly #nodeAccounts: ReadonlySet<string>;
+  readonly #trustDomains: ReadonlySet<string>;
 
   constructor(options: IssuerOptions, deps: IssuerDeps) {
     this.#options = options;
     this.#deps = deps;
     this.#nodeAccounts = new Set(options.nodeAccounts);
+    this.#trustDomains = new Set([options.trustDomain, ...options.trustDomainAliases]);
   }
 
   /** Whether the caller is an agent of a node: null, or why not. */
@@ -96,7 +102,7 @@ export class Issuer {
     const wanted = tryParseSpiffeId(identity);
     if (wanted === null)
       return { refusal: 'identity-invalid', message: 'ImpersonatedIdentity is not a SPIFFE id' };
-    if (wanted.trustDomain !== this.#options.trustDomain)
+    if (!this.#trustDomains.has(wanted.trustDomain))
       return { refusal: 'trust-domain', message: `the trust domain here is ${this.#options.trustDomain}` };
     for (const pod of this.#deps.pods.podsOnNode(nodeName)) {
       const isSame = pod.namespace === wanted.namespace && pod.serviceAccount === wanted.serviceAccount;
@@ -114,16 +120,18 @@ export class Issuer {
   }
 
   #sign({ csr, lifetimeMs, identity }: IssueRequest): IssueOutcome {
-    const { root, nowMs } = this.#deps;
+    const { authority, nowMs } = this.#deps;
+    const material = authority.current;
     const { publicKey } = readCsr(csr);
     const { defaultLifetimeMs, maxLifetimeMs } = this.#options;
     const lifetime = Math.min(lifetimeMs > 0 ? lifetimeMs : defaultLifetimeMs, maxLifetimeMs);
     const notAfterMs = nowMs() + lifetime;
     const leaf = issueCertificate(
       { publicKey, uris: [identity], notBeforeMs: nowMs() - BACKDATE_MS, notAfterMs },
-      root,
+      material,
     );
-    return { chain: [derToPem(leaf, 'CERTIFICATE'), root.pem], identity, notAfterMs };
+    const chain = [derToPem(leaf, 'CERTIFICATE'), ...material.intermediates, bundleOf(material)];
+    return { chain, identity, notAfterMs: readCertificate(leaf).notAfterMs };
   }
 }
 

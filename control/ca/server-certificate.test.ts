@@ -5,19 +5,24 @@ import { connect, type DetailedPeerCertificate } from 'node:tls';
 import { experimental, Server } from '@grpc/grpc-js';
 import { expect, test } from '@jest/globals';
 import { createLog } from '../../mesh/log/index.js';
-import { loadOrCreateRoot, ServerCertificate } from './index.js';
+import { bundleOf, ServerCertificate, StateAuthority } from './index.js';
 
 test('a server shows the certificate for its names and addresses, and the renewed one without a restart', async () => {
   const state = mkdtempSync(join(tmpdir(), 'culvert-ca-'));
-  const root = loadOrCreateRoot(state, 'cluster.local');
+  const log = createLog({ level: 'silent', component: 'test' });
+  const authority = new StateAuthority(
+    { stateDir: state, trustDomain: 'cluster.local', overlapMs: 60_000, intervalMs: 60_000 },
+    { log, nowMs: Date.now },
+  );
+  const root = { pem: bundleOf(authority.current) };
   const options = {
     dnsNames: ['controller.example', 'localhost'],
     ipAddresses: ['127.0.0.1', '::1'],
     lifetimeMs: 3_600_000,
   };
   const certificate = new ServerCertificate(options, {
-    root,
-    log: createLog({ level: 'silent', component: 'test' }),
+    authority,
+    log,
   });
   const grpc = new Server();
   const credentials = experimental.createCertificateProviderServerCredentials(certificate, null, false);
@@ -35,6 +40,7 @@ test('a server shows the certificate for its names and addresses, and the renewe
     await expect(peer(port, root.pem, 'other.example')).rejects.toThrow(/altnames/);
   } finally {
     certificate.close();
+    authority.close();
     grpc.forceShutdown();
     rmSync(state, { recursive: true, force: true });
   }

@@ -1,7 +1,7 @@
 import type { experimental } from '@grpc/grpc-js';
 import { derToPem, generateKeyPair, issueCertificate } from '../../mesh/identity/index.js';
 import type { Log } from '../../mesh/log/index.js';
-import type { RootCa } from './root.js';
+import type { Authority } from './authority.js';
 
 type Listener = experimental.IdentityCertificateUpdateListener;
 
@@ -12,20 +12,22 @@ export interface ServerCertificateOptions {
   readonly lifetimeMs: number;
 }
 
-/** The controller's own TLS certificate, from the mesh's root; made anew at half its life, without a restart. Never on disk. */
+/** The controller's own TLS certificate, from the mesh's root; made anew at half its life and when the root changes, without a restart. Never on disk. */
 export class ServerCertificate implements experimental.CertificateProvider {
   readonly #options: ServerCertificateOptions;
-  readonly #deps: { readonly root: RootCa; readonly log: Log };
+  readonly #deps: { readonly authority: Authority; readonly log: Log };
   readonly #listeners: Set<Listener>;
   readonly #renewal: NodeJS.Timeout;
+  readonly #unsubscribe: () => void;
   #current: experimental.IdentityCertificateUpdate;
 
-  constructor(options: ServerCertificateOptions, deps: { readonly root: RootCa; readonly log: Log }) {
+  constructor(options: ServerCertificateOptions, deps: { readonly authority: Authority; readonly log: Log }) {
     this.#options = options;
     this.#deps = deps;
     this.#listeners = new Set();
     this.#current = this.#issue();
     this.#renewal = setInterval(() => this.renew(), options.lifetimeMs / 2).unref();
+    this.#unsubscribe = deps.authority.subscribe(() => this.renew());
   }
 
   /** A new key and certificate for connections from now on. */
@@ -40,6 +42,7 @@ export class ServerCertificate implements experimental.CertificateProvider {
 
   close(): void {
     clearInterval(this.#renewal);
+    this.#unsubscribe();
   }
 
   addIdentityCertificateListener(listener: Listener): void {
@@ -60,6 +63,7 @@ export class ServerCertificate implements experimental.CertificateProvider {
 
   #issue(): experimental.IdentityCertificateUpdate {
     const { dnsNames, ipAddresses, lifetimeMs } = this.#options;
+    const authority = this.#deps.authority.current;
     const keys = generateKeyPair();
     const now = Date.now();
     const der = issueCertificate(
@@ -71,10 +75,10 @@ export class ServerCertificate implements experimental.CertificateProvider {
         notBeforeMs: now - 60_000,
         notAfterMs: now + lifetimeMs,
       },
-      this.#deps.root,
+      authority,
     );
     return {
-      certificate: Buffer.from(derToPem(der, 'CERTIFICATE')),
+      certificate: Buffer.from([derToPem(der, 'CERTIFICATE'), ...authority.intermediates].join('')),
       privateKey: Buffer.from(keys.privateKey.export({ type: 'pkcs8', format: 'pem' })),
     };
   }

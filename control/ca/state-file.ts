@@ -13,6 +13,7 @@ import {
 } from 'node:fs';
 import { dirname } from 'node:path';
 import { messageOf } from '../../mesh/common/errors.js';
+import { worldAccessTo } from '../../mesh/common/secret-mode.js';
 import { CaError } from './errors.js';
 
 /** Text of a secret file, or null where there is none. Throws CaError if others may read it or it cannot be read. */
@@ -34,6 +35,12 @@ export function readSecret(file: string): string | null {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
     throw new CaError('CA_STATE', `${file} cannot be read: ${messageOf(error)}`, { file }, error);
   }
+}
+
+/** Throws CaError where everybody may read or write the file. */
+export function checkSecretMode(file: string): void {
+  const fault = worldAccessTo(file);
+  if (fault !== null) throw new CaError('CA_STATE', `${file} ${fault}`, { file });
 }
 
 /** Makes a secret file (mode 600) unless it is there already, also if several processes try at once. Returns what it holds now. */

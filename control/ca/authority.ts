@@ -1,0 +1,94 @@
+import { type KeyObject, X509Certificate } from 'node:crypto';
+import { derToPem, keyPairOf, readCertificate } from '../../mesh/identity/index.js';
+
+/** What the CA signs with, and what everybody trusts. */
+export interface CaMaterial {
+  readonly privateKey: KeyObject;
+  /** DER, of the certificate that goes with the key. */
+  readonly certificate: Buffer;
+  /** PEM, one each: what stands behind every leaf, the signing one first; empty where that is a root. */
+  readonly intermediates: readonly string[];
+  /** PEM, one each: several while one root replaces another. */
+  readonly roots: readonly string[];
+}
+
+/** The CA's material as it is now; it may change while the controller runs. */
+export interface Authority {
+  readonly current: CaMaterial;
+  /** Hears of every change from now on, called synchronously; returns how to stop. */
+  subscribe(listener: () => void): () => void;
+  close(): void;
+}
+
+/** Holds the material and tells of changes. */
+export class LiveAuthority {
+  readonly #listeners = new Set<() => void>();
+  #current: CaMaterial;
+
+  constructor(first: CaMaterial) {
+    this.#current = first;
+  }
+
+  get current(): CaMaterial {
+    return this.#current;
+  }
+
+  subscribe(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** False where it says the same as before. */
+  replace(material: CaMaterial): boolean {
+    if (textOf(material) === textOf(this.#current)) return false;
+    this.#current = material;
+    for (const listener of this.#listeners) listener();
+    return true;
+  }
+}
+
+/** The trust bundle as one PEM file. */
+export function bundleOf(material: CaMaterial): string {
+  return material.roots.join('');
+}
+
+/** The end of the signing certificate or of the first root on its path that ends, Unix milliseconds. */
+export function chainNotAfterMs({ certificate, intermediates }: CaMaterial): number {
+  const chain = [certificate, ...intermediates.slice(1).map((pem) => new X509Certificate(pem).raw)];
+  return Math.min(...chain.map((der) => readCertificate(der).notAfterMs));
+}
+
+/** The end of the root that the signing certificate leads to, Unix milliseconds. */
+export function rootNotAfterMs(material: CaMaterial): number {
+  return Math.max(...anchorsOf(material).map((root) => new Date(root.validTo).getTime()));
+}
+
+/** The roots of the bundle that the signing certificate leads to: one, but for roots made anew with the same key. */
+export function anchorsOf(material: CaMaterial): X509Certificate[] {
+  const top = new X509Certificate(material.intermediates.at(-1) ?? material.certificate);
+  return material.roots
+    .map((pem) => new X509Certificate(pem))
+    .filter((root) => root.raw.equals(top.raw) || isIssuedBy(top, root));
+}
+
+export function isIssuedBy(subject: X509Certificate, issuer: X509Certificate): boolean {
+  return issuer.ca && subject.checkIssued(issuer) && subject.verify(issuer.publicKey);
+}
+
+/** Throws where the certificate (DER) cannot sign with this key now. */
+export function checkSigner(certificate: Buffer, privateKey: KeyObject, nowMs: number): void {
+  const info = readCertificate(certificate);
+  if (!info.isCa) throw new Error('its certificate is not a CA');
+  if (info.notAfterMs <= nowMs) throw new Error(`it expired at ${new Date(info.notAfterMs).toISOString()}`);
+  if (!info.publicKey.equals(keyPairOf(privateKey).publicKey.export({ type: 'spki', format: 'der' })))
+    throw new Error('key and certificate do not belong together');
+}
+
+/** Each certificate once, PEM. */
+export function distinctPem(certificates: readonly Buffer[]): string[] {
+  return [...new Set(certificates.map((der) => derToPem(der, 'CERTIFICATE')))];
+}
+
+function textOf({ certificate, intermediates, roots }: CaMaterial): string {
+  return [certificate.toString('base64'), ...intermediates, '', ...roots].join('\n');
+}
