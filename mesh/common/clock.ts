@@ -25,3 +25,20 @@ export const systemClock: Clock = {
     return () => clearTimeout(timer);
   },
 };
+
+/** How long a jump of the wall clock may go unseen. */
+const LOOK_MS = 30_000;
+
+/** Runs `callback` once when the wall clock reads `atMs` (Unix), also where it jumps there or back; returns how to cancel. */
+export function atWallTime(clock: Clock, atMs: number, callback: () => void): () => void {
+  let cancel = (): void => {};
+  const arm = (leftMs: number): void => {
+    cancel = clock.setTimer(Math.max(0, Math.min(leftMs, LOOK_MS)), () => {
+      const stillMs = atMs - clock.nowMs();
+      if (stillMs <= 0) callback();
+      else arm(stillMs);
+    });
+  };
+  arm(atMs - clock.nowMs());
+  return () => cancel();
+}

@@ -1,4 +1,4 @@
-import type { Clock } from '../common/clock.js';
+import { atWallTime, type Clock } from '../common/clock.js';
 import { messageOf } from '../common/errors.js';
 import type { Log } from '../log/index.js';
 import { buildCsr } from './csr.js';
@@ -12,7 +12,7 @@ import type {
   FetchPriority,
   IdentityMaterial,
 } from './types.js';
-import { checkFetched } from './verify.js';
+import { checkFetched, verifyChain } from './verify.js';
 
 export interface CertificateManagerOptions {
   /** Default 8. */
@@ -32,6 +32,8 @@ export interface CertificateManagerDeps {
 
 /** First wait after a failure 0.5-1 s, then doubling, each ±20 %, at most 150 s (hbone-and-wds.md 4). */
 const BACKOFF = { firstMs: 500, spreadMs: 500, factor: 2, jitter: 0.2, maxMs: 150_000 } as const;
+/** After a change of the trust bundle all renew, spread over this. */
+const BUNDLE_RENEWAL_SPREAD_MS = 2_000;
 /** Renewals are spread over this part of the lifetime before its half, so that a node's certificates do not all renew at once. */
 const RENEWAL_JITTER = 0.1;
 
@@ -60,6 +62,8 @@ export class CertificateManager {
   private readonly queue = new FetchQueue();
   private readonly listeners = new Set<CertificateListener>();
   private fetching = 0;
+  /** As the controller pushes them; null: each answer of the CA brings its own. */
+  private roots: readonly Buffer[] | null = null;
 
   constructor(options: CertificateManagerOptions, deps: CertificateManagerDeps) {
     this.maxFetches = options.maxConcurrentFetches ?? 8;
@@ -87,6 +91,32 @@ export class CertificateManager {
   /** The valid certificate at hand. */
   current(identity: string): IdentityMaterial | null {
     return this.entries.get(identity)?.material ?? null;
+  }
+
+  /**
+   * The mesh's roots (DER) from now on. Every certificate goes on with them at once, for new handshakes, and is renewed within 2 s: the CA may sign
+   * with another root, and what the old one signed may not be trusted for long.
+   */
+  setTrustBundle(roots: readonly Buffer[]): void {
+    if (this.roots !== null && sameBundle(this.roots, roots)) return;
+    this.roots = roots;
+    for (const entry of this.entries.values()) {
+      if (entry.material === null || sameBundle(entry.material.trustBundle, roots)) continue;
+      const { material } = entry;
+      entry.material = { ...material, trustBundle: roots };
+      this.tell((listener) => listener.onCertificate(entry.identity, entry.material!));
+      this.renewSoon(entry);
+    }
+  }
+
+  /** The controller is back: what waits after failures is asked for now. */
+  retryNow(): void {
+    for (const entry of this.entries.values()) {
+      if (entry.failures === 0 || entry.cancelTimer === null) continue;
+      entry.cancelTimer();
+      entry.cancelTimer = null;
+      this.enqueue(entry, entry.material === null ? 'warm-up' : 'background');
+    }
   }
 
   /** The last workload of this identity has left. */
@@ -159,17 +189,57 @@ export class CertificateManager {
   /** Never rejects. A forgotten entry is in the map no more: its answer is dropped. */
   private async fetch(entry: Entry): Promise<void> {
     const keys = generateKeyPair();
+    const { roots } = this;
     try {
       const fetched = await this.withDeadline(
         this.deps.fetch(entry.identity, buildCsr(keys, entry.identity)),
       );
       entry.isFetching = false;
       if (this.entries.get(entry.identity) !== entry) return;
-      this.adopt(entry, checkFetched(entry.identity, keys, fetched, this.deps.clock.nowMs()));
+      const hasNewRoots = roots !== null && roots !== this.roots;
+      this.adopt(
+        entry,
+        this.withBundle(checkFetched(entry.identity, keys, fetched, this.deps.clock.nowMs())),
+      );
+      if (hasNewRoots) this.renewSoon(entry);
     } catch (error) {
       entry.isFetching = false;
       if (this.entries.get(entry.identity) === entry) this.backOff(entry, error);
     }
+  }
+
+  /** What was pushed counts, unless it does not know the new leaf's root yet: then the push is on its way. */
+  private withBundle(material: IdentityMaterial): IdentityMaterial {
+    if (this.roots === null) return material;
+    try {
+      verifyChain(material.certificateChain, this.roots, this.deps.clock.nowMs());
+      return { ...material, trustBundle: this.roots };
+    } catch {
+      const known = material.trustBundle.filter((root) => !this.roots!.some((other) => other.equals(root)));
+      return { ...material, trustBundle: [...this.roots, ...known] };
+    }
+  }
+
+  private renewSoon(entry: Entry): void {
+    if (entry.isFetching || entry.failures > 0 || this.queue.has(entry.identity)) return;
+    entry.cancelTimer?.();
+    this.fetchIn(entry, BUNDLE_RENEWAL_SPREAD_MS * this.random());
+  }
+
+  /** By the wall clock or by time passed, whichever comes first: the clock may jump either way. */
+  private fetchIn(entry: Entry, delayMs: number): void {
+    const { clock } = this.deps;
+    const due = (): void => {
+      entry.cancelTimer?.();
+      entry.cancelTimer = null;
+      this.enqueue(entry, entry.material === null ? 'warm-up' : 'background');
+    };
+    const cancelPassed = clock.setTimer(delayMs, due);
+    const cancelReached = atWallTime(clock, clock.nowMs() + delayMs, due);
+    entry.cancelTimer = () => {
+      cancelPassed();
+      cancelReached();
+    };
   }
 
   private withDeadline(answer: Promise<FetchedCertificate>): Promise<FetchedCertificate> {
@@ -187,7 +257,7 @@ export class CertificateManager {
     entry.failures = 0;
     entry.lastError = null;
     entry.cancelExpiry?.();
-    entry.cancelExpiry = this.deps.clock.setTimer(material.notAfterMs - nowMs, () => this.expire(entry));
+    entry.cancelExpiry = atWallTime(this.deps.clock, material.notAfterMs, () => this.expire(entry));
     const lifetimeMs = material.notAfterMs - material.notBeforeMs;
     const renewAtMs = material.notBeforeMs + lifetimeMs * (0.5 - RENEWAL_JITTER * this.random());
     this.fetchLater(entry, renewAtMs - nowMs);
@@ -218,10 +288,7 @@ export class CertificateManager {
 
   private fetchLater(entry: Entry, delayMs: number): void {
     // never at once: a CA that hands out certificates past their half would be asked in a loop
-    entry.cancelTimer = this.deps.clock.setTimer(Math.max(delayMs, BACKOFF.firstMs), () => {
-      entry.cancelTimer = null;
-      this.enqueue(entry, entry.material === null ? 'warm-up' : 'background');
-    });
+    this.fetchIn(entry, Math.max(delayMs, BACKOFF.firstMs));
   }
 
   private expire(entry: Entry): void {
@@ -245,6 +312,10 @@ export class CertificateManager {
       }
     }
   }
+}
+
+function sameBundle(a: readonly Buffer[], b: readonly Buffer[]): boolean {
+  return a.length === b.length && a.every((root, index) => root.equals(b[index]!));
 }
 
 function newEntry(identity: string): Entry {

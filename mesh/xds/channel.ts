@@ -1,6 +1,9 @@
-import { readFileSync, statSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
+import { isIP } from 'node:net';
+import { type PeerCertificate, checkServerIdentity as tlsCheckServerIdentity } from 'node:tls';
 import { type ChannelOptions, Client, credentials, Metadata } from '@grpc/grpc-js';
 import { messageOf } from '../common/errors.js';
+import { worldAccessTo } from '../common/secret-mode.js';
 import { XdsError } from './errors.js';
 import type { ControllerOptions } from './types.js';
 
@@ -15,14 +18,37 @@ const CHANNEL_OPTIONS: ChannelOptions = {
   'grpc.use_local_subchannel_pool': 1,
 };
 
+/** Reserved (RFC 6761 6.4): means nobody. */
+const SNI_OF_ADDRESS = 'controller.invalid';
+
 /** A client over server-authenticated TLS with the roots as the file has them now. One per stream or call: roots may have changed since. */
 export function connectController(options: ControllerOptions): Client {
-  const roots = readCredential(options.rootCertificateFile, 'root certificate');
+  const file = readCredential(options.rootCertificateFile, 'root certificate');
+  const roots = Buffer.concat([file, Buffer.from(`\n${options.learntRoots?.() ?? ''}`)]);
+  if (options.verifyName == null && isIP(hostOf(options.address)) !== 0)
+    return connectByAddress(options, roots);
   const verified =
     options.verifyName == null
       ? {}
       : { 'grpc.ssl_target_name_override': options.verifyName, 'grpc.default_authority': options.verifyName };
   return new Client(options.address, credentials.createSsl(roots), { ...CHANNEL_OPTIONS, ...verified });
+}
+
+/** grpc-js would send the address as SNI, which RFC 6066 3 forbids and Node warns of. It sends some name only where it is told one; what is verified stays the address. */
+function connectByAddress(options: ControllerOptions, roots: Buffer): Client {
+  const address = hostOf(options.address);
+  const checkServerIdentity = (_name: string, certificate: PeerCertificate) =>
+    tlsCheckServerIdentity(address, certificate);
+  const ssl = credentials.createSsl(roots, null, null, { checkServerIdentity });
+  return new Client(options.address, ssl, {
+    ...CHANNEL_OPTIONS,
+    'grpc.ssl_target_name_override': SNI_OF_ADDRESS,
+  });
+}
+
+/** `10.0.0.1:15012`, `[fd00::1]:15012` */
+function hostOf(address: string): string {
+  return address.slice(0, address.lastIndexOf(':')).replace(/^\[(.*)\]$/, '$1');
 }
 
 /** Metadata of one call, with the token as the file has it now. */
@@ -41,12 +67,10 @@ export function callMetadata(options: ControllerOptions): Metadata {
   return metadata;
 }
 
-/** A bearer token is whoever reads it. Groups may: a projected token may belong to the pod's fsGroup. */
+/** A bearer token is whoever reads it. */
 function refuseReadableByAll(file: string): void {
-  const mode = statSync(file, { throwIfNoEntry: false })?.mode ?? 0;
-  if ((mode & 0o006) === 0) return;
-  const reason = `token file ${file} may be read or written by everybody (mode ${(mode & 0o777).toString(8)}); chmod 600 it`;
-  throw new XdsError('CONTROLLER_CREDENTIALS', reason, { file });
+  const fault = worldAccessTo(file);
+  if (fault !== null) throw new XdsError('CONTROLLER_CREDENTIALS', `token file ${file} ${fault}`, { file });
 }
 
 function readCredential(file: string, what: string): Buffer {

@@ -17,7 +17,8 @@ import type { StoreUpdate } from '../store/types.js';
 import { callMetadata, connectController } from './channel.js';
 import { XdsError } from './errors.js';
 import { nodeOf } from './node.js';
-import { type Push, Subscription } from './subscription.js';
+import { Subscription } from './subscription.js';
+import { TrustBundleSubscription } from './trust-bundle.js';
 import type { ControllerOptions, NodeOptions, TerminationReason, XdsState } from './types.js';
 
 export interface XdsClientOptions {
@@ -35,9 +36,14 @@ export interface XdsClientDeps {
   readonly log: Log;
   /** A change is to be put in force now, synchronously; it is acknowledged when this returns. */
   readonly onUpdate: (update: StoreUpdate) => void;
+  /** The controller has come (back). */
+  readonly onConnected?: () => void;
+  /** The mesh's roots (DER) as the controller pushes them; absent: they are not asked for. A controller may have none to tell. */
+  readonly onTrustBundle?: (roots: readonly Buffer[]) => void;
 }
 
 type Request = envoy.service.discovery.v3.DeltaDiscoveryRequest.$Properties;
+type Response = ReturnType<typeof DeltaDiscoveryResponse.decode>;
 type Stream = ClientDuplexStream<Request, Buffer>;
 const DeltaDiscoveryResponse = envoy.service.discovery.v3.DeltaDiscoveryResponse;
 
@@ -54,6 +60,7 @@ export class XdsClient {
   readonly #options: XdsClientOptions;
   readonly #deps: XdsClientDeps;
   readonly #subscriptions = [new Subscription(ADDRESS_TYPE_URL), new Subscription(AUTHORIZATION_TYPE_URL)];
+  readonly #trustBundle: TrustBundleSubscription | null;
   readonly #terminations: Record<TerminationReason, number> = {
     ConnectionError: 0,
     Error: 0,
@@ -71,6 +78,7 @@ export class XdsClient {
   constructor(options: XdsClientOptions, deps: XdsClientDeps) {
     this.#options = options;
     this.#deps = deps;
+    this.#trustBundle = deps.onTrustBundle === undefined ? null : new TrustBundleSubscription();
     this.#backoffMs = options.minBackoffMs ?? 10;
   }
 
@@ -94,7 +102,7 @@ export class XdsClient {
       pending,
       lastError: this.#lastError,
       terminations: { ...this.#terminations },
-      types: this.#subscriptions.map((subscription) => subscription.state),
+      types: this.#allSubscriptions().map((subscription) => subscription.state),
     };
   }
 
@@ -127,7 +135,7 @@ export class XdsClient {
     }
     this.#listen(this.#client, this.#stream);
     this.#timer = setTimeout(() => this.#checkConnected(connectTimeoutMs), connectTimeoutMs);
-    for (const subscription of this.#subscriptions) {
+    for (const subscription of this.#allSubscriptions()) {
       this.#stream.write({
         node: nodeOf(node),
         typeUrl: subscription.typeUrl,
@@ -157,6 +165,7 @@ export class XdsClient {
     if (this.#connectedAtMs !== null) return;
     this.#connectedAtMs = performance.now();
     this.#deps.log.info({ controller: this.#options.controller.address }, 'connected to the controller');
+    this.#deps.onConnected?.();
   }
 
   /** A controller with nothing to say sends no metadata: the transport decides. */
@@ -170,28 +179,41 @@ export class XdsClient {
     this.#connected();
     try {
       const response = DeltaDiscoveryResponse.decode(bytes);
-      const subscription = this.#subscriptions.find(({ typeUrl }) => typeUrl === response.typeUrl);
-      if (subscription === undefined) throw new XdsError('XDS_PROTOCOL', `push of type ${response.typeUrl}`);
-      const push = subscription.read(response);
-      this.#deps.onUpdate(push.update);
-      subscription.commit(response, push, bytes.length);
-      this.#acknowledge(stream, response.typeUrl, response.nonce, push);
+      const problems = this.#put(response, bytes.length);
+      this.#acknowledge(stream, response.typeUrl, response.nonce, problems);
     } catch (error) {
       // Not acknowledged: with the versions it knows we hold, the controller will send it again.
       this.#ended('Error', messageOf(error));
     }
   }
 
-  #acknowledge(stream: Stream, typeUrl: string, responseNonce: string, push: Push): void {
-    if (push.problems.length === 0) {
+  /** In force when this returns; gives what is rejected. */
+  #put(response: Response, bytes: number): readonly string[] {
+    if (this.#trustBundle?.typeUrl === response.typeUrl) {
+      const push = this.#trustBundle.read(response);
+      if (push.roots !== null) this.#deps.onTrustBundle?.(push.roots);
+      this.#trustBundle.commit(response, push, bytes);
+      return push.problems;
+    }
+    const subscription = this.#subscriptions.find(({ typeUrl }) => typeUrl === response.typeUrl);
+    if (subscription === undefined) throw new XdsError('XDS_PROTOCOL', `push of type ${response.typeUrl}`);
+    const push = subscription.read(response);
+    this.#deps.onUpdate(push.update);
+    subscription.commit(response, push, bytes);
+    return push.problems;
+  }
+
+  #allSubscriptions() {
+    return this.#trustBundle === null ? this.#subscriptions : [...this.#subscriptions, this.#trustBundle];
+  }
+
+  #acknowledge(stream: Stream, typeUrl: string, responseNonce: string, problems: readonly string[]): void {
+    if (problems.length === 0) {
       stream.write({ typeUrl, responseNonce });
       return;
     }
-    this.#deps.log.warn(
-      { typeUrl, problems: push.problems.slice(0, 20) },
-      'rejected resources of the controller',
-    );
-    const message = joinProblems(push.problems);
+    this.#deps.log.warn({ typeUrl, problems: problems.slice(0, 20) }, 'rejected resources of the controller');
+    const message = joinProblems(problems);
     stream.write({ typeUrl, responseNonce, errorDetail: { code: status.INVALID_ARGUMENT, message } });
   }
 

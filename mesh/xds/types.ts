@@ -4,6 +4,8 @@ export interface ControllerOptions {
   readonly address: string;
   /** PEM, read anew for every connection. */
   readonly rootCertificateFile: string;
+  /** Further roots (PEM) that the controller may be known by, asked for at every connection: learnt from it, while the file may not have them yet. @default none */
+  readonly learntRoots?: () => string;
   /** Bearer token, read anew for every call. */
   readonly tokenFile: string;
   /** Name that the server's certificate must show, where it is not the host of `address`. @default null */
