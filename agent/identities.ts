@@ -7,6 +7,11 @@ export interface LocalIdentitiesOptions {
   readonly trustDomain: string;
 }
 
+/** A certificate for the same account of another trust domain is as good as none: but better, while the new one is being fetched. */
+function isSameAccount(a: string, b: string): boolean {
+  return a.slice(a.indexOf('/ns/')) === b.slice(b.indexOf('/ns/'));
+}
+
 /** Which identities this node needs certificates for: those of its captured pods, as the store names them. */
 export class LocalIdentities {
   readonly #options: LocalIdentitiesOptions;
@@ -19,6 +24,7 @@ export class LocalIdentities {
     options: LocalIdentitiesOptions,
     deps: { readonly store: Store; readonly certificates: CertificateManager },
   ) {
+    deps.certificates.subscribe({ onCertificate: () => this.refresh(), onGone: () => {} });
     this.#options = options;
     this.#store = deps.store;
     this.#certificates = deps.certificates;
@@ -38,8 +44,20 @@ export class LocalIdentities {
   refresh(): void {
     const wanted = new Set([...this.#pods.values()].map((pod) => this.#identityOf(pod)));
     for (const identity of wanted) if (!this.#wanted.has(identity)) this.#certificates.prefetch(identity);
-    for (const identity of this.#wanted) if (!wanted.has(identity)) this.#certificates.forget(identity);
+    for (const identity of this.#wanted) {
+      if (wanted.has(identity)) continue;
+      if (this.#isReplacedBy(wanted, identity)) wanted.add(identity);
+      else this.#certificates.forget(identity);
+    }
     this.#wanted = wanted;
+  }
+
+  /** Its pods have another trust domain now, and no certificate of that yet: until then this one is shown. */
+  #isReplacedBy(wanted: ReadonlySet<string>, identity: string): boolean {
+    if (this.#certificates.current(identity) === null) return false;
+    return [...wanted].some(
+      (other) => isSameAccount(other, identity) && this.#certificates.current(other) === null,
+    );
   }
 
   has(identity: string): boolean {

@@ -2,7 +2,7 @@ import { performance } from 'node:perf_hooks';
 import { type AdminDeps, type AdminServers, startAdmin } from '../mesh/admin/index.js';
 import { systemClock } from '../mesh/common/clock.js';
 import type { OptionValues } from '../mesh/config/index.js';
-import { CertificateManager } from '../mesh/identity/index.js';
+import { CertificateManager, derToPem } from '../mesh/identity/index.js';
 import { createTlsContext, releaseTlsContext, WorkerPool } from '../mesh/io/index.js';
 import { LineWriter, LOG_LEVELS, type Log, type LogLevel } from '../mesh/log/index.js';
 import { createStore, type Store, type StoreUpdate } from '../mesh/store/index.js';
@@ -45,6 +45,8 @@ export class Agent implements CaptureListener {
   readonly #accessLog = new LineWriter();
   /** Of the access log, those that the metrics know of. */
   #droppedLines = 0;
+  /** As the controller pushed it last. */
+  #trustBundlePem = '';
   #admin: AdminServers | null = null;
   #captureStarted = false;
   #draining = false;
@@ -55,7 +57,7 @@ export class Agent implements CaptureListener {
     this.#tcpMetrics = new TcpMetrics({}, { nowMs: () => performance.now() });
     this.#pool = this.#makePool();
     this.#workers = new Workers({ count: options.workers }, { pool: this.#pool, store: this.#store });
-    const controller = controllerOf(options);
+    const controller = { ...controllerOf(options), learntRoots: () => this.#trustBundlePem };
     this.#xds = new XdsClient(
       {
         controller,
@@ -65,7 +67,12 @@ export class Agent implements CaptureListener {
           nodeName: options.node,
         },
       },
-      { log: deps.log.child({ room: 'xds' }), onUpdate: (update) => this.#applyStore(update) },
+      {
+        log: deps.log.child({ room: 'xds' }),
+        onUpdate: (update) => this.#applyStore(update),
+        onConnected: () => this.#certificates.retryNow(),
+        onTrustBundle: (roots) => this.#applyTrustBundle(roots),
+      },
     );
     const ca = new CertificateClient({ controller });
     this.#certificates = new CertificateManager(
@@ -209,6 +216,11 @@ export class Agent implements CaptureListener {
       },
       { podSource: new FilesPodSource({ folder: manifests, nodeName: node }, { log }), listener: this, log },
     );
+  }
+
+  #applyTrustBundle(roots: readonly Buffer[]): void {
+    this.#trustBundlePem = roots.map((root) => derToPem(root, 'CERTIFICATE')).join('');
+    this.#certificates.setTrustBundle(roots);
   }
 
   #applyStore(update: StoreUpdate): void {

@@ -177,7 +177,7 @@ export class TunnelWorker {
       counters: this.#counters,
       network: this.#options.network,
       hasCertificate: (identity) => {
-        if (this.#contexts.has(identity)) return true;
+        if (this.#contextOf(identity) !== undefined) return true;
         this.#deps.post({ kind: 'identity-wanted', identity });
         return false;
       },
@@ -185,8 +185,19 @@ export class TunnelWorker {
   }
 
   #tlsOf(identity: string): TlsOptions | null {
-    const context = this.#contexts.get(identity);
+    const context = this.#contextOf(identity);
     return context === undefined ? null : { context, handshakeTimeoutMs };
+  }
+
+  /** Of this identity or, while that has none, of the same account in a trust domain that is being left. */
+  #contextOf(identity: string): TlsContextId | undefined {
+    const context = this.#contexts.get(identity);
+    if (context !== undefined || this.#options.trustDomainAliases.length === 0) return context;
+    for (const alias of this.#verifier.aliasesOf(identity)) {
+      const found = this.#contexts.get(alias);
+      if (found !== undefined) return found;
+    }
+    return undefined;
   }
 
   #scheduleTelemetry(): void {

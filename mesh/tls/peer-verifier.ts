@@ -1,11 +1,11 @@
 import { messageOf } from '../common/errors.js';
-import { readCertificate, tryParseSpiffeId } from '../identity/index.js';
+import { formatSpiffeId, readCertificate, tryParseSpiffeId } from '../identity/index.js';
 import { PeerIdentityError } from './errors.js';
 
 export interface PeerVerifierOptions {
   /** The mesh's own. */
   readonly trustDomain: string;
-  /** Others whose clients are let in as well (the bundle must hold their roots). */
+  /** Others that stand for it, as while one is being replaced: their clients are let in, and a server of the same account in one of them is the one expected. The bundle must hold their roots. */
   readonly trustDomainAliases?: readonly string[];
 }
 
@@ -20,10 +20,19 @@ export class PeerVerifier {
     this.trustDomains = new Set([options.trustDomain, ...(options.trustDomainAliases ?? [])]);
   }
 
-  /** The one of `expected` that the server is, compared as text with each of its URI names; DNS names never count. */
+  /** The same account in the other trust domains that count as ours; none for a foreign one. */
+  aliasesOf(identity: string): string[] {
+    const id = tryParseSpiffeId(identity);
+    if (id === null || !this.trustDomains.has(id.trustDomain)) return [];
+    const others = [...this.trustDomains].filter((trustDomain) => trustDomain !== id.trustDomain);
+    return others.map((trustDomain) => formatSpiffeId({ ...id, trustDomain }));
+  }
+
+  /** The one of `expected` that the server is, or an alias of one, compared as text with each of its URI names; DNS names never count. */
   serverIdentity(leaf: Buffer | null, expected: readonly string[]): string {
     const uris = urisOf(leaf);
     for (const uri of uris) if (expected.includes(uri)) return uri;
+    for (const uri of uris) if (this.aliasesOf(uri).some((alias) => expected.includes(alias))) return uri;
     throw new PeerIdentityError(
       'UNEXPECTED_PEER',
       `the server is ${listed(uris)}, expected ${listed(expected)}`,
