@@ -60,6 +60,24 @@ export const agentOptions = {
     minMs: 0,
     maxMs: 24 * 3_600_000,
   }),
+  outlierFailures: option.integer({
+    help: 'Failed connects in a row that leave an endpoint out for a while, where a service does not say; 0: never.',
+    fallback: 5,
+    min: 0,
+    max: 1_000,
+  }),
+  outlierEjection: option.duration({
+    help: 'For how long the first time; the n-th time n times as long, at most 5 minutes.',
+    fallback: 30_000,
+    minMs: 100,
+    maxMs: 300_000,
+  }),
+  outlierMaxPercent: option.integer({
+    help: "At most this share of a service's endpoints is left out at once (but always one may be).",
+    fallback: 50,
+    min: 0,
+    max: 100,
+  }),
   logLevel: option.choice({ help: 'Least severe level that is logged.', fallback: 'info', of: LOG_LEVELS }),
   accessLog: option.choice({
     help: 'One line per connection, when it ends.',

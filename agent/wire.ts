@@ -5,7 +5,7 @@ import type { OptionValues } from '../mesh/config/index.js';
 import { CertificateManager, derToPem } from '../mesh/identity/index.js';
 import { createTlsContext, releaseTlsContext, WorkerPool } from '../mesh/io/index.js';
 import { LineWriter, LOG_LEVELS, type Log, type LogLevel } from '../mesh/log/index.js';
-import { createStore, type Store, type StoreUpdate } from '../mesh/store/index.js';
+import { createStore, type OutlierDetection, type Store, type StoreUpdate } from '../mesh/store/index.js';
 import {
   MetricsRegistry,
   processMetrics,
@@ -19,6 +19,7 @@ import { Capture, type CapturedPod, type CaptureListener, FilesPodSource } from 
 import { LocalIdentities } from './identities.js';
 import { agentMetrics } from './metrics.js';
 import type { agentOptions } from './options.js';
+import { HostLookups } from './routing/index.js';
 import type { FromWorker, ToWorker, WorkerData, WorkerReport } from './tunnel/index.js';
 import { Workers } from './workers.js';
 
@@ -43,6 +44,7 @@ export class Agent implements CaptureListener {
   /** As of the last scrape. */
   #reports: readonly (WorkerReport | null)[] = [];
   readonly #accessLog = new LineWriter();
+  readonly #hostLookups = new HostLookups({}, { nowMs: () => performance.now() });
   /** Of the access log, those that the metrics know of. */
   #droppedLines = 0;
   /** As the controller pushed it last. */
@@ -182,7 +184,14 @@ export class Agent implements CaptureListener {
 
   #makePool(): WorkerPool<ToWorker, FromWorker> {
     const { network, trustDomain, trustDomainAliases, accessLog, logLevel, workers } = this.#options;
-    const workerData: WorkerData = { network, trustDomain, trustDomainAliases, accessLog, logLevel };
+    const workerData: WorkerData = {
+      network,
+      trustDomain,
+      trustDomainAliases,
+      accessLog,
+      logLevel,
+      outlierDetection: outlierDetectionOf(this.#options),
+    };
     return new WorkerPool<ToWorker, FromWorker>(
       { entry: new URL('./worker.js', import.meta.url), workers, workerData },
       {
@@ -237,6 +246,11 @@ export class Agent implements CaptureListener {
       case 'identity-wanted':
         if (this.#identities.has(message.identity)) this.#certificates.require(message.identity);
         return;
+      case 'hostname-wanted':
+        void this.#hostLookups
+          .resolve(message.hostname)
+          .then((answer) => this.#pool.post(worker, { kind: 'hostname', answer }));
+        return;
       default:
         this.#workers.onMessage(worker, message);
     }
@@ -256,6 +270,14 @@ export class Agent implements CaptureListener {
     if (this.#draining) pending.push('draining');
     return pending;
   }
+}
+
+function outlierDetectionOf(options: AgentOptions): OutlierDetection {
+  return {
+    consecutiveConnectFailures: options.outlierFailures,
+    baseEjectionMs: options.outlierEjection,
+    maxEjectionPercent: options.outlierMaxPercent,
+  };
 }
 
 function controllerOf(options: AgentOptions) {

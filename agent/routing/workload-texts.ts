@@ -1,29 +1,35 @@
 import type { Baggage } from '../../mesh/hbone/index.js';
 import { identityOf, type Workload } from '../../mesh/store/index.js';
 
-/**
- * Texts that are made once per workload: as keys of maps, new ones would be hashed for every connection. Pure memos, which nobody can see,
- * and so the one thing here that stands at module level.
- */
-const known = new WeakMap<Workload, Baggage>();
-const identities = new WeakMap<Workload, string>();
+/** Texts that are made once per workload: as keys of maps, new ones would be hashed for every connection. One per worker. */
+export class WorkloadTexts {
+  readonly #baggages = new WeakMap<Workload, Baggage>();
+  readonly #identities = new WeakMap<Workload, string>();
 
-/** `identityOf`. */
-export function identityTextOf(workload: Workload): string {
-  let identity = identities.get(workload);
-  if (identity === undefined) {
-    identity = identityOf(workload);
-    identities.set(workload, identity);
+  /** `identityOf`. */
+  identityOf(workload: Workload): string {
+    let identity = this.#identities.get(workload);
+    if (identity === undefined) {
+      identity = identityOf(workload);
+      this.#identities.set(workload, identity);
+    }
+    return identity;
   }
-  return identity;
+
+  /** What the `baggage` header says of a workload (hbone-and-wds.md 1.3). One object per workload, so that its text is made once. */
+  baggageOf(workload: Workload): Baggage {
+    let baggage = this.#baggages.get(workload);
+    if (baggage === undefined) {
+      baggage = baggageOf(workload);
+      this.#baggages.set(workload, baggage);
+    }
+    return baggage;
+  }
 }
 
-/** What the `baggage` header says of a workload (hbone-and-wds.md 1.3). One object per workload, so that its text is made once. */
-export function baggageOf(workload: Workload): Baggage {
-  const found = known.get(workload);
-  if (found !== undefined) return found;
+function baggageOf(workload: Workload): Baggage {
   const { locality } = workload;
-  const baggage = omitEmpty({
+  return omitEmpty({
     clusterName: workload.clusterId,
     namespace: workload.namespace,
     workloadType: workload.workloadType,
@@ -33,8 +39,6 @@ export function baggageOf(workload: Workload): Baggage {
     region: locality.region,
     zone: locality.zone,
   });
-  known.set(workload, baggage);
-  return baggage;
 }
 
 function omitEmpty(baggage: Baggage): Baggage {

@@ -4,6 +4,7 @@ import type { ConnectionHandler, Reactor } from '../../mesh/io/index.js';
 import type { Store, Workload } from '../../mesh/store/index.js';
 import type { BaggageLabels, ConnectionTelemetry, Party } from '../../mesh/telemetry/index.js';
 import type { ApplicationDialer, OriginalDestinations } from '../capture/index.js';
+import type { Router, WorkloadTexts } from '../routing/index.js';
 import type { ConnectionTable } from './connection-table.js';
 import type { WorkerPod } from './messages.js';
 import type { PolicyGuard } from './policy-guard.js';
@@ -14,6 +15,8 @@ export interface TunnelContext {
   readonly reactor: Reactor;
   readonly store: Store;
   readonly storeView: StoreView;
+  readonly texts: WorkloadTexts;
+  readonly router: Router;
   readonly hbone: HboneClient;
   readonly telemetry: ConnectionTelemetry;
   readonly connections: ConnectionTable;
@@ -35,10 +38,18 @@ export interface TunnelCounters {
   resetNoWorkload: number;
   /** Inbound, refused or closed by policies. */
   resetPolicy: number;
+  /** Outbound connects that failed and went on to another endpoint. */
+  retriedConnects: number;
 }
 
 export function newTunnelCounters(): TunnelCounters {
-  return { resetNoOriginalDestination: 0, resetIllegalPort: 0, resetNoWorkload: 0, resetPolicy: 0 };
+  return {
+    resetNoOriginalDestination: 0,
+    resetIllegalPort: 0,
+    resetNoWorkload: 0,
+    resetPolicy: 0,
+    retriedConnects: 0,
+  };
 }
 
 /** TCP connect of the mesh's own dials (hbone-and-wds.md 1.4). */

@@ -10,6 +10,7 @@ import { CLIENT_ID, HboneLab, SERVER_ID } from '../../test/support/hbone.js';
 import { ListeningSocket } from '../../test/support/listening-socket.js';
 import { FLAG, FRAME, RawHttp2 } from '../../test/support/raw-http2.js';
 import { ApplicationDialer } from '../capture/index.js';
+import { Router, WorkloadTexts } from '../routing/index.js';
 import { ConnectionTable, drain } from './connection-table.js';
 import { newTunnelCounters, StoreView, type TunnelContext } from './context.js';
 import { InboundAcceptor, PlaintextAcceptor } from './inbound.js';
@@ -44,6 +45,9 @@ class InboundLab implements Disposable {
     const none = { services: [], policies: [], removed: [], removedPolicies: [] };
     store.apply({ snapshot: true, workloads: [workload()], ...none });
     const fd = -1;
+    const texts = new WorkloadTexts();
+    const outlierDetection = { consecutiveConnectFailures: 0, baseEjectionMs: 1, maxEjectionPercent: 0 };
+    const log = createLog({ level: 'silent', component: 'test' });
     const handles = {
       originalDestinationsFd: fd,
       callerStorageFd: fd,
@@ -60,10 +64,21 @@ class InboundLab implements Disposable {
       store,
       storeView,
       guard: this.guard,
+      texts,
+      router: new Router(
+        { network: '', outlierDetection },
+        {
+          store,
+          texts,
+          hostnames: { addressesOf: () => [] },
+          nowMs: () => reactor.nowMs,
+          random: Math.random,
+        },
+      ),
       hbone: this.lab.client,
       telemetry: this.telemetry,
       connections: this.connections,
-      waitingRoom: new WaitingRoom({ maxWaitMs: 100, maxWaiting: 10 }, { reactor }),
+      waitingRoom: new WaitingRoom({ maxWaitMs: 100, maxWaiting: 10 }, { reactor, log }),
       originalDestinations: { take: () => null },
       applicationDialer: new ApplicationDialer({ workerIndex: 0, handles }),
       counters: this.counters,
@@ -76,7 +91,7 @@ class InboundLab implements Disposable {
         reactor,
         acceptor: new InboundAcceptor(POD, context),
         verifyClient: () => CLIENT_ID,
-        log: createLog({ level: 'silent', component: 'test' }),
+        log,
       },
     );
     const tls = this.lab.context(this.lab.ca.issue(SERVER_ID));

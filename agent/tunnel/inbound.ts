@@ -6,7 +6,7 @@ import type { ConnectionFacts, Verdict } from '../../mesh/policy/index.js';
 import type { Workload } from '../../mesh/store/index.js';
 import type { ConnectionInfo, ConnectionRecord } from '../../mesh/telemetry/index.js';
 import type { ApplicationDial } from '../capture/index.js';
-import { baggageOf, identityTextOf, illegalPorts } from '../routing/index.js';
+import { illegalPorts } from '../routing/index.js';
 import type { TrackedConnection } from './connection-table.js';
 import { noHandler, party, type TunnelContext } from './context.js';
 import type { ConnectionSummary, WorkerPod } from './messages.js';
@@ -127,7 +127,7 @@ class InboundTunnel extends TunnelCopy implements TrackedConnection {
   override onConnected(): void {
     this.#record = this.#context.telemetry.opened(this.#info);
     this.#record.addReceived(this.#early);
-    this.start(this.#request.accept(baggageOf(this.admission.own)));
+    this.start(this.#request.accept(this.#context.texts.baggageOf(this.admission.own)));
   }
 
   summary(): ConnectionSummary {
@@ -265,11 +265,12 @@ function infoOf(
   const { metadata, peer, peerIdentity, local } = request;
   const byAddress = context.storeView.peerAt(peer);
   // An address is only a hint: its workload's labels count where the certificate says the same.
-  const source = byAddress !== undefined && identityTextOf(byAddress) === peerIdentity ? byAddress : null;
+  const source =
+    byAddress !== undefined && context.texts.identityOf(byAddress) === peerIdentity ? byAddress : null;
   return {
     reporter: 'destination',
     source: party(source, peerIdentity, metadata.baggage ?? null),
-    destination: party(own, identityTextOf(own)),
+    destination: party(own, context.texts.identityOf(own)),
     service: serviceOf(context, own, metadata.forwardedHost),
     mutualTls: true,
     sourceAddress: peer,

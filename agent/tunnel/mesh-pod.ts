@@ -2,7 +2,6 @@ import { HboneServer } from '../../mesh/hbone/index.js';
 import type { Listener, TlsOptions } from '../../mesh/io/index.js';
 import type { Log } from '../../mesh/log/index.js';
 import type { PeerVerifier } from '../../mesh/tls/index.js';
-import { identityTextOf } from '../routing/index.js';
 import type { TunnelContext } from './context.js';
 import { InboundAcceptor, PlaintextAcceptor } from './inbound.js';
 import type { WorkerPod } from './messages.js';
@@ -38,7 +37,7 @@ export class MeshPod {
     );
     const serverTls = () => {
       const own = context.storeView.ownOf(pod);
-      return own === undefined ? null : deps.tlsOf(identityTextOf(own));
+      return own === undefined ? null : deps.tlsOf(context.texts.identityOf(own));
     };
     this.#listeners = [
       reactor.listen({ fd: pod.outboundFd }, new OutboundAcceptor(pod, context)),

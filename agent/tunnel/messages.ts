@@ -1,7 +1,8 @@
 import type { LogLevel } from '../../mesh/log/index.js';
-import type { StoreUpdate } from '../../mesh/store/index.js';
+import type { OutlierDetection, StoreUpdate } from '../../mesh/store/index.js';
 import type { TelemetryBatch } from '../../mesh/telemetry/index.js';
 import type { CaptureHandles } from '../capture/index.js';
+import type { HostnameAnswer } from '../routing/index.js';
 
 /** What crosses between the agent's main thread and its workers; structured-cloneable. */
 
@@ -29,6 +30,8 @@ export type ToWorker =
   | { readonly kind: 'drain'; readonly deadlineMs: number }
   /** Answered by `report`, which has the rows of connections only where they are asked for. */
   | { readonly kind: 'report'; readonly request: number; readonly withConnections: boolean }
+  /** Answers `hostname-wanted`. */
+  | { readonly kind: 'hostname'; readonly answer: HostnameAnswer }
   /** The last `telemetry` was taken: until then no other is sent, so that a main thread that stands still is not buried. */
   | { readonly kind: 'telemetry-taken' }
   | { readonly kind: 'log-level'; readonly level: LogLevel };
@@ -39,6 +42,8 @@ export type FromWorker =
   | { readonly kind: 'report'; readonly request: number; readonly report: WorkerReport }
   /** A live connection needs a certificate for this identity: fetch it before others. */
   | { readonly kind: 'identity-wanted'; readonly identity: string }
+  /** A connection needs an endpoint that is known by this hostname; answered by `hostname`. */
+  | { readonly kind: 'hostname-wanted'; readonly hostname: string }
   /** What was counted and logged since the last one. */
   | { readonly kind: 'telemetry'; readonly batch: TelemetryBatch };
 
@@ -70,4 +75,6 @@ export interface WorkerData {
   readonly trustDomain: string;
   readonly trustDomainAliases: readonly string[];
   readonly accessLog: 'json' | 'text' | 'off';
+  /** Of services that do not say. */
+  readonly outlierDetection: OutlierDetection;
 }

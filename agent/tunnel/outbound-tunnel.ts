@@ -1,10 +1,16 @@
 import { formatSocketAddress, type SocketAddress } from '../../mesh/common/address.js';
-import type { ClientTunnelHandler, ConnectMetadata, NextHop, TunnelFailure } from '../../mesh/hbone/index.js';
-import type { Connection } from '../../mesh/io/index.js';
+import type {
+  ClientTunnelHandler,
+  ConnectMetadata,
+  NextHop,
+  Tunnel,
+  TunnelFailure,
+  Undelivered,
+} from '../../mesh/hbone/index.js';
+import type { Connection, Timer } from '../../mesh/io/index.js';
 import type { Workload } from '../../mesh/store/index.js';
 import type { ConnectionInfo, ConnectionRecord } from '../../mesh/telemetry/index.js';
-import type { HboneRoute } from '../routing/index.js';
-import { baggageOf, identityTextOf } from '../routing/index.js';
+import type { DirectRoute, HboneRoute } from '../routing/index.js';
 import type { TrackedConnection } from './connection-table.js';
 import { party, type TunnelContext } from './context.js';
 import type { ConnectionSummary, WorkerPod } from './messages.js';
@@ -18,51 +24,107 @@ export interface OutboundStartPoint {
   readonly context: TunnelContext;
 }
 
+/** Who may send a connection elsewhere when an attempt has failed. */
+export interface Redial {
+  /**
+   * `undelivered`: what the application had sent, to be sent again; null: some of it may have arrived, and nothing can be done.
+   * True: the application is somebody else's now.
+   */
+  attemptFailed(route: DirectRoute | HboneRoute, undelivered: Undelivered | null): boolean;
+}
+
+/** The layers below know better why an attempt takes too long: theirs is the first word. */
+const deadlineSlackMs = 100;
+
 /** A pod's connection that goes through an HBONE tunnel. */
 export class OutboundTunnel extends TunnelCopy implements ClientTunnelHandler, TrackedConnection {
   readonly podUid: string;
   readonly #context: TunnelContext;
   readonly #source: Workload;
   readonly #route: HboneRoute;
+  readonly #redial: Redial;
   readonly #openedAtMs: number;
   readonly #sourceAddress: SocketAddress;
   #record: ConnectionRecord | null = null;
   #failure: TunnelFailure | null = null;
+  #tunnel: Tunnel | null = null;
+  #deadline: Timer | null = null;
   /** Both directions, before the record exists: bytes may ride behind the CONNECT. */
   #early = 0;
 
-  constructor(start: OutboundStartPoint, route: HboneRoute) {
+  constructor(start: OutboundStartPoint, route: HboneRoute, redial: Redial) {
     super(start.app);
     this.podUid = start.pod.uid;
     this.#context = start.context;
     this.#source = start.source;
     this.#route = route;
+    this.#redial = redial;
     this.#openedAtMs = start.context.reactor.nowMs;
     this.#sourceAddress = start.app.remote;
     this.app.handler = this;
     start.context.connections.add(this);
+    if (route.endpoint !== null) start.context.router.joined(route.endpoint);
   }
 
-  /** Asks the pool for a tunnel to `authority`, the route's target; bytes flow as soon as it lets them. */
-  open(nextHop: NextHop, authority: string): void {
+  /** Asks the pool for a tunnel to `authority`, the route's target; bytes flow as soon as it lets them. `undelivered` of an attempt before goes first. */
+  open(nextHop: NextHop, authority: string, attemptMs: number, undelivered: Undelivered | null): void {
+    const { reactor, texts, hbone } = this.#context;
     const { service } = this.#route;
     const metadata: ConnectMetadata = {
-      baggage: baggageOf(this.#source),
+      baggage: texts.baggageOf(this.#source),
       forwardedFor: this.#sourceAddress,
       ...(service === null ? {} : { forwardedHost: service.hostname }),
     };
-    this.start(this.#context.hbone.open(nextHop, authority, metadata, this));
+    this.#early = undelivered?.bytes?.length ?? 0;
+    this.#deadline = reactor.setTimer(attemptMs + deadlineSlackMs, () => this.#onDeadline(attemptMs));
+    const tunnel = hbone.open(nextHop, authority, metadata, this, undelivered);
+    // It may have failed at once, and the connection be on its way elsewhere.
+    if (!tunnel.isOpen || this.isOver) return;
+    this.#tunnel = tunnel;
+    this.start(tunnel, undelivered?.ended);
     this.readNow();
   }
 
   onEstablished(response: ConnectMetadata): void {
-    this.#record = this.#context.telemetry.opened(this.#info(response));
+    this.#deadline?.cancel();
+    this.#deadline = null;
+    const { telemetry, router } = this.#context;
+    if (this.#route.endpoint !== null) router.connected(this.#route.endpoint);
+    this.#record = telemetry.opened(this.#info(response));
     this.#record.addReceived(this.#early);
   }
 
-  onFailed(failure: TunnelFailure): void {
+  onFailed(failure: TunnelFailure, undelivered: Undelivered | null): void {
     this.#failure = failure;
+    const isEndpoints = failure.isOurs !== true && (failure.status === undefined || failure.status >= 500);
+    if (isEndpoints && this.#goesElsewhere(undelivered)) return;
     this.fail(failure.message);
+  }
+
+  #onDeadline(attemptMs: number): void {
+    this.#deadline = null;
+    if (this.isOver) return;
+    this.#tunnel?.reset();
+    const message = `no tunnel to ${formatSocketAddress(this.#route.nextHop)} within ${Math.round(attemptMs)} ms`;
+    this.#failure = { flag: 'CONNECT', message };
+    if (!this.#goesElsewhere(null)) this.fail(message);
+  }
+
+  #goesElsewhere(undelivered: Undelivered | null): boolean {
+    const isUntouched = this.#early === 0 && !this.hasAppEnded;
+    const carried = undelivered ?? (isUntouched ? { bytes: null, ended: false } : null);
+    if (!this.#redial.attemptFailed(this.#route, carried)) return false;
+    this.handBack();
+    this.#leave();
+    return true;
+  }
+
+  #leave(): void {
+    const { connections, router } = this.#context;
+    this.#deadline?.cancel();
+    this.#deadline = null;
+    connections.remove(this);
+    if (this.#route.endpoint !== null) router.left(this.#route.endpoint);
   }
 
   summary(): ConnectionSummary {
@@ -88,7 +150,7 @@ export class OutboundTunnel extends TunnelCopy implements ClientTunnelHandler, T
   }
 
   protected ended(failure: CopyFailure): void {
-    this.#context.connections.remove(this);
+    this.#leave();
     if (this.#record !== null)
       this.#record.closed(failure === null ? null : { flag: 'CONNECT', message: failure });
     else
@@ -102,7 +164,7 @@ export class OutboundTunnel extends TunnelCopy implements ClientTunnelHandler, T
     const { workload, service, nextHop, target, expectedIdentities, via } = this.#route;
     return {
       reporter: 'source',
-      source: party(this.#source, identityTextOf(this.#source)),
+      source: party(this.#source, this.#context.texts.identityOf(this.#source)),
       destination: party(
         via === 'waypoint' && response.baggage ? null : workload,
         expectedIdentities[0] ?? null,

@@ -1,16 +1,19 @@
 import { formatSocketAddress, isIpv6, type SocketAddress } from '../../mesh/common/address.js';
-import type { NextHop } from '../../mesh/hbone/index.js';
-import type { AcceptHandler, Connection, ConnectionHandler } from '../../mesh/io/index.js';
+import type { NextHop, Undelivered } from '../../mesh/hbone/index.js';
+import type { AcceptHandler, Connection, ConnectionHandler, IoErrorCode } from '../../mesh/io/index.js';
 import type { Service, Workload } from '../../mesh/store/index.js';
 import type { ConnectionInfo } from '../../mesh/telemetry/index.js';
-import { type HboneRoute, identityTextOf, type Route, route } from '../routing/index.js';
+import type { DirectRoute, HboneRoute, Route, WorkloadTexts } from '../routing/index.js';
 import { connectTimeoutMs, party, type TunnelContext } from './context.js';
 import type { WorkerPod } from './messages.js';
-import { OutboundTunnel } from './outbound-tunnel.js';
+import { OutboundTunnel, type Redial } from './outbound-tunnel.js';
 import { TcpRelay } from './tcp-relay.js';
 import type { Waiting } from './waiting-room.js';
 
 type TcpRoute = Extract<Route, { kind: 'passthrough' | 'direct' }>;
+
+/** Endpoints that one connection may try. */
+const maxAttempts = 3;
 
 /** Accepts what BPF redirected to a pod's 15001 and sends each connection where the store says. */
 export class OutboundAcceptor implements AcceptHandler {
@@ -21,7 +24,7 @@ export class OutboundAcceptor implements AcceptHandler {
   constructor(pod: WorkerPod, context: TunnelContext) {
     this.#pod = pod;
     this.#context = context;
-    this.#hops = new NextHops(pod);
+    this.#hops = new NextHops(pod, context.texts);
   }
 
   onAccepted(app: Connection): ConnectionHandler | null {
@@ -38,14 +41,25 @@ export class OutboundAcceptor implements AcceptHandler {
   }
 }
 
-/** A connection until its route is known: it may have to wait for the pod's workload or certificate. */
-class OutboundStart implements Waiting, ConnectionHandler {
+/** What a failed attempt had been given by the application: nothing. */
+const nothingSent: Undelivered = { bytes: null, ended: false };
+
+/**
+ * A connection until it stands: it may have to wait for the pod's workload, a certificate or the addresses of a hostname, and goes on to another
+ * endpoint where one could not be connected to.
+ */
+class OutboundStart implements Waiting, ConnectionHandler, Redial {
   readonly podUid: string;
   readonly #app: Connection;
   readonly #destination: SocketAddress;
   readonly #pod: WorkerPod;
   readonly #hops: NextHops;
   readonly #context: TunnelContext;
+  #tried: readonly string[] = [];
+  /** Attempts are over then; set by the first. */
+  #deadlineMs = 0;
+  #undelivered: Undelivered | null = null;
+  #unresolved: Extract<Route, { kind: 'unresolved' }> | null = null;
 
   constructor(
     app: Connection,
@@ -66,42 +80,85 @@ class OutboundStart implements Waiting, ConnectionHandler {
     if (!this.#app.isOpen) return true;
     const source = this.#context.storeView.ownOf(this.#pod);
     if (source === undefined) return false;
-    const { store, network } = this.#context;
-    const chosen = route(store, { network }, source, this.#destination, Math.random);
-    if (chosen.kind === 'hbone' && !this.#context.hasCertificate(identityTextOf(source))) return false;
+    const chosen = this.#route(source);
+    if (!this.#isReady(chosen, source)) return false;
     this.#follow(chosen, source);
     return true;
   }
 
   giveUp(): void {
-    this.#context.counters.resetNoWorkload++;
+    const { storeView, counters } = this.#context;
+    const source = storeView.ownOf(this.#pod);
+    if (source !== undefined && this.#unresolved !== null) {
+      const { hostname, service } = this.#unresolved;
+      this.#refuse(source, service, `the addresses of ${hostname} did not come in time`);
+      return;
+    }
+    counters.resetNoWorkload++;
     this.#app.reset();
   }
 
+  attemptFailed(failed: DirectRoute | HboneRoute, undelivered: Undelivered | null): boolean {
+    const { router, storeView, reactor, counters, waitingRoom } = this.#context;
+    const { endpoint } = failed;
+    if (endpoint === null) return false;
+    router.failed(endpoint);
+    const isLast = this.#tried.length + 1 >= maxAttempts || reactor.nowMs >= this.#deadlineMs;
+    const source = storeView.ownOf(this.#pod);
+    if (undelivered === null || isLast || source === undefined || !this.#app.isOpen) return false;
+    this.#tried = [...this.#tried, endpoint.key];
+    const next = this.#route(source);
+    // Nobody else: what is told is why this one failed.
+    if (next.kind === 'refused' || next.kind === 'passthrough') return false;
+    const isEmpty = undelivered.bytes === null && !undelivered.ended;
+    if (!isEmpty && next.kind !== 'hbone') return false;
+    counters.retriedConnects++;
+    this.#undelivered = isEmpty ? null : undelivered;
+    this.#app.handler = this;
+    if (this.#isReady(next, source)) this.#follow(next, source);
+    else waitingRoom.add(this);
+    return true;
+  }
+
+  #route(source: Workload): Route {
+    const client = this.#app.remote.address;
+    return this.#context.router.route({ source, destination: this.#destination, client, tried: this.#tried });
+  }
+
+  #isReady(chosen: Route, source: Workload): boolean {
+    this.#unresolved = chosen.kind === 'unresolved' ? chosen : null;
+    if (chosen.kind === 'unresolved') return false;
+    return chosen.kind !== 'hbone' || this.#context.hasCertificate(this.#context.texts.identityOf(source));
+  }
+
   #follow(chosen: Route, source: Workload): void {
-    const context = this.#context;
     switch (chosen.kind) {
-      case 'hbone': {
-        const { hop, authority } = this.#hops.of(chosen, source, this.#boundSource(chosen.nextHop));
-        new OutboundTunnel({ app: this.#app, pod: this.#pod, source, context }, chosen).open(hop, authority);
+      case 'hbone':
+        this.#tunnel(chosen, source);
         return;
-      }
       case 'passthrough':
       case 'direct':
         this.#relay(chosen, source);
         return;
       case 'refused':
-        context.telemetry.refused(this.#infoOf(source, null, chosen.service, this.#destination), {
-          flag: 'CONNECT',
-          message: chosen.reason,
-        });
-        this.#app.reset();
+        this.#refuse(source, chosen.service, chosen.reason);
         return;
+      case 'unresolved':
+        throw new Error('a route that is not known yet cannot be followed');
     }
   }
 
+  #tunnel(chosen: HboneRoute, source: Workload): void {
+    const { hop, authority } = this.#hops.of(chosen, source, this.#boundSource(chosen.nextHop));
+    const point = { app: this.#app, pod: this.#pod, source, context: this.#context };
+    const tunnel = new OutboundTunnel(point, chosen, this);
+    tunnel.open(hop, authority, this.#attemptMs(chosen), this.#undelivered);
+  }
+
   #relay(chosen: TcpRoute, source: Workload): void {
-    const workload = chosen.kind === 'direct' ? chosen.workload : null;
+    const { router } = this.#context;
+    const [workload, endpoint] = chosen.kind === 'direct' ? [chosen.workload, chosen.endpoint] : [null, null];
+    if (endpoint !== null) router.joined(endpoint);
     const relay = new TcpRelay({
       context: this.#context,
       podUid: this.#pod.uid,
@@ -109,14 +166,35 @@ class OutboundStart implements Waiting, ConnectionHandler {
       downstream: this.#app,
       info: this.#infoOf(source, workload, chosen.service, chosen.to),
       via: chosen.kind,
+      onConnected: () => endpoint !== null && router.connected(endpoint),
+      onDialFailed: ({ code }) =>
+        chosen.kind === 'direct' && !isOurs(code) && this.attemptFailed(chosen, nothingSent),
+      onOver: () => endpoint !== null && router.left(endpoint),
     });
     const fromAddress = this.#boundSource(chosen.to);
     relay.dial({
       to: chosen.to,
       netnsFd: this.#pod.netnsFd,
-      connectTimeoutMs,
+      connectTimeoutMs: this.#attemptMs(chosen),
       ...(fromAddress === undefined ? {} : { fromAddress }),
     });
+  }
+
+  /** How long this attempt may take: those that may follow it get as much. */
+  #attemptMs(chosen: TcpRoute | HboneRoute): number {
+    const { nowMs } = this.#context.reactor;
+    if (this.#deadlineMs === 0)
+      this.#deadlineMs = nowMs + (chosen.service?.trafficPolicy?.connectTimeoutMs || connectTimeoutMs);
+    const endpoint = chosen.kind === 'passthrough' ? null : chosen.endpoint;
+    const left = maxAttempts - this.#tried.length;
+    const others = endpoint === null ? 0 : endpoint.set.endpoints.length - this.#tried.length - 1;
+    return Math.max(1, (this.#deadlineMs - nowMs) / Math.max(1, Math.min(left, others + 1)));
+  }
+
+  #refuse(source: Workload, service: Service | null, message: string): void {
+    const info = this.#infoOf(source, null, service, this.#destination);
+    this.#context.telemetry.refused(info, { flag: 'CONNECT', message });
+    this.#app.reset();
   }
 
   #infoOf(
@@ -157,6 +235,11 @@ class OutboundStart implements Waiting, ConnectionHandler {
   }
 }
 
+/** The reason of a failed dial lies here, not at the endpoint. */
+function isOurs(code: IoErrorCode): boolean {
+  return code === 'NO_RESOURCES' || code === 'HANDLER_FAILED';
+}
+
 interface KnownHop {
   readonly hop: NextHop;
   readonly target: SocketAddress;
@@ -169,15 +252,17 @@ interface KnownHop {
  */
 class NextHops {
   readonly #pod: WorkerPod;
+  readonly #texts: WorkloadTexts;
   /** Used last, by the workload to be reached. */
   readonly #last = new WeakMap<Workload, KnownHop>();
 
-  constructor(pod: WorkerPod) {
+  constructor(pod: WorkerPod, texts: WorkloadTexts) {
     this.#pod = pod;
+    this.#texts = texts;
   }
 
   of(chosen: HboneRoute, source: Workload, fromAddress: string | undefined): KnownHop {
-    const sourceIdentity = identityTextOf(source);
+    const sourceIdentity = this.#texts.identityOf(source);
     const last = this.#last.get(chosen.workload);
     if (last !== undefined && fits(last, chosen, sourceIdentity, fromAddress)) return last;
     const hop = {

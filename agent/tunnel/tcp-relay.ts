@@ -1,5 +1,5 @@
 import { formatSocketAddress } from '../../mesh/common/address.js';
-import type { Connection, ConnectionHandler, ConnectOptions } from '../../mesh/io/index.js';
+import type { Connection, ConnectionHandler, ConnectOptions, IoErrorCode } from '../../mesh/io/index.js';
 import type { ConnectionInfo, ConnectionRecord } from '../../mesh/telemetry/index.js';
 import type { TrackedConnection } from './connection-table.js';
 import type { TunnelContext } from './context.js';
@@ -21,6 +21,9 @@ export interface TcpRelayParts {
   readonly admission?: Admission;
   /** Called once, when all is over. */
   readonly onOver?: () => void;
+  readonly onConnected?: () => void;
+  /** The dial failed. True: `downstream` goes on elsewhere, and this relay is over. */
+  readonly onDialFailed?: (error: Error & { code: IoErrorCode }) => boolean;
 }
 
 /** A plain TCP connection carried over as plain TCP: a captured pod's to nobody we know, or one that came in without mTLS. */
@@ -50,7 +53,8 @@ export class TcpRelay implements ConnectionHandler, TcpCopyOwner, TrackedConnect
 
   /** The upstream is there: the copy takes both connections over. */
   onConnected(upstream: Connection): void {
-    const { context, downstream, info } = this.#parts;
+    const { context, downstream, info, onConnected } = this.#parts;
+    onConnected?.();
     this.#record = context.telemetry.opened(info);
     this.#copy = new TcpCopy(downstream, upstream, context.reactor.receiveBuffer, this);
     this.#copy.start();
@@ -63,8 +67,13 @@ export class TcpRelay implements ConnectionHandler, TcpCopyOwner, TrackedConnect
   onDrained(): void {}
 
   /** Either side, before the copy began. */
-  onClosed(connection: Connection, error: Error): void {
-    const { downstream } = this.#parts;
+  onClosed(connection: Connection, error: Error & { code: IoErrorCode }): void {
+    const { context, downstream, onDialFailed, onOver } = this.#parts;
+    if (connection !== downstream && onDialFailed?.(error) === true) {
+      context.connections.remove(this);
+      onOver?.();
+      return;
+    }
     const other = connection === downstream ? this.#upstream : downstream;
     other?.reset();
     this.copyEnded(error.message);

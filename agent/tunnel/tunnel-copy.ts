@@ -42,20 +42,31 @@ export abstract class TunnelCopy implements ConnectionHandler, TunnelHandler {
   /** Once, when both directions have ended or either side was reset. */
   protected abstract ended(failure: CopyFailure): void;
 
-  /** From now on bytes may go into the tunnel. */
-  protected start(tunnel: Tunnel): void {
+  /** The application has sent its FIN. */
+  protected get hasAppEnded(): boolean {
+    return this.#appEnded;
+  }
+
+  /** The tunnel did not come to be: the application is somebody else's now. */
+  protected handBack(): void {
+    this.#over = true;
+  }
+
+  /** From now on bytes may go into the tunnel. `appEnded`: the application has no more, and the tunnel knows. */
+  protected start(tunnel: Tunnel, appEnded = false): void {
     if (this.#over) {
       tunnel.reset();
       return;
     }
     this.#tunnel = tunnel;
-    this.app.resumeReading();
+    this.#appEnded = appEnded;
+    if (!appEnded) this.app.resumeReading();
     if (this.app.pendingBytes === 0) this.#credit();
   }
 
   /** What the application has sent already rides in the same flight as the CONNECT. */
   protected readNow(): void {
-    if (!this.#over && this.app.isOpen) this.onReadable(this.app);
+    if (!this.#over && !this.#appEnded && this.app.isOpen) this.onReadable(this.app);
   }
 
   /** The tunnel never came to be, or is gone: RST at the application. */

@@ -6,6 +6,7 @@ import { createStore, type Store } from '../../mesh/store/index.js';
 import { ConnectionTelemetry } from '../../mesh/telemetry/index.js';
 import { PeerVerifier } from '../../mesh/tls/index.js';
 import { ApplicationDialer, type CaptureHandles, OriginalDestinationMap } from '../capture/index.js';
+import { Hostnames, Router, WorkloadTexts } from '../routing/index.js';
 import { ConnectionTable, drain } from './connection-table.js';
 import { newTunnelCounters, StoreView, type TunnelContext } from './context.js';
 import { MeshPod } from './mesh-pod.js';
@@ -45,6 +46,9 @@ export class TunnelWorker {
   readonly #waitingRoom: WaitingRoom;
   readonly #counters = newTunnelCounters();
   readonly #guard: PolicyGuard;
+  readonly #texts = new WorkloadTexts();
+  readonly #hostnames: Hostnames;
+  readonly #router: Router;
   #context: TunnelContext | null = null;
   #telemetryIsOut = false;
   #lagMs = 0;
@@ -67,7 +71,6 @@ export class TunnelWorker {
       { accessLog: options.accessLog === 'off' ? null : options.accessLog },
       { nowMs: () => reactor.nowMs, wallClockMs: () => Date.now() },
     );
-    this.#waitingRoom = new WaitingRoom({ maxWaitMs: 5_000, maxWaiting: 10_000 }, { reactor });
     this.#guard = new PolicyGuard({
       reactor,
       store: this.#store,
@@ -75,6 +78,17 @@ export class TunnelWorker {
       authorizer: new Authorizer(options, { store: this.#store }),
       connections: this.#connections,
       counters: this.#counters,
+    });
+    this.#waitingRoom = new WaitingRoom({ maxWaitMs: 5_000, maxWaiting: 10_000 }, { reactor, log: deps.log });
+    const nowMs = () => reactor.nowMs;
+    const ask = (hostname: string) => deps.post({ kind: 'hostname-wanted', hostname });
+    this.#hostnames = new Hostnames({}, { nowMs, ask });
+    this.#router = new Router(options, {
+      store: this.#store,
+      texts: this.#texts,
+      hostnames: this.#hostnames,
+      nowMs,
+      random: Math.random,
     });
     this.#scheduleTelemetry();
   }
@@ -90,6 +104,10 @@ export class TunnelWorker {
       case 'certificate':
         if (message.context === null) this.#contexts.delete(message.identity);
         else this.#contexts.set(message.identity, message.context);
+        this.#waitingRoom.poke();
+        break;
+      case 'hostname':
+        this.#hostnames.answered(message.answer);
         this.#waitingRoom.poke();
         break;
       case 'pod':
@@ -167,6 +185,8 @@ export class TunnelWorker {
       reactor: this.#deps.reactor,
       store: this.#store,
       storeView: this.#storeView,
+      texts: this.#texts,
+      router: this.#router,
       hbone: this.#hbone,
       telemetry: this.#telemetry,
       connections: this.#connections,
@@ -227,6 +247,7 @@ export class TunnelWorker {
       hbone: { ...this.#hbone.stats },
       tunnel: {
         ...this.#counters,
+        ejections: this.#router.outliers.ejections,
         open: this.#connections.size,
         waiting: this.#waitingRoom.size,
         pods: this.#pods.size,

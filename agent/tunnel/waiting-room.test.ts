@@ -1,6 +1,9 @@
 import { expect, test } from '@jest/globals';
+import { createLog } from '../../mesh/log/index.js';
 import { TestReactor } from '../../test/support/reactor.js';
 import { type Waiting, WaitingRoom } from './waiting-room.js';
+
+const log = createLog({ level: 'silent', component: 'test' });
 
 class Guest implements Waiting {
   readonly podUid: string;
@@ -23,7 +26,7 @@ class Guest implements Waiting {
 
 test('who can go on does, once; who cannot is given up after maxWaitMs', async () => {
   using t = new TestReactor();
-  const room = new WaitingRoom({ maxWaitMs: 60, maxWaiting: 10 }, t);
+  const room = new WaitingRoom({ maxWaitMs: 60, maxWaiting: 10 }, { reactor: t.reactor, log });
   const [ready, late] = [new Guest(), new Guest()];
   room.add(ready);
   room.add(late);
@@ -39,7 +42,7 @@ test('who can go on does, once; who cannot is given up after maxWaitMs', async (
 
 test('more than maxWaiting are given up at once; a pod that leaves takes its own along; who is removed hears nothing', async () => {
   using t = new TestReactor();
-  const room = new WaitingRoom({ maxWaitMs: 50, maxWaiting: 3 }, t);
+  const room = new WaitingRoom({ maxWaitMs: 50, maxWaiting: 3 }, { reactor: t.reactor, log });
   const guests = [new Guest('a'), new Guest('b'), new Guest('b'), new Guest('a')];
   for (const guest of guests) room.add(guest);
   room.giveUpPod('a');
@@ -48,4 +51,18 @@ test('more than maxWaiting are given up at once; a pod that leaves takes its own
   expect(room.size).toBe(1);
   await t.for(80);
   expect(guests.map(({ events }) => events)).toEqual([['gave up'], [], ['gave up'], ['gave up']]);
+});
+
+test('one whose start throws is given up, and those behind it go on', () => {
+  using t = new TestReactor();
+  const room = new WaitingRoom({ maxWaitMs: 1_000, maxWaiting: 10 }, { reactor: t.reactor, log });
+  const [broken, sound] = [new Guest(), new Guest()];
+  broken.tryStart = () => {
+    throw new Error('no such descriptor');
+  };
+  room.add(broken);
+  room.add(sound);
+  sound.canStart = true;
+  room.poke();
+  expect([broken.events, sound.events, room.size]).toEqual([['gave up'], ['started'], 0]);
 });

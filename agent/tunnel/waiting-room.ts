@@ -1,4 +1,5 @@
 import type { Reactor, Timer } from '../../mesh/io/index.js';
+import type { Log } from '../../mesh/log/index.js';
 
 /** Something that cannot go on until the store or a certificate has come. */
 export interface Waiting {
@@ -19,11 +20,16 @@ export interface WaitingRoomOptions {
 export class WaitingRoom {
   readonly #options: WaitingRoomOptions;
   readonly #reactor: Reactor;
+  readonly #log: Pick<Log, 'error'>;
   readonly #waiting = new Map<Waiting, Timer>();
 
-  constructor(options: WaitingRoomOptions, deps: { readonly reactor: Reactor }) {
+  constructor(
+    options: WaitingRoomOptions,
+    deps: { readonly reactor: Reactor; readonly log: Pick<Log, 'error'> },
+  ) {
     this.#options = options;
     this.#reactor = deps.reactor;
+    this.#log = deps.log;
   }
 
   get size(): number {
@@ -58,6 +64,17 @@ export class WaitingRoom {
 
   /** Something changed: whoever can go on does. */
   poke(): void {
-    for (const waiting of [...this.#waiting.keys()]) if (waiting.tryStart()) this.remove(waiting);
+    for (const waiting of [...this.#waiting.keys()]) if (this.#isThrough(waiting)) this.remove(waiting);
+  }
+
+  /** An exception is that connection's end, not that of those behind it. */
+  #isThrough(waiting: Waiting): boolean {
+    try {
+      return waiting.tryStart();
+    } catch (error) {
+      this.#log.error({ err: error, pod: waiting.podUid }, 'a waiting connection could not be started');
+      waiting.giveUp();
+      return true;
+    }
   }
 }

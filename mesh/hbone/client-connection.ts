@@ -160,6 +160,9 @@ export class ClientConnection extends SessionLink implements TunnelCarrier {
       case 'HANDSHAKE_FAILED':
       case 'HANDSHAKE_TIMEOUT':
         return { flag: 'TLS_FAILURE', message: `TLS to ${to}: ${cause}` };
+      case 'NO_RESOURCES':
+      case 'HANDLER_FAILED':
+        return { flag: 'CONNECT', message: `connect to ${to}: ${cause}`, isOurs: true };
       default:
         return { flag: 'CONNECT', message: `connect to ${to}: ${cause}` };
     }

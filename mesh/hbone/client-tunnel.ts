@@ -9,7 +9,7 @@ import {
 } from '../http2/index.js';
 import type { BaggageTexts } from './baggage.js';
 import { readMetadata } from './connect-headers.js';
-import type { ClientTunnelHandler, Tunnel, TunnelFailure } from './types.js';
+import type { ClientTunnelHandler, Tunnel, TunnelFailure, Undelivered } from './types.js';
 
 /** The pool, as a tunnel needs it. */
 export interface TunnelOwner {
@@ -60,11 +60,18 @@ export class ClientTunnel implements Tunnel, StreamHandler {
   private slab: Slab | null = null;
   private slabStart = 0;
 
-  constructor(headers: HeaderList, handler: ClientTunnelHandler, owner: TunnelOwner, earlyDataBytes: number) {
+  constructor(
+    headers: HeaderList,
+    handler: ClientTunnelHandler,
+    owner: TunnelOwner,
+    options: { readonly earlyDataBytes: number; readonly undelivered: Undelivered | null },
+  ) {
     this.headers = headers;
     this.handler = handler;
     this.owner = owner;
-    this.earlyLimitBytes = earlyDataBytes;
+    this.earlyLimitBytes = options.earlyDataBytes;
+    this.early = options.undelivered?.bytes ?? null;
+    this.localEnded = options.undelivered?.ended ?? false;
   }
 
   get isOpen(): boolean {
@@ -90,8 +97,10 @@ export class ClientTunnel implements Tunnel, StreamHandler {
   /** No tunnel. Says so to the owner, once. */
   fail(failure: TunnelFailure): void {
     if (this.state === 'over') return;
+    const isUndelivered = this.state === 'waiting' || failure.status !== undefined;
+    const undelivered = isUndelivered ? { bytes: this.early, ended: this.localEnded } : null;
     this.over();
-    this.handler.onFailed(failure);
+    this.handler.onFailed(failure, undelivered);
   }
 
   sendCapacity(): number {

@@ -8,7 +8,15 @@ import { connectHeaders } from './connect-headers.js';
 import { PoolSlot } from './pool-slot.js';
 import type { KeepaliveOptions } from './session-link.js';
 import { TraceparentSource } from './traceparent.js';
-import type { ClientTunnelHandler, ConnectMetadata, NextHop, TlsOf, Tunnel, TunnelFailure } from './types.js';
+import type {
+  ClientTunnelHandler,
+  ConnectMetadata,
+  NextHop,
+  TlsOf,
+  Tunnel,
+  TunnelFailure,
+  Undelivered,
+} from './types.js';
 
 /** Defaults are those of hbone-and-wds.md 1.4 and 1.5. */
 export interface HboneClientOptions extends KeepaliveOptions {
@@ -39,8 +47,8 @@ export interface HboneClientStats {
   readonly waitingTunnels: number;
 }
 
-const DRAINING: TunnelFailure = { flag: 'CONNECT', message: 'the agent is shutting down' };
-const SOURCE_GONE: TunnelFailure = { flag: 'CONNECT', message: 'the source workload is gone' };
+const DRAINING: TunnelFailure = { flag: 'CONNECT', message: 'the agent is shutting down', isOurs: true };
+const SOURCE_GONE: TunnelFailure = { flag: 'CONNECT', message: 'the source workload is gone', isOurs: true };
 
 /** Opens tunnels to other nodes over pooled connections. One per worker. Synchronous: a handler may be called before `open` returns. */
 export class HboneClient {
@@ -84,14 +92,23 @@ export class HboneClient {
 
   /**
    * A tunnel to `authority` (ip:port or hostname:port) through `hop` (keep the object where you can, its key is then made once). Whatever goes wrong comes as `onFailed`. A `traceparent` is made up where
-   * `metadata` has none.
+   * `metadata` has none. `undelivered` of a tunnel that failed goes first.
    */
-  open(hop: NextHop, authority: string, metadata: ConnectMetadata, handler: ClientTunnelHandler): Tunnel {
+  open(
+    hop: NextHop,
+    authority: string,
+    metadata: ConnectMetadata,
+    handler: ClientTunnelHandler,
+    undelivered: Undelivered | null = null,
+  ): Tunnel {
     const traceparent = metadata.traceparent ?? this.traceparents.next();
     const headers = connectHeaders(this.authorities.of(authority), metadata, traceparent, this.baggageTexts);
     const key = this.keyOf(hop);
     const slot = this.slots.get(key) ?? this.newSlot(key, hop);
-    const tunnel = new ClientTunnel(headers, handler, slot, this.earlyDataBytes);
+    const tunnel = new ClientTunnel(headers, handler, slot, {
+      earlyDataBytes: this.earlyDataBytes,
+      undelivered,
+    });
     if (this.isDraining) tunnel.fail(DRAINING);
     else slot.place(tunnel);
     // it failed at once, without a connection

@@ -23,4 +23,5 @@ export type {
   TunnelFailure,
   TunnelHandler,
   TunnelRequest,
+  Undelivered,
 } from './types.js';

@@ -149,12 +149,13 @@ export class PoolSlot implements ConnectionPool, TunnelOwner {
 }
 
 function noCertificate(identity: string): TunnelFailure {
-  return { flag: 'IDENTITY_ERROR', message: `no valid certificate for ${identity} yet` };
+  return { flag: 'IDENTITY_ERROR', message: `no valid certificate for ${identity} yet`, isOurs: true };
 }
 
 function tooManyWait(hop: NextHop, limit: number): TunnelFailure {
   return {
     flag: 'CONNECT',
+    isOurs: true,
     message: `${limit} tunnels already wait for a connection to ${hop.address.address}`,
   };
 }

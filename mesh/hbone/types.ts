@@ -66,8 +66,18 @@ export interface TunnelHandler {
 export interface ClientTunnelHandler extends TunnelHandler {
   /** 200 came. Bytes may flow (they may be sent before, too: they then ride behind the CONNECT). */
   onEstablished(response: ConnectMetadata): void;
-  /** No tunnel. Nothing of the application's bytes was delivered (of a connection lost before the answer: as far as anyone knows). Never a clean end. */
-  onFailed(failure: TunnelFailure): void;
+  /**
+   * No tunnel. Nothing of the application's bytes was delivered (of a connection lost before the answer: as far as anyone knows). Never a clean end.
+   * `undelivered`: what had been sent, where the peer did surely not take it, for a tunnel elsewhere; null where nobody knows.
+   */
+  onFailed(failure: TunnelFailure, undelivered: Undelivered | null): void;
+}
+
+/** What an application sent into a tunnel that did not come to be. */
+export interface Undelivered {
+  readonly bytes: Buffer | null;
+  /** END_STREAM, too. */
+  readonly ended: boolean;
 }
 
 /** Why a tunnel could not be opened; `flag` is the response flag of the metrics (sheet 7.1). */
@@ -81,6 +91,8 @@ export interface TunnelFailure {
     | 'DENY';
   /** HTTP status of a refused CONNECT. */
   readonly status?: number;
+  /** The reason lies on this side: it says nothing of the peer, and is the same whatever the peer. */
+  readonly isOurs?: true;
   readonly message: string;
 }
 

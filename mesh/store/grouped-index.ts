@@ -1,27 +1,38 @@
 const NONE: readonly never[] = [];
 
+interface Group<Value> {
+  values: Value[];
+  /** Somebody may hold `values`: the next change makes a new list. */
+  isGiven: boolean;
+}
+
 /** Values under string keys, several per key. Arrays, not sets: nearly every key holds one value. */
 export class GroupedIndex<Value> {
-  readonly #groups = new Map<string, Value[]>();
+  readonly #groups = new Map<string, Group<Value>>();
 
   add(key: string, value: Value): void {
     const group = this.#groups.get(key);
-    if (group === undefined) this.#groups.set(key, [value]);
-    else group.push(value);
+    if (group === undefined) this.#groups.set(key, { values: [value], isGiven: false });
+    else writable(group).push(value);
   }
 
   /** Order within a group is not kept. */
   remove(key: string, value: Value): void {
     const group = this.#groups.get(key);
-    const at = group === undefined ? -1 : group.indexOf(value);
+    const at = group === undefined ? -1 : group.values.indexOf(value);
     if (group === undefined || at < 0) return;
-    const last = group.pop()!;
-    if (at < group.length) group[at] = last;
-    if (group.length === 0) this.#groups.delete(key);
+    const values = writable(group);
+    const last = values.pop()!;
+    if (at < values.length) values[at] = last;
+    if (values.length === 0) this.#groups.delete(key);
   }
 
+  /** The list never changes: as long as the key gives the same one, nothing has changed there. */
   get(key: string): readonly Value[] {
-    return this.#groups.get(key) ?? NONE;
+    const group = this.#groups.get(key);
+    if (group === undefined) return NONE;
+    group.isGiven = true;
+    return group.values;
   }
 
   has(key: string): boolean {
@@ -31,6 +42,14 @@ export class GroupedIndex<Value> {
   clear(): void {
     this.#groups.clear();
   }
+}
+
+function writable<Value>(group: Group<Value>): Value[] {
+  if (group.isGiven) {
+    group.values = group.values.slice();
+    group.isGiven = false;
+  }
+  return group.values;
 }
 
 /** The value that comes first by `compare`. Which one that is must not depend on the order of arrival: compare down to a unique key. */

@@ -1,7 +1,8 @@
 import { describe, expect, test } from '@jest/globals';
-import { serviceWith, workloadWith } from '../../mesh/store/fixtures.js';
+import { serviceWith, updateWith, workloadWith } from '../../mesh/store/fixtures.js';
 import { createStore, type Service, type StoreUpdate, type Workload } from '../../mesh/store/index.js';
-import { route } from './route.js';
+import { type RouteRequest, Router, type RouterDeps } from './router.js';
+import { WorkloadTexts } from './workload-texts.js';
 
 const locality = { region: 'r1', zone: 'z1', subzone: '' };
 
@@ -31,18 +32,34 @@ const service = (fields: Partial<Service> = {}): Service =>
 const cartPorts = new Map([['shop/cart.shop.svc.cluster.local', [{ servicePort: 80, targetPort: 8080 }]]]);
 const client = workload('client', { addresses: ['10.0.0.9'] });
 
-function decide(update: Partial<StoreUpdate>, address: string, port: number, random = 0) {
+const outlierDetection = { consecutiveConnectFailures: 2, baseEjectionMs: 1_000, maxEjectionPercent: 50 };
+
+function routerOf(update: Partial<StoreUpdate>, deps: Partial<RouterDeps> = {}): Router {
   const store = createStore();
-  store.apply({
-    snapshot: true,
-    workloads: [],
-    services: [],
-    policies: [],
-    removed: [],
-    removedPolicies: [],
-    ...update,
-  });
-  return route(store, { network: '' }, client, { address, port }, () => random);
+  store.apply(updateWith({ snapshot: true, ...update }));
+  return new Router(
+    { network: '', outlierDetection },
+    {
+      store,
+      texts: new WorkloadTexts(),
+      hostnames: { addressesOf: () => null },
+      nowMs: () => 0,
+      random: () => 0,
+      ...deps,
+    },
+  );
+}
+
+const request = (address: string, port: number, fields: Partial<RouteRequest> = {}): RouteRequest => ({
+  source: client,
+  destination: { address, port },
+  client: '10.0.0.9',
+  tried: [],
+  ...fields,
+});
+
+function decide(update: Partial<StoreUpdate>, address: string, port: number, random = 0) {
+  return routerOf(update, { random: () => random }).route(request(address, port));
 }
 
 describe('route', () => {
