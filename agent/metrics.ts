@@ -8,11 +8,18 @@ export interface AgentMetricsDeps {
   readonly pool: { readonly restarts: number; readonly connectionsLost: number };
   /** As of this scrape; null: a worker that did not answer. */
   readonly workers: () => readonly (WorkerReport | null)[];
+  /** Connections that a drain has ended. */
+  readonly drained: () => { readonly ended: number; readonly reset: number };
 }
 
 /** The agent's own metrics, beside Istio's TCP metrics and those of the xDS client (hbone-and-wds.md 7.1). */
 export function agentMetrics(deps: AgentMetricsDeps): MetricSource {
-  return () => [...workerMetrics(deps), ...reportMetrics(deps.workers()), ...captureMetrics(deps.capture())];
+  return () => [
+    ...workerMetrics(deps),
+    drainMetrics(deps.drained()),
+    ...reportMetrics(deps.workers()),
+    ...captureMetrics(deps.capture()),
+  ];
 }
 
 function workerMetrics({ pool }: AgentMetricsDeps): MetricFamily[] {
@@ -109,6 +116,18 @@ function resets(reports: readonly (WorkerReport | null)[]): MetricFamily {
 
 function snakeCase(name: string): string {
   return name.replace(/(?!^)[A-Z]/g, (letter) => `_${letter}`).toLowerCase();
+}
+
+function drainMetrics({ ended, reset }: { readonly ended: number; readonly reset: number }): MetricFamily {
+  return {
+    name: 'culvert_drain_connections_total',
+    type: 'counter',
+    help: 'Connections that this agent ended because it stops: quiet ones by FIN, busy ones at the deadline by RST',
+    samples: [
+      { labels: labelsText(['end'], ['fin']), value: ended },
+      { labels: labelsText(['end'], ['rst']), value: reset },
+    ],
+  };
 }
 
 function captureMetrics(status: CaptureStatus | null): MetricFamily[] {

@@ -55,8 +55,8 @@ export const agentOptions = {
     fallback: { address: '127.0.0.1', port: 15000 },
   }),
   drain: option.duration({
-    help: 'How long open connections may go on after SIGTERM.',
-    fallback: 5_000,
+    help: 'How long open connections may go on after SIGTERM, or after the next agent has taken over. Quiet ones end at half of it.',
+    fallback: 30_000,
     minMs: 0,
     maxMs: 24 * 3_600_000,
   }),

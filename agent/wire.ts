@@ -96,6 +96,7 @@ export class Agent implements CaptureListener {
         capture: () => this.#capture.status(),
         pool: this.#pool,
         workers: () => this.#reports,
+        drained: () => this.#workers.drainCounts,
       }),
     );
   }
@@ -121,6 +122,7 @@ export class Agent implements CaptureListener {
   async stop(): Promise<void> {
     this.#draining = true;
     await this.#workers.drain(this.#options.drain);
+    this.#workers.giveUpAnswers();
     await this.#capture.stop();
     this.#xds.stop();
     this.#certificates.close();

@@ -2,7 +2,7 @@ import type { WorkerPool } from '../mesh/io/index.js';
 import type { LogLevel } from '../mesh/log/index.js';
 import type { Store, StoreUpdate } from '../mesh/store/index.js';
 import type { CapturedPod, CaptureHandles } from './capture/index.js';
-import type { FromWorker, ToWorker, WorkerPod, WorkerReport } from './tunnel/index.js';
+import type { DrainCounts, FromWorker, ToWorker, WorkerPod, WorkerReport } from './tunnel/index.js';
 
 /** How long the main thread waits for a worker's answer before it goes on without. */
 const answerTimeoutMs = 2_000;
@@ -19,8 +19,10 @@ export class Workers {
   readonly #store: Store;
   readonly #pods = new Map<string, { readonly pod: CapturedPod; readonly handles: CaptureHandles }>();
   readonly #contexts = new Map<string, number>();
-  readonly #awaited = new Map<string, (message: FromWorker) => void>();
+  readonly #awaited = new Map<string, (message: FromWorker | null) => void>();
   #logLevel: LogLevel | null = null;
+  #drainingUntilMs: number | null = null;
+  readonly #drainCounts = new Map<number, DrainCounts>();
   #nextRequest = 1;
 
   constructor(
@@ -54,17 +56,44 @@ export class Workers {
   addPod(pod: CapturedPod, handles: CaptureHandles): void {
     this.#pods.set(pod.pod.uid, { pod, handles });
     for (let worker = 0; worker < this.#count; worker++)
-      this.#pool.post(worker, { kind: 'pod', pod: podFor(pod, worker), handles });
+      this.#pool.post(worker, { kind: 'pod', pod: podFor(pod, worker, this.#count), handles });
   }
 
-  /** Resolves once no worker uses the pod's descriptors for anything new. */
+  /**
+   * Resolves once no worker uses the pod's descriptors for anything new, however long that takes: a number that is closed is soon another pod's
+   * namespace, and a worker that stands still would dial there when it goes on.
+   */
   async releasePod(uid: string, reason: 'unenrolled' | 'deleted'): Promise<void> {
     if (!this.#pods.delete(uid)) return;
-    await this.#ask(`released ${uid}`, { kind: 'release', uid, reason });
+    await this.#ask(`released ${uid}`, { kind: 'release', uid, reason }, Number.POSITIVE_INFINITY);
   }
 
-  async drain(deadlineMs: number): Promise<void> {
-    await this.#ask('drained', { kind: 'drain', deadlineMs }, deadlineMs + drainedTimeoutMs);
+  /**
+   * Ends the workers' service: `onStopped` once none accepts any more (2 s at most), and the promise resolves when nothing is open, soon after the
+   * deadline at the latest.
+   */
+  async drain(deadlineMs: number, onStopped: () => void = () => {}): Promise<void> {
+    this.#drainingUntilMs = performance.now() + deadlineMs;
+    const stopped = this.#answers('draining', answerTimeoutMs);
+    const drained = this.#ask('drained', { kind: 'drain', deadlineMs }, deadlineMs + drainedTimeoutMs);
+    await stopped;
+    onStopped();
+    await drained;
+  }
+
+  /** Nobody waits for an answer any more. */
+  giveUpAnswers(): void {
+    for (const give of [...this.#awaited.values()]) give(null);
+  }
+
+  /** Connections that the drain has ended so far. */
+  get drainCounts(): DrainCounts {
+    const sum = { ended: 0, reset: 0 };
+    for (const { ended, reset } of this.#drainCounts.values()) {
+      sum.ended += ended;
+      sum.reset += reset;
+    }
+    return sum;
   }
 
   /** Per worker; null for one that did not answer. */
@@ -76,16 +105,23 @@ export class Workers {
 
   /** A worker was started again: it knows nothing. */
   resend(worker: number): void {
+    for (const [key, give] of [...this.#awaited]) if (key.startsWith(`${worker} `)) give(null);
+    if (this.#drainingUntilMs !== null) {
+      // Its connections ended with its predecessor, and it is to take no others.
+      this.#pool.post(worker, { kind: 'drain', deadlineMs: 0 });
+      return;
+    }
     if (this.#logLevel !== null) this.#pool.post(worker, { kind: 'log-level', level: this.#logLevel });
     this.#pool.post(worker, { kind: 'store', update: this.#store.snapshot() });
     for (const [identity, context] of this.#contexts)
       this.#pool.post(worker, { kind: 'certificate', identity, context });
     for (const { pod, handles } of this.#pods.values())
-      this.#pool.post(worker, { kind: 'pod', pod: podFor(pod, worker), handles });
+      this.#pool.post(worker, { kind: 'pod', pod: podFor(pod, worker, this.#count), handles });
   }
 
   /** For answers; others are ignored. */
   onMessage(worker: number, message: FromWorker): void {
+    if (message.kind === 'drain-count') this.#drainCounts.set(worker, message);
     const key = answerKey(message);
     if (key !== null) this.#awaited.get(`${worker} ${key}`)?.(message);
   }
@@ -95,21 +131,27 @@ export class Workers {
   }
 
   async #ask(key: string, message: ToWorker, timeoutMs = answerTimeoutMs): Promise<(FromWorker | null)[]> {
-    const answers = Array.from({ length: this.#count }, (_, worker) =>
-      this.#answer(`${worker} ${key}`, timeoutMs),
-    );
+    const answers = this.#answers(key, timeoutMs);
     this.#toAll(message);
-    return await Promise.all(answers);
+    return await answers;
+  }
+
+  /** Of every worker; null for one that is late or was started again. */
+  #answers(key: string, timeoutMs: number): Promise<(FromWorker | null)[]> {
+    return Promise.all(
+      Array.from({ length: this.#count }, (_, worker) => this.#answer(`${worker} ${key}`, timeoutMs)),
+    );
   }
 
   #answer(key: string, timeoutMs: number): Promise<FromWorker | null> {
     return new Promise((resolve) => {
       const done = (message: FromWorker | null) => {
-        clearTimeout(timer);
+        clearTimeout(timer ?? undefined);
         this.#awaited.delete(key);
         resolve(message);
       };
-      const timer = setTimeout(() => done(null), timeoutMs);
+      // Node's timers go to 2^31 ms and take more for none.
+      const timer = Number.isFinite(timeoutMs) ? setTimeout(() => done(null), timeoutMs) : null;
       this.#awaited.set(key, done);
     });
   }
@@ -119,8 +161,9 @@ function answerKey(message: FromWorker): string | null {
   switch (message.kind) {
     case 'released':
       return `released ${message.uid}`;
+    case 'draining':
     case 'drained':
-      return 'drained';
+      return message.kind;
     case 'report':
       return `report ${message.request}`;
     default:
@@ -128,7 +171,8 @@ function answerKey(message: FromWorker): string | null {
   }
 }
 
-function podFor(captured: CapturedPod, worker: number): WorkerPod {
+function podFor(captured: CapturedPod, worker: number, workers: number): WorkerPod {
+  const mine = (fds: readonly number[]) => fds.filter((_, index) => index % workers === worker);
   const { pod, netnsFd, netnsCookie } = captured;
   return {
     uid: pod.uid,
@@ -137,8 +181,8 @@ function podFor(captured: CapturedPod, worker: number): WorkerPod {
     serviceAccount: pod.serviceAccount,
     netnsFd,
     netnsCookie,
-    outboundFd: captured.outboundFds[worker]!,
-    inboundFd: captured.inboundFds[worker]!,
-    hboneFd: captured.hboneFds[worker]!,
+    outboundFds: mine(captured.outboundFds),
+    inboundFds: mine(captured.inboundFds),
+    hboneFds: mine(captured.hboneFds),
   };
 }

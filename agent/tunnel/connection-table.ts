@@ -1,24 +1,48 @@
-import type { HboneClient, HboneServer } from '../../mesh/hbone/index.js';
-import type { Reactor } from '../../mesh/io/index.js';
+import type { Reactor, Timer } from '../../mesh/io/index.js';
 import type { ConnectionSummary } from './messages.js';
 import type { Admission } from './policy-guard.js';
-
-/** How often a drain looks whether all is over. */
-const pollMs = 20;
 
 /** A live connection as the table sees it. */
 export interface TrackedConnection {
   readonly podUid: string;
   /** Of inbound ones: by which policies it was let in. */
   readonly admission?: Admission | null;
+  /** Carried so far, both ways together; -1 while the other side is not reached yet. */
+  readonly movedBytes: number;
   summary(): ConnectionSummary;
   /** Resets both sides. */
   abort(cause: string): void;
+  /**
+   * Ends both directions in our name, by FIN and END_STREAM; `reason` goes to the access log. It is over when both sides have ended, too; a
+   * side that goes on sending is reset: nobody would get its bytes. False: not now, bytes wait for a slow reader.
+   */
+  end(reason: string): boolean;
 }
 
-/** All live connections of a worker: what admin lists, what a deleted pod or a drain deadline ends. */
+export interface ConnectionTableOptions {
+  /** Without a byte either way for this long a connection counts as quiet. At least; at most twice as long. */
+  readonly quietMs: number;
+}
+
+interface Watched {
+  readonly reason: string;
+  readonly onEnded: () => void;
+  movedBytes: number;
+}
+
+/** All live connections of a worker: what admin lists, what a deleted pod, a drain or its age ends. */
 export class ConnectionTable {
+  readonly #quietMs: number;
+  readonly #reactor: Reactor;
   readonly #all = new Set<TrackedConnection>();
+  readonly #watched = new Map<TrackedConnection, Watched>();
+  #timer: Timer | null = null;
+  #endAll: Pick<Watched, 'reason' | 'onEnded'> | null = null;
+
+  constructor(options: ConnectionTableOptions, deps: { readonly reactor: Reactor }) {
+    this.#quietMs = options.quietMs;
+    this.#reactor = deps.reactor;
+  }
 
   get size(): number {
     return this.#all.size;
@@ -26,10 +50,12 @@ export class ConnectionTable {
 
   add(connection: TrackedConnection): void {
     this.#all.add(connection);
+    if (this.#endAll !== null) this.endWhenQuiet(connection, this.#endAll.reason, this.#endAll.onEnded);
   }
 
   remove(connection: TrackedConnection): void {
     this.#all.delete(connection);
+    if (this.#watched.size > 0) this.#watched.delete(connection);
   }
 
   /** Stays good while connections come and go. */
@@ -46,6 +72,21 @@ export class ConnectionTable {
     return doomed.length;
   }
 
+  /**
+   * Ends it as soon as it is quiet (`TrackedConnection.end`); nobody has to take it out of the table for that. What has been carried is compared
+   * once per `quietMs`: nothing is done per chunk.
+   */
+  endWhenQuiet(connection: TrackedConnection, reason: string, onEnded: () => void = () => {}): void {
+    this.#watched.set(connection, { reason, onEnded, movedBytes: connection.movedBytes });
+    this.#timer ??= this.#reactor.setTimer(this.#quietMs, () => this.#endQuietOnes());
+  }
+
+  /** The same for all that are here and all that come. */
+  endAllWhenQuiet(reason: string, onEnded: () => void): void {
+    this.#endAll = { reason, onEnded };
+    for (const connection of this.#all) this.endWhenQuiet(connection, reason, onEnded);
+  }
+
   /** The first `limit`. */
   summaries(limit: number): ConnectionSummary[] {
     const result: ConnectionSummary[] = [];
@@ -55,43 +96,18 @@ export class ConnectionTable {
     }
     return result;
   }
-}
 
-export interface DrainDeps {
-  readonly reactor: Reactor;
-  readonly connections: ConnectionTable;
-  readonly client: HboneClient;
-  /** Of pods that accept no more. */
-  readonly servers: readonly HboneServer[];
-  /** Connections that are closed and still have bytes to send, or wait for their peer's end. */
-  readonly lingering: () => number;
-}
-
-/**
- * The end of a worker: peers hear a GOAWAY at once, what is open goes on to its end, plain relays as tunnels do. `onDrained` comes when the last byte
- * has left: a tunnel that has ended may have its last bytes in its connection's buffers, and whatever is open when the process ends is reset.
- * At the deadline all is cut. Asked every 20 ms: these four end each in its own way.
- */
-export function drain(deadlineMs: number, deps: DrainDeps, onDrained: () => void): void {
-  const { reactor, connections, client, servers } = deps;
-  const untilMs = reactor.nowMs + deadlineMs;
-  // Their connections a little later, so that the log tells why its tunnels ended.
-  const carriersMs = deadlineMs + 2 * pollMs;
-  for (const server of servers) server.drain(carriersMs, () => {});
-  client.drain(carriersMs, () => {});
-  const isOver = (): boolean =>
-    connections.size === 0 &&
-    client.stats.connections === 0 &&
-    servers.every((server) => server.connectionCount === 0) &&
-    deps.lingering() === 0;
-  const poll = (): void => {
-    if (!isOver() && reactor.nowMs < untilMs) {
-      reactor.setTimer(pollMs, poll);
-      return;
+  #endQuietOnes(): void {
+    this.#timer = null;
+    for (const [connection, watched] of [...this.#watched]) {
+      const { movedBytes } = connection;
+      const isQuiet = movedBytes >= 0 && movedBytes === watched.movedBytes;
+      watched.movedBytes = movedBytes;
+      if (!isQuiet || !connection.end(watched.reason)) continue;
+      this.#watched.delete(connection);
+      watched.onEnded();
     }
-    connections.abort('agent stopped');
-    // Slabs leave at the end of the turn.
-    reactor.setTimer(0, onDrained);
-  };
-  poll();
+    if (this.#watched.size > 0)
+      this.#timer = this.#reactor.setTimer(this.#quietMs, () => this.#endQuietOnes());
+  }
 }

@@ -11,8 +11,9 @@ import { ListeningSocket } from '../../test/support/listening-socket.js';
 import { FLAG, FRAME, RawHttp2 } from '../../test/support/raw-http2.js';
 import { ApplicationDialer } from '../capture/index.js';
 import { Router, WorkloadTexts } from '../routing/index.js';
-import { ConnectionTable, drain } from './connection-table.js';
+import { ConnectionTable } from './connection-table.js';
 import { newTunnelCounters, StoreView, type TunnelContext } from './context.js';
+import { drain } from './drain.js';
 import { InboundAcceptor, PlaintextAcceptor } from './inbound.js';
 import type { WorkerPod } from './messages.js';
 import { PolicyGuard } from './policy-guard.js';
@@ -26,7 +27,7 @@ class InboundLab implements Disposable {
   readonly lab = new HboneLab();
   readonly listening = new ListeningSocket();
   readonly plain = new ListeningSocket();
-  readonly connections = new ConnectionTable();
+  readonly connections: ConnectionTable;
   readonly counters = newTunnelCounters();
   readonly shownPorts = new Int32Array(new SharedArrayBuffer(4096));
   readonly telemetry = new ConnectionTelemetry(
@@ -39,8 +40,9 @@ class InboundLab implements Disposable {
   readonly #apps: net.Server[] = [];
   readonly #sockets = new Set<net.Socket>();
 
-  constructor() {
+  constructor(quietMs = 60_000) {
     const { reactor } = this.lab.t;
+    this.connections = new ConnectionTable({ quietMs }, { reactor });
     const store = createStore();
     const none = { services: [], policies: [], removed: [], removedPolicies: [] };
     store.apply({ snapshot: true, workloads: [workload()], ...none });
@@ -131,9 +133,9 @@ const POD: WorkerPod = {
   serviceAccount: 'server',
   netnsFd: -1,
   netnsCookie: 0n,
-  outboundFd: -1,
-  inboundFd: -1,
-  hboneFd: -1,
+  outboundFds: [],
+  inboundFds: [],
+  hboneFds: [],
 };
 
 function workload(): Workload {
@@ -231,6 +233,7 @@ test('a drain waits for the last bytes of tunnels that have ended', async () => 
     connections,
     servers: [server],
     client: bed.lab.client,
+    waiting: () => 0,
     lingering: () => reactor.lingering,
   };
   drain(20_000, deps, () => {
@@ -267,6 +270,7 @@ test('a drain cuts what is left at its deadline, and one with nothing to wait fo
     connections,
     servers: [server],
     client: bed.lab.client,
+    waiting: () => 0,
     lingering: () => reactor.lingering,
   };
   const begin = performance.now();
@@ -286,12 +290,58 @@ test('a drain cuts what is left at its deadline, and one with nothing to wait fo
     connections: idle.connections,
     servers: [idle.server],
     client: idle.lab.client,
+    waiting: () => 0,
     lingering: () => 0,
   };
   drain(60_000, idleDeps, () => {
     isOver = true;
   });
   await idle.lab.t.until(() => isOver, 'an idle drain', 2000);
+});
+
+test('from half of the deadline on a drain ends what is quiet by FIN, both ways; what goes on sending is reset', async () => {
+  using bed = new InboundLab(50);
+  const { t } = bed.lab;
+  const { reactor } = t;
+  const outcomes: string[] = [];
+  const sockets: net.Socket[] = [];
+  const port = await bed.app((socket) => {
+    sockets.push(socket);
+    const name = sockets.length === 1 ? 'polite' : 'rude';
+    socket.on('end', () => {
+      outcomes.push(`${name} end`);
+      if (name === 'polite') socket.end();
+      else socket.write('more');
+    });
+    socket.on('error', () => {});
+    socket.resume();
+  });
+  const polite = bed.open(`${HOST}:${port}`);
+  await t.until(() => polite.has('established'));
+  const rude = bed.open(`${HOST}:${port}`);
+  await t.until(() => rude.has('established'));
+  let isDrained = false;
+  const deps = {
+    reactor,
+    connections: bed.connections,
+    servers: [bed.server],
+    client: bed.lab.client,
+    waiting: () => 0,
+    lingering: () => reactor.lingering,
+  };
+  const begin = performance.now();
+  const counts = drain(2_000, deps, () => {
+    isDrained = true;
+  });
+  await t.until(() => polite.has('end'));
+  expect(performance.now() - begin).toBeGreaterThan(900);
+  polite.tunnel!.endStream();
+  await t.until(() => isDrained && outcomes.length === 2);
+  expect(performance.now() - begin).toBeLessThan(1_900);
+  expect(outcomes.sort()).toEqual(['polite end', 'rude end']);
+  expect(polite.events).toEqual(['established', 'end']);
+  expect(rude.events).toEqual(['established', 'end', 'reset']);
+  expect(counts).toEqual({ ended: 2, reset: 0 });
 });
 
 test('a port of the mesh is no target, by address or as the target port of a service', async () => {

@@ -130,6 +130,10 @@ class InboundTunnel extends TunnelCopy implements TrackedConnection {
     this.start(this.#request.accept(this.#context.texts.baggageOf(this.admission.own)));
   }
 
+  get movedBytes(): number {
+    return this.#record === null ? -1 : this.#record.sentBytes + this.#record.receivedBytes;
+  }
+
   summary(): ConnectionSummary {
     const { own } = this.admission;
     return {
@@ -157,7 +161,7 @@ class InboundTunnel extends TunnelCopy implements TrackedConnection {
     this.#context.connections.remove(this);
     this.#releasePort();
     if (this.#record !== null) {
-      this.#record.closed(failure === null ? null : failureOf(this.admission, failure));
+      this.#record.closed(failure === null ? null : failureOf(this.admission, failure), this.endReason);
       return;
     }
     this.#request.refuse(this.admission.denied === null ? 503 : 401);

@@ -14,11 +14,11 @@ export interface MeshPodDeps {
   readonly log: Log;
 }
 
-/** One captured pod in one worker: its three listeners and its HBONE server. */
+/** One captured pod in one worker: its listeners and its HBONE server. */
 export class MeshPod {
   readonly pod: WorkerPod;
   readonly hbone: HboneServer;
-  readonly #listeners: readonly Listener[];
+  readonly #listeners: Listener[] = [];
   readonly #acceptor: InboundAcceptor;
 
   constructor(pod: WorkerPod, deps: MeshPodDeps) {
@@ -39,11 +39,16 @@ export class MeshPod {
       const own = context.storeView.ownOf(pod);
       return own === undefined ? null : deps.tlsOf(context.texts.identityOf(own));
     };
-    this.#listeners = [
-      reactor.listen({ fd: pod.outboundFd }, new OutboundAcceptor(pod, context)),
-      reactor.listen({ fd: pod.inboundFd }, new PlaintextAcceptor(pod, context)),
-      reactor.listen({ fd: pod.hboneFd, tls: serverTls }, this.hbone),
-    ];
+    const outbound = new OutboundAcceptor(pod, context);
+    const plaintext = new PlaintextAcceptor(pod, context);
+    try {
+      for (const fd of pod.outboundFds) this.#listeners.push(reactor.listen({ fd }, outbound));
+      for (const fd of pod.inboundFds) this.#listeners.push(reactor.listen({ fd }, plaintext));
+      for (const fd of pod.hboneFds) this.#listeners.push(reactor.listen({ fd, tls: serverTls }, this.hbone));
+    } catch (error) {
+      this.stopAccepting();
+      throw error;
+    }
   }
 
   stopAccepting(): void {

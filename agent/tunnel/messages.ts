@@ -14,9 +14,10 @@ export interface WorkerPod {
   readonly serviceAccount: string;
   readonly netnsFd: number;
   readonly netnsCookie: bigint;
-  readonly outboundFd: number;
-  readonly inboundFd: number;
-  readonly hboneFd: number;
+  /** Listening sockets; more than one of a kind where an agent with more workers has handed its own over. */
+  readonly outboundFds: readonly number[];
+  readonly inboundFds: readonly number[];
+  readonly hboneFds: readonly number[];
 }
 
 export type ToWorker =
@@ -26,7 +27,7 @@ export type ToWorker =
   | { readonly kind: 'pod'; readonly pod: WorkerPod; readonly handles: CaptureHandles }
   /** Answered by `released` once nothing of the pod's descriptors is used for new connections any more. */
   | { readonly kind: 'release'; readonly uid: string; readonly reason: 'unenrolled' | 'deleted' }
-  /** Stop accepting, GOAWAY; what is still open after the deadline is reset. Answered by `drained`. */
+  /** Stop accepting (answered by `draining`), GOAWAY; what is still open after the deadline is reset. Answered by `drained`. */
   | { readonly kind: 'drain'; readonly deadlineMs: number }
   /** Answered by `report`, which has the rows of connections only where they are asked for. */
   | { readonly kind: 'report'; readonly request: number; readonly withConnections: boolean }
@@ -38,6 +39,10 @@ export type ToWorker =
 
 export type FromWorker =
   | { readonly kind: 'released'; readonly uid: string }
+  /** No listener is in use any more. */
+  | { readonly kind: 'draining' }
+  /** Connections that the drain has ended, so far: by FIN, by RST. */
+  | { readonly kind: 'drain-count'; readonly ended: number; readonly reset: number }
   | { readonly kind: 'drained' }
   | { readonly kind: 'report'; readonly request: number; readonly report: WorkerReport }
   /** A live connection needs a certificate for this identity: fetch it before others. */

@@ -127,6 +127,10 @@ export class OutboundTunnel extends TunnelCopy implements ClientTunnelHandler, T
     if (this.#route.endpoint !== null) router.left(this.#route.endpoint);
   }
 
+  get movedBytes(): number {
+    return this.#record === null ? -1 : this.#record.sentBytes + this.#record.receivedBytes;
+  }
+
   summary(): ConnectionSummary {
     return {
       direction: 'outbound',
@@ -152,7 +156,7 @@ export class OutboundTunnel extends TunnelCopy implements ClientTunnelHandler, T
   protected ended(failure: CopyFailure): void {
     this.#leave();
     if (this.#record !== null)
-      this.#record.closed(failure === null ? null : { flag: 'CONNECT', message: failure });
+      this.#record.closed(failure === null ? null : { flag: 'CONNECT', message: failure }, this.endReason);
     else
       this.#context.telemetry.refused(this.#info({}), {
         flag: this.#failure?.flag ?? 'CONNECT',

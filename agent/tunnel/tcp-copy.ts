@@ -36,6 +36,15 @@ export class TcpCopy {
     this.finish(cause, null);
   }
 
+  /** As `TrackedConnection.end`. */
+  end(): boolean {
+    const waiting = this.#downstream.connection.pendingBytes + this.#upstream.connection.pendingBytes;
+    if (this.#over || waiting > 0) return false;
+    this.#downstream.cut();
+    this.#upstream.cut();
+    return true;
+  }
+
   count(side: TcpSide, bytes: number): void {
     if (side === this.#downstream) this.#owner.countFromDownstream(bytes);
     else this.#owner.countFromUpstream(bytes);
@@ -72,6 +81,8 @@ class TcpSide implements ConnectionHandler {
   readonly #buffer: Buffer;
   readonly #copy: TcpCopy;
   ended = false;
+  /** We have ended its direction: only its own end is awaited. */
+  #isCut = false;
 
   constructor(connection: Connection, sink: Connection, buffer: Buffer, copy: TcpCopy) {
     this.connection = connection;
@@ -85,11 +96,23 @@ class TcpSide implements ConnectionHandler {
     return this.ended && this.connection.pendingBytes === 0;
   }
 
+  cut(): void {
+    if (this.ended || this.#isCut) return;
+    this.#isCut = true;
+    this.#sink.shutdownWrite();
+    // For its FIN.
+    this.connection.resumeReading();
+  }
+
   onConnected(): void {}
 
   onReadable(connection: Connection): void {
     const bytes = connection.read(this.#buffer, 0, this.#buffer.length);
     if (bytes > 0) {
+      if (this.#isCut) {
+        this.#copy.finish('ended by us, and it went on sending', null);
+        return;
+      }
       this.#copy.count(this, bytes);
       if (this.#sink.write(this.#buffer, 0, bytes) > 0) connection.pauseReading();
     } else if (bytes === EOF && connection.isOpen) {

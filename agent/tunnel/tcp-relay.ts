@@ -35,6 +35,7 @@ export class TcpRelay implements ConnectionHandler, TcpCopyOwner, TrackedConnect
   #upstream: Connection | null = null;
   #copy: TcpCopy | null = null;
   #record: ConnectionRecord | null = null;
+  #endReason: string | null = null;
 
   /** Pauses `downstream`'s reading until the upstream is there. */
   constructor(parts: TcpRelayParts) {
@@ -92,8 +93,18 @@ export class TcpRelay implements ConnectionHandler, TcpCopyOwner, TrackedConnect
     context.connections.remove(this);
     onOver?.();
     const cause = failure === null ? null : failureOf(this.admission, failure);
-    if (this.#record !== null) this.#record.closed(cause);
+    if (this.#record !== null) this.#record.closed(cause, this.#endReason);
     else if (cause !== null) context.telemetry.refused(info, cause);
+  }
+
+  get movedBytes(): number {
+    return this.#record === null ? -1 : this.#record.sentBytes + this.#record.receivedBytes;
+  }
+
+  end(reason: string): boolean {
+    if (this.#copy?.end() !== true) return false;
+    this.#endReason ??= reason;
+    return true;
   }
 
   abort(cause: string): void {

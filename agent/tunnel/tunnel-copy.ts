@@ -20,6 +20,7 @@ export abstract class TunnelCopy implements ConnectionHandler, TunnelHandler {
   #tunnelEnded = false;
   #over = false;
   #waitsForWindow = false;
+  #endReason: string | null = null;
   /** Bytes that the application's kernel side has not taken yet: not returned to the window. */
   #uncredited = 0;
 
@@ -31,9 +32,29 @@ export abstract class TunnelCopy implements ConnectionHandler, TunnelHandler {
     return this.#over;
   }
 
+  /** Why we ended it, where we did. */
+  get endReason(): string | null {
+    return this.#endReason;
+  }
+
   /** Resets both sides. */
   abort(cause: string): void {
     this.#finish(cause, true, true);
+  }
+
+  /** As `TrackedConnection.end`. Of a tunnel that is open. */
+  end(reason: string): boolean {
+    if (this.#over || this.#tunnel === null || this.#waitsForWindow || this.app.pendingBytes > 0)
+      return false;
+    if (this.#endReason !== null) return true;
+    this.#endReason = reason;
+    if (!this.#appEnded) {
+      this.#tunnel.endStream();
+      // For its FIN.
+      this.app.resumeReading();
+    }
+    if (!this.#tunnelEnded) this.app.shutdownWrite();
+    return true;
   }
 
   /** Bytes went from the application into the tunnel. */
@@ -84,6 +105,10 @@ export abstract class TunnelCopy implements ConnectionHandler, TunnelHandler {
     }
     const capacity = tunnel.sendCapacity();
     if (capacity === 0) {
+      if (this.#endReason !== null) {
+        this.#readAfterEnd(app);
+        return;
+      }
       this.#waitsForWindow = true;
       app.pauseReading();
       return;
@@ -115,6 +140,10 @@ export abstract class TunnelCopy implements ConnectionHandler, TunnelHandler {
 
   onData(bytes: Buffer, start: number, end: number): void {
     if (this.#over) return;
+    if (this.#endReason !== null) {
+      this.abort(`${this.#endReason}, and the peer went on sending`);
+      return;
+    }
     this.countToApp(end - start);
     this.#uncredited += end - start;
     if (this.app.write(bytes, start, end) === 0) this.#credit();
@@ -135,6 +164,18 @@ export abstract class TunnelCopy implements ConnectionHandler, TunnelHandler {
     if (!this.#waitsForWindow) return;
     this.#waitsForWindow = false;
     if (!this.#appEnded) this.app.resumeReading();
+  }
+
+  /** We have ended its direction already: only its own end is awaited. */
+  #readAfterEnd(app: Connection): void {
+    const bytes = app.read(Buffer.alloc(1), 0, 1);
+    if (bytes > 0) {
+      this.abort(`${this.#endReason}, and the application went on sending`);
+    } else if (bytes === EOF && app.isOpen) {
+      this.#appEnded = true;
+      app.pauseReading();
+      this.#endIfBothEnded();
+    }
   }
 
   #credit(): void {

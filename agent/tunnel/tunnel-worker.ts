@@ -7,8 +7,9 @@ import { ConnectionTelemetry } from '../../mesh/telemetry/index.js';
 import { PeerVerifier } from '../../mesh/tls/index.js';
 import { ApplicationDialer, type CaptureHandles, OriginalDestinationMap } from '../capture/index.js';
 import { Hostnames, Router, WorkloadTexts } from '../routing/index.js';
-import { ConnectionTable, drain } from './connection-table.js';
+import { ConnectionTable } from './connection-table.js';
 import { newTunnelCounters, StoreView, type TunnelContext } from './context.js';
+import { type DrainCounts, drain } from './drain.js';
 import { MeshPod } from './mesh-pod.js';
 import type { FromWorker, ToWorker, WorkerData, WorkerPod, WorkerReport } from './messages.js';
 import { PolicyGuard } from './policy-guard.js';
@@ -16,6 +17,8 @@ import { WaitingRoom } from './waiting-room.js';
 
 /** Metrics and access log lines are handed to the main thread this often. */
 const telemetryIntervalMs = 250;
+/** What has not moved a byte for this long may be ended by a drain. */
+const quietConnectionMs = 1_000;
 const handshakeTimeoutMs = 10_000;
 /** Rows that admin gets per worker. */
 const maxReportedConnections = 10_000;
@@ -42,7 +45,7 @@ export class TunnelWorker {
   readonly #verifier: PeerVerifier;
   readonly #hbone: HboneClient;
   readonly #telemetry: ConnectionTelemetry;
-  readonly #connections = new ConnectionTable();
+  readonly #connections: ConnectionTable;
   readonly #waitingRoom: WaitingRoom;
   readonly #counters = newTunnelCounters();
   readonly #guard: PolicyGuard;
@@ -52,11 +55,13 @@ export class TunnelWorker {
   #context: TunnelContext | null = null;
   #telemetryIsOut = false;
   #lagMs = 0;
+  #drainCounts: DrainCounts | null = null;
 
   constructor(options: WorkerData, deps: TunnelWorkerDeps) {
     this.#options = options;
     this.#deps = deps;
     const { reactor } = deps;
+    this.#connections = new ConnectionTable({ quietMs: quietConnectionMs }, { reactor });
     this.#storeView = new StoreView(options, { store: this.#store });
     this.#verifier = new PeerVerifier(options);
     this.#hbone = new HboneClient(
@@ -167,12 +172,26 @@ export class TunnelWorker {
     const pods = [...this.#pods.values()];
     for (const pod of pods) pod.stopAccepting();
     const { reactor, lingering } = this.#deps;
+    this.#deps.post({ kind: 'draining' });
     const servers = pods.map((pod) => pod.hbone);
-    const deps = { reactor, lingering, connections: this.#connections, client: this.#hbone, servers };
-    drain(deadlineMs, deps, () => {
+    const waiting = () => this.#waitingRoom.size;
+    const deps = {
+      reactor,
+      lingering,
+      waiting,
+      connections: this.#connections,
+      client: this.#hbone,
+      servers,
+    };
+    this.#drainCounts = drain(deadlineMs, deps, () => {
       this.#postTelemetry();
+      this.#postDrainCounts();
       this.#deps.post({ kind: 'drained' });
     });
+  }
+
+  #postDrainCounts(): void {
+    if (this.#drainCounts !== null) this.#deps.post({ kind: 'drain-count', ...this.#drainCounts });
   }
 
   /** Slabs leave at the end of the turn: only then may descriptors go. */
@@ -226,6 +245,7 @@ export class TunnelWorker {
     reactor.setTimer(telemetryIntervalMs, () => {
       this.#lagMs = Math.max(this.#lagMs, reactor.nowMs - dueMs);
       if (!this.#telemetryIsOut) this.#postTelemetry();
+      this.#postDrainCounts();
       this.#scheduleTelemetry();
     });
   }

@@ -1,6 +1,6 @@
 import { messageOf } from '../common/errors.js';
 import type { HeaderList, Stream, StreamHandler } from '../http2/index.js';
-import type { Connection, ConnectOptions, Reactor, TlsContextId, TlsOptions } from '../io/index.js';
+import type { Connection, ConnectOptions, Reactor, Timer, TlsContextId, TlsOptions } from '../io/index.js';
 import type { ClientTunnel, TunnelCarrier } from './client-tunnel.js';
 import { type IoError, type KeepaliveOptions, SessionLink } from './session-link.js';
 import type { NextHop, TunnelFailure } from './types.js';
@@ -97,6 +97,10 @@ export class ClientConnection extends SessionLink implements TunnelCarrier {
     if (this.tunnels > 0) return;
     this.idleSinceMs = this.reactor.nowMs;
     if (this.isRetired) this.closeSoon('not needed any more');
+  }
+
+  setTimer(delayMs: number, callback: () => void): Timer {
+    return this.reactor.setTimer(delayMs, callback);
   }
 
   failureOf(cause: string): TunnelFailure {

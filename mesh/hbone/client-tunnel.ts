@@ -7,6 +7,7 @@ import {
   type Stream,
   type StreamHandler,
 } from '../http2/index.js';
+import type { Timer } from '../io/index.js';
 import type { BaggageTexts } from './baggage.js';
 import { readMetadata } from './connect-headers.js';
 import type { ClientTunnelHandler, Tunnel, TunnelFailure, Undelivered } from './types.js';
@@ -27,6 +28,16 @@ export interface TunnelCarrier {
   retire(): void;
   /** What its loss before an answer means. */
   failureOf(cause: string): TunnelFailure;
+  setTimer(delayMs: number, callback: () => void): Timer;
+}
+
+export interface ClientTunnelOptions {
+  readonly headers: HeaderList;
+  /** As in `HboneClientOptions`. */
+  readonly earlyDataBytes: number;
+  readonly answerTimeoutMs: number;
+  /** What an earlier attempt has not delivered; goes first. */
+  readonly undelivered: Undelivered | null;
 }
 
 type State =
@@ -44,6 +55,8 @@ export class ClientTunnel implements Tunnel, StreamHandler {
   private readonly handler: ClientTunnelHandler;
   private readonly owner: TunnelOwner;
   private readonly earlyLimitBytes: number;
+  private readonly answerTimeoutMs: number;
+  private answerTimer: Timer | null = null;
   private state: State = 'waiting';
   private stream: Stream | null = null;
   private carrier: TunnelCarrier | null = null;
@@ -60,16 +73,12 @@ export class ClientTunnel implements Tunnel, StreamHandler {
   private slab: Slab | null = null;
   private slabStart = 0;
 
-  constructor(
-    headers: HeaderList,
-    handler: ClientTunnelHandler,
-    owner: TunnelOwner,
-    options: { readonly earlyDataBytes: number; readonly undelivered: Undelivered | null },
-  ) {
-    this.headers = headers;
+  constructor(options: ClientTunnelOptions, handler: ClientTunnelHandler, owner: TunnelOwner) {
+    this.headers = options.headers;
     this.handler = handler;
     this.owner = owner;
     this.earlyLimitBytes = options.earlyDataBytes;
+    this.answerTimeoutMs = options.answerTimeoutMs;
     this.early = options.undelivered?.bytes ?? null;
     this.localEnded = options.undelivered?.ended ?? false;
   }
@@ -88,6 +97,7 @@ export class ClientTunnel implements Tunnel, StreamHandler {
       this.fail({ flag: 'CONNECT', message: messageOf(error) });
       return;
     }
+    this.answerTimer = carrier.setTimer(this.answerTimeoutMs, this.onAnswerLate);
     this.replayFrom = 0;
     this.isReplaying = this.early !== null || this.localEnded;
     if (this.isReplaying) this.replay();
@@ -194,10 +204,22 @@ export class ClientTunnel implements Tunnel, StreamHandler {
 
   private opened(headers: HeaderList): void {
     this.state = 'open';
+    this.stopAnswerTimer();
     if (!this.isReplaying) this.early = null;
     this.slab = null;
     this.handler.onEstablished(readMetadata(headers, this.owner.baggageTexts));
     if (!this.isReplaying) this.payWritable();
+  }
+
+  private readonly onAnswerLate = (): void => {
+    if (this.state !== 'asked') return;
+    this.stream!.reset(ErrorCode.CANCEL);
+    this.fail(this.carrier!.failureOf(`no answer to CONNECT within ${this.answerTimeoutMs} ms`));
+  };
+
+  private stopAnswerTimer(): void {
+    this.answerTimer?.cancel();
+    this.answerTimer = null;
   }
 
   private keepEarly(bytes: number): void {
@@ -251,6 +273,7 @@ export class ClientTunnel implements Tunnel, StreamHandler {
 
   private leaveCarrier(): void {
     const { carrier } = this;
+    this.stopAnswerTimer();
     this.carrier = null;
     carrier?.tunnelEnded();
   }

@@ -26,6 +26,8 @@ export interface HboneClientOptions extends KeepaliveOptions {
   readonly maxTunnelsPerConnection?: number;
   /** Default 5 min. */
   readonly idleTimeoutMs?: number;
+  /** From a CONNECT to its answer; the peer dials its application meanwhile. Default 20 s: 10 s, and the 10 s that a peer's dial may take. */
+  readonly answerTimeoutMs?: number;
   /** Tunnels that may wait for one connection to be made. Default 1024; more fail at once. */
   readonly maxWaitingTunnels?: number;
   /** Application bytes that may ride behind a CONNECT before its answer; kept until then. Default 16 KiB; 0 turns it off. */
@@ -56,6 +58,7 @@ export class HboneClient {
   private readonly connectionOptions: ClientConnectionOptions;
   private readonly maxWaiting: number;
   private readonly earlyDataBytes: number;
+  private readonly answerTimeoutMs: number;
   private readonly traceparents = new TraceparentSource();
   private readonly baggageTexts = new BaggageTexts();
   private readonly authorities = new Memo((text): HeaderList[number] => [':authority', text]);
@@ -71,6 +74,7 @@ export class HboneClient {
     this.deps = deps;
     this.maxWaiting = options.maxWaitingTunnels ?? 1024;
     this.earlyDataBytes = options.earlyDataBytes ?? 16 * 1024;
+    this.answerTimeoutMs = options.answerTimeoutMs ?? 20_000;
     this.connectionOptions = {
       connectTimeoutMs: options.connectTimeoutMs ?? 10_000,
       maxTunnels: options.maxTunnelsPerConnection ?? 100,
@@ -105,12 +109,10 @@ export class HboneClient {
     const headers = connectHeaders(this.authorities.of(authority), metadata, traceparent, this.baggageTexts);
     const key = this.keyOf(hop);
     const slot = this.slots.get(key) ?? this.newSlot(key, hop);
-    const tunnel = new ClientTunnel(headers, handler, slot, {
-      earlyDataBytes: this.earlyDataBytes,
-      undelivered,
-    });
-    if (this.isDraining) tunnel.fail(DRAINING);
-    else slot.place(tunnel);
+    const { earlyDataBytes, answerTimeoutMs } = this;
+    const options = { headers, earlyDataBytes, answerTimeoutMs, undelivered };
+    const tunnel = new ClientTunnel(options, handler, slot);
+    slot.place(tunnel);
     // it failed at once, without a connection
     if (slot.isEmpty) this.forget(key, slot);
     return tunnel;
@@ -135,11 +137,14 @@ export class HboneClient {
     }
   }
 
-  /** No new tunnels; open ones go on until `deadlineMs` from now and are cut then. `onDrained` once all is closed. */
+  /**
+   * Connections leave with their last tunnel; tunnels go on until `deadlineMs` from now and are cut then. What was accepted before may still open
+   * tunnels: whoever drains takes no new connections. `onDrained` once all is closed.
+   */
   drain(deadlineMs: number, onDrained: () => void): void {
     this.isDraining = true;
     this.onDrained = onDrained;
-    for (const slot of this.allSlots()) slot.close(DRAINING, false);
+    for (const slot of this.allSlots()) slot.drain();
     this.deps.reactor.setTimer(deadlineMs, () => {
       for (const slot of this.allSlots()) slot.close(DRAINING, true);
     });
@@ -163,6 +168,7 @@ export class HboneClient {
       onEmpty,
     });
     this.slots.set(key, slot);
+    if (this.isDraining) slot.drain();
     return slot;
   }
 

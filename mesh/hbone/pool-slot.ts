@@ -23,6 +23,7 @@ export class PoolSlot implements ConnectionPool, TunnelOwner {
   /** In order of arrival. */
   private readonly waiting = new Set<ClientTunnel>();
   private closed: TunnelFailure | null = null;
+  private isDraining = false;
 
   constructor(hop: NextHop, options: ClientConnectionOptions, maxWaiting: number, deps: PoolSlotDeps) {
     this.hop = hop;
@@ -89,6 +90,12 @@ export class PoolSlot implements ConnectionPool, TunnelOwner {
     }
   }
 
+  /** What waits still gets its connection; none stays for tunnels to come. */
+  drain(): void {
+    this.isDraining = true;
+    for (const connection of [...this.connections]) if (connection !== this.dialing) connection.retire();
+  }
+
   connectionReady(connection: ClientConnection): void {
     this.dialing = null;
     this.current = connection;
@@ -98,6 +105,7 @@ export class PoolSlot implements ConnectionPool, TunnelOwner {
       connection.begin(tunnel);
     }
     if (this.waiting.size > 0) this.dial();
+    if (this.isDraining) connection.retire();
   }
 
   connectionFailed(connection: ClientConnection, failure: TunnelFailure): void {

@@ -172,6 +172,27 @@ describe('no connection', () => {
     for (const one of fillers) one.destroy();
   });
 
+  test('no answer to a CONNECT: fails after the answer timeout; other tunnels of the connection live on', async () => {
+    let asked = 0;
+    using lab = new HboneLab({
+      client: { answerTimeoutMs: 100 },
+      decide: (request, handler) => {
+        if (asked++ === 0) accept(request, handler);
+      },
+    });
+    const open = lab.open();
+    await lab.t.until(() => open.has('established'));
+    const late = lab.open();
+    await lab.t.until(() => late.isDone);
+    expect(late.events).toEqual(['failed']);
+    expect(late.failure).toMatchObject({ flag: 'CONNECT' });
+    expect(late.failure!.message).toContain('no answer to CONNECT within 100 ms');
+    await lab.t.until(() => lab.acceptor.handlers[1]!.has('reset'));
+    await lab.t.for(150);
+    expect(open.events).toEqual(['established']);
+    expect(lab.client.stats).toMatchObject({ connections: 1, tunnels: 1 });
+  });
+
   test('no answer to the ClientHello: TLS_FAILURE', async () => {
     using lab = new HboneLab();
     using silent = new ListeningSocket();
@@ -312,32 +333,51 @@ describe('drain', () => {
     expect(isDrained).toBe(true);
   });
 
+  test('of the server: a handshake under way is finished, and what it brought is served', async () => {
+    using lab = new HboneLab();
+    const client = lab.open();
+    await lab.t.until(() => lab.server.connectionCount === 1);
+    let isDrained = false;
+    lab.server.drain(10_000, () => {
+      isDrained = true;
+    });
+    await lab.t.until(() => client.has('established'));
+    client.send('bye', true);
+    await lab.t.until(() => client.has('end') && isDrained);
+    expect(client.events).toEqual(['established', 'end']);
+  });
+
   test.each(['close', 'retire', 'drain'] as const)(
     'of the server (%s): a connection in the middle of its handshake goes, too',
     async (way) => {
       using lab = new HboneLab();
       const socket = net.connect(lab.listening.port, '127.0.0.1').on('error', () => {});
       await lab.t.until(() => lab.server.connectionCount === 1);
-      if (way === 'drain') lab.server.drain(1000, () => {});
+      // A drain waits for it until its deadline.
+      if (way === 'drain') lab.server.drain(200, () => {});
       else lab.server[way]();
-      expect(lab.server.connectionCount).toBe(0);
+      expect(lab.server.connectionCount).toBe(way === 'drain' ? 1 : 0);
       await lab.t.until(() => socket.destroyed);
       // Nothing is left but the listener.
       expect(lab.t.reactor.native.stats().connections).toBe(1);
     },
   );
 
-  test('of the client: no new tunnels, open ones go on to their end', async () => {
+  test('of the client: open tunnels go on to their end, and what was accepted before still gets one', async () => {
     using lab = new HboneLab();
     const client = await lab.established();
     let isDrained = false;
     lab.client.drain(10_000, () => {
       isDrained = true;
     });
-    expect(lab.open().failure!.flag).toBe('CONNECT');
+    const late = lab.open();
+    await lab.t.until(() => late.has('established'));
+    expect(lab.client.stats.connections).toBe(2);
     client.send('bye', true);
-    await lab.t.until(() => client.has('end'));
+    late.send('bye', true);
+    await lab.t.until(() => client.has('end') && late.has('end'));
     await lab.t.until(() => isDrained);
+    expect(lab.client.stats.connections).toBe(0);
     expect(client.events).toEqual(['established', 'end']);
   });
 

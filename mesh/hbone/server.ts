@@ -39,6 +39,7 @@ export class HboneServer implements AcceptHandler {
   private readonly options: HboneServerOptions;
   private readonly connections = new Set<ServerConnection>();
   private isDraining = false;
+  private finishesHandshakes = false;
   private onDrained: (() => void) | null = null;
 
   constructor(options: HboneServerOptions, deps: HboneServerDeps) {
@@ -64,9 +65,13 @@ export class HboneServer implements AcceptHandler {
     for (const connection of [...this.connections]) connection.drain();
   }
 
-  /** The same, but open tunnels are cut `deadlineMs` from now. `onDrained` once all is closed. */
+  /**
+   * The same, but handshakes under way are finished and what comes in their first flight is served, and open tunnels are cut `deadlineMs` from
+   * now. `onDrained` once all is closed.
+   */
   drain(deadlineMs: number, onDrained: () => void): void {
     this.onDrained = onDrained;
+    this.finishesHandshakes = true;
     this.retire();
     this.deps.reactor.setTimer(deadlineMs, () => this.close());
     this.tellIfDrained();
@@ -76,6 +81,15 @@ export class HboneServer implements AcceptHandler {
   close(): void {
     this.isDraining = true;
     for (const connection of [...this.connections]) connection.closeNow('the server is closing');
+  }
+
+  /** Of one whose handshake is not done: true, it may become a session that says GOAWAY as its first word. */
+  get lastOnes(): boolean {
+    return this.finishesHandshakes;
+  }
+
+  get saysGoAway(): boolean {
+    return this.isDraining;
   }
 
   connectionOver(connection: ServerConnection): void {
@@ -120,6 +134,7 @@ class ServerConnection extends SessionLink implements ServerTunnelCarrier {
       return;
     }
     this.startSession(connection, { role: 'server', maxConcurrentStreams: MAX_CONCURRENT_STREAMS });
+    if (this.server.saysGoAway) this.drain();
   }
 
   onRequest(stream: Stream, headers: HeaderList): StreamHandler | null {
@@ -141,10 +156,10 @@ class ServerConnection extends SessionLink implements ServerTunnelCarrier {
     return acceptHeaders(baggage, this.server.baggageTexts);
   }
 
-  /** Before the handshake's end there is nothing to wait for. */
+  /** Before the handshake's end there is nothing to wait for, unless its peer is to be served. */
   drain(): void {
-    if (this.session === null) this.dropNow('the server is draining');
-    else this.session.goAway(0);
+    if (this.session !== null) this.session.goAway(0);
+    else if (!this.server.lastOnes) this.dropNow('the server is draining');
   }
 
   onGoAway(): void {}

@@ -145,6 +145,11 @@ export abstract class SessionLink implements ConnectionHandler {
       this.onPeerDead(isSilent ? `no answer to PING within ${this.pingTimeoutMs} ms` : 'no SETTINGS came');
       return;
     }
+    if (!this.session!.settingsAcked) {
+      // RFC 9113 6.5.3. A whole interval long it has answered other things.
+      this.session!.destroy(ErrorCode.SETTINGS_TIMEOUT, 'our SETTINGS were not acknowledged');
+      return;
+    }
     if (!this.awaitsPong) {
       this.awaitsPong = true;
       this.pingSentAtMs = nowMs;

@@ -23,6 +23,8 @@ export interface AccessLogEntry {
   /** What policies said; null: they were not asked. */
   readonly verdict: PolicyVerdict | null;
   readonly error: string | null;
+  /** Why the mesh itself ended a connection. */
+  readonly reason?: string | null;
 }
 
 /**
@@ -122,6 +124,7 @@ function writeOutcome(fields: Fields, entry: AccessLogEntry): void {
   }
   if (entry.verdict !== null) writeVerdict(fields, entry.verdict);
   fields.text('error', entry.error);
+  fields.text('reason', entry.reason);
 }
 
 /** `policy`: what allowed or denied it; `policy_dry_run`: what would have denied it. */

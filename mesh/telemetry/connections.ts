@@ -80,7 +80,12 @@ export class ConnectionTelemetry {
   }
 
   /** For `ConnectionRecord` only. */
-  finish(record: ConnectionRecord, openedAtMs: number, failure: ConnectionFailure | null): void {
+  finish(
+    record: ConnectionRecord,
+    openedAtMs: number,
+    failure: ConnectionFailure | null,
+    reason: string | null,
+  ): void {
     if (failure !== null) {
       this.#cells.cellOf(record.info, failure.flag).failed++;
       this.#countDenial(record.info, failure);
@@ -88,7 +93,7 @@ export class ConnectionTelemetry {
     const durationMs = this.#deps.nowMs() - openedAtMs;
     const transfer = { sentBytes: record.sentBytes, receivedBytes: record.receivedBytes, durationMs };
     const level = failure === null ? 'info' : 'error';
-    this.#log(level, 'connection complete', record.info, transfer, failure);
+    this.#log(level, 'connection complete', record.info, transfer, failure, reason);
   }
 
   #countDenial(info: ConnectionInfo, { flag, verdict = info.verdict }: ConnectionFailure): void {
@@ -101,6 +106,7 @@ export class ConnectionTelemetry {
     info: ConnectionInfo,
     transfer: { sentBytes: number; receivedBytes: number; durationMs: number } | null,
     failure: ConnectionFailure | null,
+    reason: string | null = null,
   ): void {
     if (this.#accessLog === null) return;
     if (this.#lines.length >= this.#maxBufferedLogChars) {
@@ -109,7 +115,8 @@ export class ConnectionTelemetry {
     }
     const error = failure?.message ?? null;
     const verdict = failure?.verdict ?? info.verdict ?? null;
-    const entry = { level, message, info, transfer, verdict, error, wallClockMs: this.#deps.wallClockMs() };
+    const wallClockMs = this.#deps.wallClockMs();
+    const entry = { level, message, info, transfer, verdict, error, reason, wallClockMs };
     this.#lines += formatAccessLog(entry, this.#accessLog);
   }
 }
@@ -146,11 +153,11 @@ export class ConnectionRecord {
     this.#cell.receivedBytes += bytes;
   }
 
-  /** It ended: cleanly (null) or by `failure`. Further calls do nothing. */
-  closed(failure: ConnectionFailure | null): void {
+  /** It ended: cleanly (null) or by `failure`. `reason`: why we ended it, where neither side did. Further calls do nothing. */
+  closed(failure: ConnectionFailure | null, reason: string | null = null): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.#cell.closed++;
-    this.#telemetry.finish(this, this.#openedAtMs, failure);
+    this.#telemetry.finish(this, this.#openedAtMs, failure, reason);
   }
 }
