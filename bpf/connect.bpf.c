@@ -21,7 +21,7 @@ static __always_inline bool original_has_room(__u64 netns_cookie, __u64 socket_c
 {
 	/* family 0 belongs to no connection */
 	struct original_key probe = { .netns_cookie = netns_cookie };
-	struct original_value none = { .state = ORIGINAL_READ };
+	struct original_value none = {};
 
 	probe.address[0] = (__u32)socket_cookie;
 	probe.address[1] = socket_cookie >> 32;
@@ -56,12 +56,36 @@ static __always_inline enum verdict check_dial(struct bpf_sock_addr *ctx, __u64 
 	return PLAIN;
 }
 
+/* By destination, so that those of several do not share one set of ephemeral ports. */
+static __always_inline __u16 redirect_port(const struct endpoint *destination)
+{
+	const __be32 *address = destination->address;
+	__u32 hash = address[0] ^ address[1] * 0x9e3779b1 ^ address[2] * 0x85ebca6b ^ address[3] * 0xc2b2ae35;
+
+	hash = (hash ^ destination->port * 0x27d4eb2f) * 0x9e3779b1;
+	return REDIRECT_FIRST_PORT + (hash >> 16) % REDIRECT_PORTS;
+}
+
+static __always_inline bool is_excluded(__u64 netns_cookie, const struct captured_pod *pod, const struct endpoint *destination)
+{
+	struct range_key range = { .prefix_bits = 8 * (sizeof(range) - sizeof(range.prefix_bits)) };
+
+	if ((pod->flags & POD_EXCLUDES_PORTS) && is_excluded_port(netns_cookie, bpf_ntohs(destination->port), OUTBOUND))
+		return true;
+	if (!(pod->flags & POD_EXCLUDES_RANGES))
+		return false;
+	range.netns_cookie[0] = (__u32)netns_cookie;
+	range.netns_cookie[1] = netns_cookie >> 32;
+	__builtin_memcpy(range.address, destination->address, sizeof(range.address));
+	return bpf_map_lookup_elem(&excluded_ranges, &range);
+}
+
 static __always_inline enum verdict redirect_tcp(struct bpf_sock_addr *ctx, __u64 netns_cookie, const struct captured_pod *pod,
 						 const struct endpoint *destination, struct endpoint *listener)
 {
 	if (!original_has_room(netns_cookie, bpf_get_socket_cookie(ctx)))
 		return refuse(REFUSED_ORIGINAL_FULL);
-	return redirect(ctx, pod, destination, is_dns(destination, pod) ? DNS_PORT : OUTBOUND_PORT, listener);
+	return redirect(ctx, pod, destination, is_dns(destination, pod) ? DNS_PORT : redirect_port(destination), listener);
 }
 
 static __always_inline enum verdict decide_tcp(struct bpf_sock_addr *ctx, const struct endpoint *destination,
@@ -76,7 +100,13 @@ static __always_inline enum verdict decide_tcp(struct bpf_sock_addr *ctx, const 
 	case CALLER_PLAIN:
 		return PLAIN;
 	case CALLER_CAPTURED:
-		return pod ? redirect_tcp(ctx, netns_cookie, pod, destination, listener) : REFUSE;
+		if (!pod)
+			return REFUSE;
+		if (is_excluded(netns_cookie, pod, destination)) {
+			count(PASSED_EXCLUDED);
+			return PLAIN;
+		}
+		return redirect_tcp(ctx, netns_cookie, pod, destination, listener);
 	default:
 		return refuse(REFUSED_UNKNOWN);
 	}
@@ -136,13 +166,11 @@ int connect6(struct bpf_sock_addr *ctx)
 static __always_inline struct endpoint *mptcp_peer(struct bpf_sock_addr *ctx, volatile struct bpf_sock *sk)
 {
 	struct original_key key = { .netns_cookie = bpf_get_netns_cookie(ctx) };
-	struct original_value *original;
 
 	READ_ADDRESS(key.address, sk, sk->family, src_ip4, src_ip6);
 	key.family = family_of(key.address);
 	key.port = bpf_htons(sk->src_port);
-	original = bpf_map_lookup_elem(&original_dst, &key);
-	return original ? &original->destination : NULL;
+	return bpf_map_lookup_elem(&mptcp_peers, &key);
 }
 
 /* Whom getpeername (and accept) shall show; null: whom the kernel knows. */

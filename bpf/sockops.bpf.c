@@ -5,33 +5,36 @@
  * what it cannot record the agent finds missing, and resets.
  */
 #include <linux/bpf.h>
+#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 #include "include/abi.h"
 #include "include/address.h"
 #include "include/maps.h"
-
-static __always_inline void read_local(volatile struct bpf_sock_ops *ctx, struct endpoint *local)
-{
-	READ_ADDRESS(local->address, ctx, ctx->family, local_ip4, local_ip6);
-	local->port = bpf_htons(ctx->local_port);
-}
-
-static __always_inline void read_remote(volatile struct bpf_sock_ops *ctx, struct endpoint *remote)
-{
-	READ_ADDRESS(remote->address, ctx, ctx->family, remote_ip4, remote_ip6);
-	/* network order in the upper half on little-endian machines, in the lower half on big-endian ones */
-	remote->port = bpf_htons(bpf_ntohl(ctx->remote_port));
-}
+#include "include/sides.h"
 
 static __always_inline void original_key_of(struct bpf_sock_ops *ctx, struct original_key *key)
 {
-	struct endpoint local = {};
+	struct endpoint local = {}, remote = {};
 
 	read_local(ctx, &local);
+	read_remote(ctx, &remote);
 	key->netns_cookie = bpf_get_netns_cookie(ctx); /* in sock_ops since 5.15 */
 	set_ipv6(key->address, local.address[0], local.address[1], local.address[2], local.address[3]);
 	key->port = local.port;
 	key->family = family_of(local.address);
+	key->listener = remote.port;
+}
+
+/* The kernel's own type, cut down; the loader finds the offset (CO-RE). */
+struct tcp_sock {
+	bool is_mptcp;
+} __attribute__((preserve_access_index));
+
+static __always_inline bool is_mptcp(struct bpf_sock *sk)
+{
+	struct tcp_sock *tcp = bpf_core_field_exists(struct tcp_sock, is_mptcp) ? (struct tcp_sock *)bpf_skc_to_tcp_sock(sk) : NULL;
+
+	return tcp && tcp->is_mptcp;
 }
 
 static __always_inline void watch_close(struct bpf_sock_ops *ctx)
@@ -40,14 +43,19 @@ static __always_inline void watch_close(struct bpf_sock_ops *ctx)
 }
 
 /* The 4-tuple is final and the SYN not yet sent: whoever accepts this connection finds the entry. */
-static __always_inline void record_original(struct bpf_sock_ops *ctx, const struct endpoint *destination)
+static __always_inline void record_original(struct bpf_sock_ops *ctx, struct bpf_sock *sk, const struct endpoint *destination)
 {
-	struct original_value value = { .destination = *destination, .state = ORIGINAL_UNREAD };
+	struct original_value value = { .destination = *destination, .born = bpf_ktime_get_ns() / 1000000000ULL };
 	struct original_key key = {};
 
 	original_key_of(ctx, &key);
 	if (bpf_map_update_elem(&original_dst, &key, &value, BPF_ANY))
 		count(LOST_ORIGINAL);
+	if (is_mptcp(sk)) {
+		key.listener = 0;
+		if (bpf_map_update_elem(&mptcp_peers, &key, destination, BPF_ANY))
+			count(LOST_PEER_NAME);
+	}
 	watch_close(ctx);
 }
 
@@ -73,7 +81,7 @@ static __always_inline void on_connect(struct bpf_sock_ops *ctx, struct bpf_sock
 	struct caller *caller = bpf_sk_storage_get(&caller_sk, sk, NULL, 0);
 
 	if (destination)
-		record_original(ctx, destination);
+		record_original(ctx, sk, destination);
 	if (caller)
 		record_caller(ctx, caller);
 }
@@ -98,27 +106,28 @@ static __always_inline void on_accepted(struct bpf_sock_ops *ctx, struct bpf_soc
 }
 
 /*
- * A client that writes, closes and is gone may be so before the agent has accepted: its bytes wait in the agent's queue, and so must the
- * entry. FIN_WAIT2 is the only state in which a socket ends while its peer has still to read; all others end by RST or after both FINs.
+ * What the agent has not taken. A client that writes, closes and is gone may be so before the agent has accepted: its bytes wait in the
+ * agent's queue, and so must the entry. FIN_WAIT2 is the only state in which a socket ends while its peer has still to read; all others
+ * end by RST or after both FINs.
  */
-static __always_inline void forget_original(struct bpf_sock_ops *ctx)
+static __always_inline void forget_original(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 {
-	struct original_value *value;
 	struct original_key key = {};
 
 	original_key_of(ctx, &key);
-	value = bpf_map_lookup_elem(&original_dst, &key);
-	if (value && ctx->args[0] == BPF_TCP_FIN_WAIT2 && value->state != ORIGINAL_READ)
-		value->state = ORIGINAL_CLOSED;
-	else
+	if (ctx->args[0] != BPF_TCP_FIN_WAIT2)
 		bpf_map_delete_elem(&original_dst, &key);
+	if (is_mptcp(sk)) {
+		key.listener = 0;
+		bpf_map_delete_elem(&mptcp_peers, &key);
+	}
 }
 
 /* Only of sockets that were recorded. The port is still theirs, so no newer connection can have the same key. */
 static __always_inline void on_closed(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 {
 	if (bpf_sk_storage_get(&peer_sk, sk, NULL, 0))
-		forget_original(ctx);
+		forget_original(ctx, sk);
 	if (bpf_sk_storage_get(&caller_sk, sk, NULL, 0)) {
 		struct dial_key key = { .netns_cookie = bpf_get_netns_cookie(ctx) };
 

@@ -6,21 +6,22 @@ import { NativeError } from './errors.js';
  * The twin of bpf/include/abi.h; test/bpf/abi.test.ts holds both together by the objects' BTF. Words are in the machine's order,
  * little-endian on every machine we run on; addresses and ports in network order.
  */
-export const abiVersion = 1;
+export const abiVersion = 2;
 
 /** Host order. */
 export const outboundPort = 15001;
 export const hbonePort = 15008;
 export const dnsPort = 15053;
+/** Redirected connections go to one of these, and by sk_lookup to the listener on `outboundPort`. */
+export const redirectPorts = { first: 14336, count: 1024 } as const;
 
 /** Values of map `pod_cgroups`. */
 export const cgroupKind = { agent: 1, plain: 2, captured: 3 } as const;
 export type CgroupKind = keyof typeof cgroupKind;
 
 /** Keys of a pod's `listeners`. */
-export const listenerSlot = { inbound: 0, hbone: 1 } as const;
+export const listenerSlot = { inbound: 0, hbone: 1, outbound: 2 } as const;
 
-export const originalState = { unread: 0, read: 1, closed: 2 } as const;
 export const callerState = { set: 0, recorded: 1, lost: 2 } as const;
 
 /** Keys of map `counters`, in order. */
@@ -36,6 +37,9 @@ export const counterNames = [
   'held_unknown',
   'dropped_no_listener',
   'dropped_not_assigned',
+  'passed_probe',
+  'passed_excluded',
+  'lost_peer_name',
 ] as const;
 export type CounterName = (typeof counterNames)[number];
 
@@ -45,6 +49,10 @@ export const sharedMaps = [
   'captured',
   'plain_netns',
   'original_dst',
+  'mptcp_peers',
+  'excluded_ports',
+  'excluded_ranges',
+  'tickets',
   'callers',
   'caller_sk',
   'peer_sk',
@@ -62,6 +70,9 @@ export const sizeOf = {
   originalValue: 24,
   caller: 24,
   dialKey: 48,
+  portKey: 16,
+  rangeKey: 28,
+  ticket: 40,
 } as const;
 
 /** A 32-bit key or value (slot, cgroup kind, counter, descriptor as key of socket storage). */
@@ -106,12 +117,26 @@ export interface CapturedAddresses {
   readonly dns?: boolean;
 }
 
+/** Whether a captured pod has outbound exclusions of a kind: maps are asked only then. */
+export interface ExclusionFlags {
+  readonly ports: boolean;
+  readonly ranges: boolean;
+}
+
 /** struct captured_pod. */
-export function encodeCapturedPod(pod: CapturedAddresses): Buffer {
+export function encodeCapturedPod(
+  pod: CapturedAddresses,
+  excludes: ExclusionFlags = { ports: false, ranges: false },
+): Buffer {
   const bytes = Buffer.alloc(sizeOf.capturedPod);
   if (pod.ipv4 !== null) bytes.set(parse(pod.ipv4, 4), 0);
   if (pod.ipv6 !== null) bytes.set(parse(pod.ipv6, 16), 8);
-  bytes.writeUInt32LE((pod.ipv4 === null ? 0 : 1) | (pod.ipv6 === null ? 0 : 2) | (pod.dns ? 16 : 0), 4);
+  const { ports, ranges } = excludes;
+  const flags = [pod.ipv4 !== null, pod.ipv6 !== null, ports, ranges, pod.dns === true];
+  bytes.writeUInt32LE(
+    flags.reduce((sum, flag, bit) => sum | (flag ? 1 << bit : 0), 0),
+    4,
+  );
   return bytes;
 }
 
@@ -124,19 +149,43 @@ export function decodeCapturedPod(bytes: Buffer): CapturedAddresses {
   };
 }
 
-/** struct original_key of the connection whose client side is `source`. */
-export function encodeOriginalKey(netnsCookie: bigint, source: SocketAddress): Buffer {
+/** struct port_key: a port (0: every one) of a captured pod that is left as it is. */
+export function encodePortKey(netnsCookie: bigint, port: number, direction: 'outbound' | 'inbound'): Buffer {
+  const bytes = Buffer.alloc(sizeOf.portKey);
+  bytes.writeBigUInt64LE(netnsCookie, 0);
+  bytes.writeUInt16LE(port, 8);
+  bytes.writeUInt16LE(direction === 'outbound' ? 0 : 1, 10);
+  return bytes;
+}
+
+/** struct range_key: destinations `address/prefix` (of the address's own family) that a captured pod reaches in clear. */
+export function encodeRangeKey(netnsCookie: bigint, address: string, prefix: number): Buffer {
+  const bytes = Buffer.alloc(sizeOf.rangeKey);
+  bytes.writeBigUInt64LE(netnsCookie, 4);
+  const isIpv4 = writeAddress(bytes, 12, address);
+  bytes.writeUInt32LE(64 + (isIpv4 ? 96 : 0) + prefix, 0);
+  return bytes;
+}
+
+/** Whose entry of excluded_ports or excluded_ranges a key is. */
+export function cookieOfExclusion(key: Buffer): bigint {
+  return key.readBigUInt64LE(key.length === sizeOf.portKey ? 0 : 4);
+}
+
+/** struct original_key of the connection from `source` to port `listener` of its own pod. */
+export function encodeOriginalKey(netnsCookie: bigint, source: SocketAddress, listener: number): Buffer {
   const bytes = Buffer.alloc(sizeOf.originalKey);
   bytes.writeBigUInt64LE(netnsCookie, 0);
-  writeOriginalSource(bytes, source);
+  writeOriginalSides(bytes, source, listener);
   return bytes;
 }
 
 /** The part of an encoded original_key that differs from connection to connection of one namespace. */
-export function writeOriginalSource(key: Buffer, source: SocketAddress): void {
+export function writeOriginalSides(key: Buffer, source: SocketAddress, listener: number): void {
   const isIpv4 = writeAddress(key, 8, source.address);
   writePort(key, 24, source.port);
   key[26] = isIpv4 ? AF_INET : AF_INET6;
+  writePort(key, 28, listener);
 }
 
 export function decodeOriginalKey(bytes: Buffer): { netnsCookie: bigint; source: SocketAddress } {
@@ -144,22 +193,13 @@ export function decodeOriginalKey(bytes: Buffer): { netnsCookie: bigint; source:
 }
 
 /** Of struct original_value. */
-export function decodeOriginal(bytes: Buffer): {
-  destination: SocketAddress;
-  isRead: boolean;
-  isClosed: boolean;
-} {
-  const state = bytes.readUInt32LE(20);
-  return {
-    destination: readEndpoint(bytes),
-    isRead: state === originalState.read,
-    isClosed: state === originalState.closed,
-  };
+export function decodeOriginal(bytes: Buffer): SocketAddress {
+  return readEndpoint(bytes);
 }
 
-/** Marks a struct original_value as read, in place; it is then to be written back with mode 'replace'. */
-export function markOriginalRead(value: Buffer): void {
-  value.writeUInt32LE(originalState.read, 20);
+/** Of struct original_value: seconds of CLOCK_MONOTONIC. */
+export function originalBorn(bytes: Buffer): number {
+  return bytes.readUInt32LE(20);
 }
 
 /** struct caller, for the socket storage `caller_sk` of a dialling socket, before connect. `into` saves the allocation. */

@@ -20,6 +20,9 @@ const pod = (more: Partial<LocalPod> = {}): LocalPod => ({
   serviceAccount: 'default',
   addresses: ['10.0.0.1', 'fd00::1'],
   hostNetwork: false,
+  exclusions: { outboundPorts: [], outboundRanges: [], inboundPorts: [] },
+  dnsCapture: true,
+  fault: '',
   enrolled: true,
   ...more,
 });
@@ -51,6 +54,9 @@ beforeEach(() => {
           if (failTable) throw new Error('E2BIG');
           steps.push(`captured ${cookie} ${ipv4} ${ipv6}`);
         },
+        setExclusions: (cookie, { outboundPorts }) => {
+          if (outboundPorts.length > 0) steps.push(`exclude ${cookie} ${outboundPorts}`);
+        },
         removeCaptured: (cookie) => steps.push(`uncaptured ${cookie}`),
         forgetNamespace: (cookie) => steps.push(`forget ${cookie}`),
       },
@@ -80,6 +86,36 @@ test('enrol a new pod: steered before redirected, redirected before listed', asy
   expect([enrolment.state, taken()]).toEqual(['waiting', ['unlist 7']]);
   await enrolment.update(pod(), seen(1));
   expect([enrolment.state, taken()]).toEqual(['captured', enrol]);
+});
+
+test('exclusions are written before anything is steered or redirected, and again when they change', async () => {
+  const exclusions = { outboundPorts: [3306], outboundRanges: [], inboundPorts: [] };
+  await enrolment.update(pod({ exclusions }), seen(1));
+  expect(taken().slice(3)).toEqual([
+    'exclude 1 3306',
+    'steer 1',
+    'captured 1 10.0.0.1 fd00::1',
+    'list 7 captured',
+  ]);
+  await enrolment.update(pod({ exclusions: { ...exclusions, outboundPorts: [1] } }), seen(1));
+  expect(taken()).toEqual(['exclude 1 1', 'captured 1 10.0.0.1 fd00::1', 'list 7 captured']);
+});
+
+test('an annotation that cannot be followed refuses a new pod, and leaves a captured one as it was', async () => {
+  await enrolment.update(pod({ fault: 'bad ports' }), seen(1));
+  expect([enrolment.state, enrolment.reason, taken()]).toEqual([
+    'refused',
+    'INVALID_POD: bad ports',
+    ['unlist 7'],
+  ]);
+  await enrolment.update(pod(), seen(1));
+  expect([enrolment.state, taken()]).toEqual(['captured', enrol]);
+  await enrolment.update(pod({ fault: 'bad ports' }), seen(1));
+  expect([enrolment.state, enrolment.reason, taken()]).toEqual([
+    'captured',
+    'bad ports',
+    ['list 7 captured'],
+  ]);
 });
 
 test('a plain pod stays plain until its capture is complete', async () => {

@@ -9,9 +9,16 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { MeshError, messageOf } from '../../mesh/common/errors.js';
 import type { Log } from '../../mesh/log/index.js';
 import type { CapturedAddresses } from '../../native/bpf/index.js';
+import { noExclusions } from './annotations.js';
 import { podAddresses } from './namespace-facts.js';
 import type { PodSighting, SeenNamespace } from './pod-sightings.js';
-import type { CapturedPod, CaptureListener, LocalPod } from './types.js';
+import {
+  type CapturedPod,
+  CaptureError,
+  type CaptureListener,
+  type Exclusions,
+  type LocalPod,
+} from './types.js';
 
 /** What of the node's maps concerns single pods. */
 export interface PodTables {
@@ -19,7 +26,10 @@ export interface PodTables {
   listCgroup(cgroupId: bigint, kind: 'plain' | 'captured'): void;
   /** Never a live agent's entry. */
   unlistCgroup(cgroupId: bigint): void;
-  setCaptured(netnsCookie: bigint, addresses: CapturedAddresses): void;
+  setCaptured(netnsCookie: bigint, addresses: CapturedAddresses, exclusions: Exclusions): void;
+  /** What the namespace's pod wants left alone, in place of what was said before; of outbound ones `setCaptured` has to be told, too. */
+  setExclusions(netnsCookie: bigint, exclusions: Exclusions): void;
+  /** With its exclusions. */
   removeCaptured(netnsCookie: bigint): void;
   /** The namespace is gone with its pod: what is recorded of its connections goes, too, some time. */
   forgetNamespace(netnsCookie: bigint): void;
@@ -66,8 +76,9 @@ export class Enrolment {
   #presence: PodPresence | null = null;
   #seen: SeenNamespace | null = null;
   #listedCgroup: bigint | null = null;
-  /** What connections are redirected to, as text; empty: they are not redirected. */
+  /** What connections are redirected to, and what not, as text; empty: they are not redirected. */
   #addresses = '';
+  #exclusions = noExclusions;
   #running: Promise<void> | null = null;
   #again = false;
   #stopped = false;
@@ -84,7 +95,7 @@ export class Enrolment {
     return this.#state;
   }
 
-  /** Why it is `refused` or `waiting`; else empty. */
+  /** Why it is `refused` or `waiting`, or which annotation a `captured` one does not follow; else empty. */
   get reason(): string {
     return this.#reason;
   }
@@ -159,17 +170,26 @@ export class Enrolment {
   }
 
   async #capture(pod: LocalPod, seen: SeenNamespace, cgroupId: bigint): Promise<void> {
+    if (pod.fault !== '' && this.#presence === null) throw new CaptureError('INVALID_POD', pod.fault);
     if (this.#presence === null) await this.#enter(pod, seen);
     if (this.#presence === null) return;
+    const { netnsCookie } = this.#presence.captured;
+    // Its last good exclusions stay in force.
+    if (pod.fault === '' && !sameExclusions(pod.exclusions, this.#exclusions)) {
+      this.#deps.tables.setExclusions(netnsCookie, pod.exclusions);
+      this.#exclusions = pod.exclusions;
+    }
     this.#setAddresses(podAddresses(pod.addresses, seen.pid));
     this.#list(cgroupId, 'captured');
-    this.#become('captured');
+    this.#become('captured', pod.fault);
   }
 
   async #enter(pod: LocalPod, seen: SeenNamespace): Promise<void> {
     const presence = await this.#open(pod, seen);
     if (presence === null) return;
     try {
+      this.#deps.tables.setExclusions(presence.captured.netnsCookie, pod.exclusions);
+      this.#exclusions = pod.exclusions;
       presence.steer();
       this.#presence = presence;
       this.#seen = seen;
@@ -234,9 +254,9 @@ export class Enrolment {
   }
 
   #setAddresses(addresses: CapturedAddresses): void {
-    const text = JSON.stringify(addresses);
+    const text = JSON.stringify([addresses, this.#exclusions]);
     if (text === this.#addresses) return;
-    this.#deps.tables.setCaptured(this.#presence!.captured.netnsCookie, addresses);
+    this.#deps.tables.setCaptured(this.#presence!.captured.netnsCookie, addresses, this.#exclusions);
     this.#addresses = text;
   }
 
@@ -287,4 +307,8 @@ export class Enrolment {
       this.#deps.log.error({ uid: this.uid, error: messageOf(error) }, 'a pod could not be unlisted');
     }
   }
+}
+
+function sameExclusions(a: Exclusions, b: Exclusions): boolean {
+  return JSON.stringify(a) === JSON.stringify(b);
 }

@@ -17,6 +17,7 @@ import {
   type PodFields,
   readPod,
 } from '../../mesh/manifests/index.js';
+import { readAnnotations } from './annotations.js';
 import type { LocalPod } from './types.js';
 
 interface PodManifest extends PodFields {
@@ -73,7 +74,16 @@ export function localPods(
     const namespace = source.objects.get(namespaceKey) as NamespaceManifest | undefined;
     const { uid, name, serviceAccount, addresses, hostNetwork } = pod;
     const enrolled = isEnrolled(pod, namespace, excludedNamespaces);
-    pods.push({ uid, name, namespace: pod.namespace, serviceAccount, addresses, hostNetwork, enrolled });
+    pods.push({
+      uid,
+      name,
+      namespace: pod.namespace,
+      serviceAccount,
+      addresses,
+      hostNetwork,
+      enrolled,
+      ...readAnnotations(pod.annotations),
+    });
   }
   return pods.sort((a, b) => (a.uid < b.uid ? -1 : 1));
 }

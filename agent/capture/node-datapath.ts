@@ -21,14 +21,17 @@ import {
   encodeU32,
   encodeU64,
   type KernelFeature,
+  originalBorn,
   type SharedMap,
   sharedMaps,
 } from '../../native/bpf/index.js';
 import { NativeError, packageRoot } from '../../native/index.js';
 import { cgroupId, cgroupLevel, Net } from '../../native/net/index.js';
+import { noExclusions } from './annotations.js';
 import type { PodTables } from './enrolment.js';
+import { ExclusionTables } from './exclusion-tables.js';
 import { Pins } from './pins.js';
-import { CaptureError } from './types.js';
+import { CaptureError, type Exclusions } from './types.js';
 
 export interface NodeDatapathOptions {
   readonly bpffsDir: string;
@@ -65,6 +68,7 @@ const deciders = [
   ['hold_ingress', 'ingress'],
 ] as const;
 const forgetDelayMs = 1_000;
+const staleOriginalSeconds = 300;
 const agentHook = 'sock_ops_agent_';
 
 export class NodeDatapath implements PodTables {
@@ -76,6 +80,7 @@ export class NodeDatapath implements PodTables {
   readonly #log: Log;
   readonly #maps = new Map<SharedMap, BpfMap>();
   readonly #objects = new Map<string, BpfObject>();
+  readonly #exclusions: ExclusionTables;
   #gone = new Set<bigint>();
   #forgetting: NodeJS.Timeout | null = null;
 
@@ -89,6 +94,10 @@ export class NodeDatapath implements PodTables {
     this.pins = Pins.open(options.bpffsDir, this.bpf);
     try {
       this.#load();
+      this.#exclusions = new ExclusionTables({
+        ports: this.map('excluded_ports'),
+        ranges: this.map('excluded_ranges'),
+      });
     } catch (error) {
       this.close();
       throw error;
@@ -152,12 +161,21 @@ export class NodeDatapath implements PodTables {
     this.map('pod_cgroups').delete(encodeU64(cgroup));
   }
 
-  setCaptured(netnsCookie: bigint, addresses: CapturedAddresses): void {
-    this.map('captured').update(encodeU64(netnsCookie), encodeCapturedPod(addresses));
+  setCaptured(netnsCookie: bigint, addresses: CapturedAddresses, exclusions: Exclusions): void {
+    const flags = {
+      ports: exclusions.outboundPorts.length > 0,
+      ranges: exclusions.outboundRanges.length > 0,
+    };
+    this.map('captured').update(encodeU64(netnsCookie), encodeCapturedPod(addresses, flags));
+  }
+
+  setExclusions(netnsCookie: bigint, exclusions: Exclusions): void {
+    this.#exclusions.set(netnsCookie, exclusions);
   }
 
   removeCaptured(netnsCookie: bigint): void {
     this.map('captured').delete(encodeU64(netnsCookie));
+    this.#exclusions.set(netnsCookie, noExclusions);
   }
 
   forgetNamespace(netnsCookie: bigint): void {
@@ -191,6 +209,7 @@ export class NodeDatapath implements PodTables {
     for (const [key] of [...this.map('captured').entries()]) {
       if (!cookies.has(key.readBigUInt64LE())) this.map('captured').delete(key);
     }
+    this.#exclusions.keepOnly(cookies);
     this.#forgetConnections((cookie) => !cookies.has(cookie));
     for (const uid of this.pins.pods()) {
       if (!uids.has(uid)) this.removePod(uid);
@@ -245,11 +264,24 @@ export class NodeDatapath implements PodTables {
     throw new CaptureError('KERNEL_TOO_OLD', `the kernel lacks ${missing.join(', ')}`, { missing });
   }
 
-  /** Those of namespaces in use are forgotten by BPF when they close. */
-  #forgetConnections(isGone: (netnsCookie: bigint) => boolean): void {
+  /**
+   * What waits to be accepted longer than anybody would: its listener went before it came to that. Without this a client that closed in order
+   * would leave its entry for ever.
+   */
+  forgetStale(): void {
     const originals = this.map('original_dst');
-    for (const [key] of [...originals.entries()]) {
-      if (isGone(decodeOriginalKey(key).netnsCookie)) originals.delete(key);
+    const nowSeconds = Number(process.hrtime.bigint() / 1_000_000_000n); // CLOCK_MONOTONIC, as in the kernel
+    for (const [key, value] of [...originals.entries()]) {
+      if (nowSeconds - originalBorn(value) > staleOriginalSeconds) originals.delete(key);
+    }
+  }
+
+  /** Those of namespaces in use are taken by workers, or forgotten by BPF when they close. */
+  #forgetConnections(isGone: (netnsCookie: bigint) => boolean): void {
+    for (const map of [this.map('original_dst'), this.map('mptcp_peers')]) {
+      for (const [key] of [...map.entries()]) {
+        if (isGone(decodeOriginalKey(key).netnsCookie)) map.delete(key);
+      }
     }
   }
 

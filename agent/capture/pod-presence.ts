@@ -107,6 +107,7 @@ class Presence implements PodPresence {
   #fillSlots(listeners: BpfMap): void {
     listeners.update(encodeU32(listenerSlot.inbound), encodeU64(BigInt(this.captured.inboundFds[0]!)));
     listeners.update(encodeU32(listenerSlot.hbone), encodeU64(BigInt(this.captured.hboneFds[0]!)));
+    listeners.update(encodeU32(listenerSlot.outbound), encodeU64(BigInt(this.captured.outboundFds[0]!)));
   }
 }
 

@@ -12,6 +12,22 @@ export interface LocalPod {
   readonly hostNetwork: boolean;
   /** By `istio.io/dataplane-mode` on pod and namespace (mesh-apis.md 1.1). */
   readonly enrolled: boolean;
+  /** What its user wants left alone, though it is enrolled. */
+  readonly exclusions: Exclusions;
+  /** `ambient.istio.io/dns-capture`; true unless it says "false". */
+  readonly dnsCapture: boolean;
+  /** Why its annotations cannot be followed; else empty. An enrolled pod is then refused, or goes on as it was captured before. */
+  readonly fault: string;
+}
+
+/** Connections of a captured pod that go as they would without the mesh: in clear text, without policy. */
+export interface Exclusions {
+  /** Destination ports. */
+  readonly outboundPorts: readonly number[];
+  /** Destinations, `address/prefix bits`, canonical. */
+  readonly outboundRanges: readonly string[];
+  /** The pod's own ports; 0: all. HBONE (15008) comes to the agent in any case. */
+  readonly inboundPorts: readonly number[];
 }
 
 /** Where the agent learns of its node's pods. */
@@ -40,10 +56,10 @@ export interface CaptureListener {
   onReleased(uid: string, reason: 'unenrolled' | 'deleted'): Promise<void>;
 }
 
-/** Workers: where a connection accepted on 15001 wanted to go. Reads and marks BPF map entries. */
+/** Workers: where a connection accepted on 15001 wanted to go. Takes BPF map entries out. */
 export interface OriginalDestinations {
-  /** Null: no unread entry; the connection must be reset. */
-  take(netnsCookie: bigint, source: SocketAddress): SocketAddress | null;
+  /** Of the accepted socket: its peer, and its own port. Null: no entry; the connection must be reset. */
+  take(netnsCookie: bigint, source: SocketAddress, listener: number): SocketAddress | null;
 }
 
 /** Map descriptors and constants that workers need; plain data, crosses to them as it is. */
@@ -66,6 +82,9 @@ export type CaptureErrorCode =
   | 'ABI_MISMATCH' // pinned maps or programs are of another abi.h: drain, then `clean`
   | 'ROUTE_LOCALNET' // the pod lets 127.0.0.0/8 in from its network: a caller could pose as the agent
   | 'POD_GONE' // its process ended while its namespace was being entered
+  | 'INVALID_POD' // an annotation of an enrolled pod cannot be followed
+  | 'NO_KUBELET' // kubelet's cgroup is not found: probes could not be told from other connections of the node
+  | 'AGENT_ALIVE' // a live agent uses what is to be removed
   | 'NO_SHOWN_PORT' // no port left under which an application could tell a caller's connections apart
   | 'NO_HOST_PIDS' // the agent sees pods' cgroups but not their processes
   | 'ATTACH_FAILED'; // the kernel refused a program, map or link; cause names it

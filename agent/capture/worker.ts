@@ -7,16 +7,15 @@ import {
   decodeOriginal,
   encodeCaller,
   encodeOriginalKey,
-  markOriginalRead,
   sizeOf,
-  writeOriginalSource,
+  writeOriginalSides,
 } from '../../native/bpf/index.js';
 import { hashNumber, hashText, ShownPorts } from './shown-ports.js';
 import { CaptureError, type CaptureHandles, type OriginalDestinations } from './types.js';
 
 const maxKeys = 1024;
 
-/** An entry of BPF's map is good for one connection. One per worker: two short syscalls and no allocation but the result. */
+/** An entry of BPF's map is good for one connection. One per worker: one short syscall and no allocation but the result. */
 export class OriginalDestinationMap implements OriginalDestinations {
   readonly #map: BpfMap;
   /** Per namespace, with its cookie written: a bigint costs more than all the rest of the key. */
@@ -27,29 +26,20 @@ export class OriginalDestinationMap implements OriginalDestinations {
     this.#map = deps.bpf.borrowMap(options.handles.originalDestinationsFd);
   }
 
-  take(netnsCookie: bigint, source: SocketAddress): SocketAddress | null {
-    const key = this.#keyOf(netnsCookie, source);
-    if (this.#map.lookup(key, this.#value) === null) return null;
-    const { destination, isRead, isClosed } = decodeOriginal(this.#value);
-    if (isRead) return null;
-    if (isClosed) {
-      this.#map.delete(key);
-      return destination;
-    }
-    markOriginalRead(this.#value);
-    // False: its client was reset meanwhile. If it closes between lookup and update, the entry stays until the port is used again.
-    this.#map.update(key, this.#value, 'replace');
-    return destination;
+  take(netnsCookie: bigint, source: SocketAddress, listener: number): SocketAddress | null {
+    // In one step: BPF may look at the entry at the same time, because the client closes.
+    const value = this.#map.take(this.#keyOf(netnsCookie, source, listener), this.#value);
+    return value === null ? null : decodeOriginal(value);
   }
 
-  #keyOf(netnsCookie: bigint, source: SocketAddress): Buffer {
+  #keyOf(netnsCookie: bigint, source: SocketAddress, listener: number): Buffer {
     let key = this.#keys.get(netnsCookie);
     if (key === undefined) {
       // Namespaces come and go with pods; a node has few at a time.
       if (this.#keys.size >= maxKeys) this.#keys.clear();
-      key = encodeOriginalKey(netnsCookie, source);
+      key = encodeOriginalKey(netnsCookie, source, listener);
       this.#keys.set(netnsCookie, key);
-    } else writeOriginalSource(key, source);
+    } else writeOriginalSides(key, source, listener);
     return key;
   }
 }

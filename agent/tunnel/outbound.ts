@@ -28,9 +28,13 @@ export class OutboundAcceptor implements AcceptHandler {
   }
 
   onAccepted(app: Connection): ConnectionHandler | null {
-    const destination = this.#context.originalDestinations.take(this.#pod.netnsCookie, app.remote);
+    const destination = this.#context.originalDestinations.take(
+      this.#pod.netnsCookie,
+      app.remote,
+      app.local.port,
+    );
     if (destination === null) {
-      // Somebody dialled 15001 itself, or BPF could not keep the entry (LOST_ORIGINAL): there is no telling where to.
+      // Somebody dialled the listener itself, or BPF could not keep the entry (LOST_ORIGINAL): there is no telling where to.
       this.#context.counters.resetNoOriginalDestination++;
       return null;
     }

@@ -9,7 +9,7 @@
 
 #include <linux/types.h>
 
-#define CULVERT_ABI_VERSION 1
+#define CULVERT_ABI_VERSION 2
 
 /* Ports of the agent's listeners in a pod's namespace, host order. The inbound listener (15006) is reached by slot only. */
 #define OUTBOUND_PORT 15001
@@ -17,10 +17,20 @@
 /* Names: UDP and TCP. */
 #define DNS_PORT 15053
 
+/*
+ * Redirected connections go to one of these ports of the pod's own address, by a hash of their destination, and sk_lookup gives them to the
+ * listener on OUTBOUND_PORT: each port has the pod's ephemeral ports for itself, as each destination has without the mesh. Nobody listens there.
+ */
+#define REDIRECT_FIRST_PORT 14336
+#define REDIRECT_PORTS 1024 /* a power of two */
+
 /* Map sizes. User space may set others before load. */
 #define MAX_PODS 4096
 #define MAX_CONNECTIONS 65536
 #define MAX_DIALS 16384
+#define MAX_MPTCP 4096
+#define MAX_EXCLUSIONS 65536
+#define MAX_TICKETS 4096
 
 #define ABI_SIZE(type, bytes) _Static_assert(sizeof(type) == (bytes), #type " crosses to user space: size")
 #define ABI_OFFSET(type, member, bytes) \
@@ -46,6 +56,8 @@ enum cgroup_kind {
 enum captured_flags {
 	POD_HAS_IPV4 = 1,
 	POD_HAS_IPV6 = 2,
+	POD_EXCLUDES_PORTS = 4,  /* has outbound entries in excluded_ports */
+	POD_EXCLUDES_RANGES = 8, /* has entries in excluded_ranges */
 	POD_DNS = 16, /* what goes to port 53 goes to DNS_PORT; else TCP as all TCP, UDP plainly */
 };
 
@@ -58,34 +70,66 @@ ABI_SIZE(struct captured_pod, 24);
 ABI_OFFSET(struct captured_pod, flags, 4);
 ABI_OFFSET(struct captured_pod, ipv6, 8);
 
+/* Map excluded_ports: what of a captured pod stays as it is without the mesh, by its user's will. Value: 1. */
+enum direction {
+	OUTBOUND = 0,
+	INBOUND = 1,
+};
+
+struct port_key {
+	__u64 netns_cookie;
+	__u16 port;      /* host order; 0: every port */
+	__u16 direction; /* enum direction */
+	__u32 pad;       /* 0 */
+};
+ABI_SIZE(struct port_key, 16);
+ABI_OFFSET(struct port_key, port, 8);
+ABI_OFFSET(struct port_key, direction, 10);
+
+/* Map excluded_ranges (LPM): destinations that a captured pod reaches without the mesh. Value: 1. */
+struct range_key {
+	__u32 prefix_bits; /* of what follows: 64 for the namespace, then those of the v4-mapped or IPv6 range */
+	__u32 netns_cookie[2]; /* as in memory: this struct has no room for padding */
+	__be32 address[4];
+};
+ABI_SIZE(struct range_key, 28);
+ABI_OFFSET(struct range_key, netns_cookie, 4);
+ABI_OFFSET(struct range_key, address, 12);
+
 /*
- * Map original_dst: a redirected connection, by its client's side -> where it wanted to go. Port alone would mix up
- * connections that are bound to different source addresses. The entry lives as long as the client's socket.
+ * Map original_dst: a redirected connection that the agent has not accepted yet, by its client's side and the port that it was sent to ->
+ * where it wanted to go. The agent takes the entry out in one step; what is not taken goes when its client's socket ends, unless that
+ * has sent all and left in order.
  */
 struct original_key {
 	__u64 netns_cookie;
 	__be32 address[4]; /* source, v4-mapped */
 	__be16 port;       /* source */
 	__u16 family;      /* of the packets: AF_INET also for v4-mapped sockets */
-	__u32 pad;         /* 0 */
+	__be16 listener;   /* port that it was sent to; 0 in map mptcp_peers */
+	__u16 pad;         /* 0 */
 };
 ABI_SIZE(struct original_key, 32);
 ABI_OFFSET(struct original_key, address, 8);
 ABI_OFFSET(struct original_key, port, 24);
 ABI_OFFSET(struct original_key, family, 26);
-
-enum original_state {
-	ORIGINAL_UNREAD = 0,
-	ORIGINAL_READ = 1, /* written by the agent when it has accepted the connection */
-	ORIGINAL_CLOSED = 2, /* the client has sent all and left before that: the agent takes the entry out when it accepts */
-};
+ABI_OFFSET(struct original_key, listener, 28);
 
 struct original_value {
 	struct endpoint destination;
-	__u32 state; /* enum original_state */
+	__u32 born; /* seconds of CLOCK_MONOTONIC */
 };
 ABI_SIZE(struct original_value, 24);
-ABI_OFFSET(struct original_value, state, 20);
+ABI_OFFSET(struct original_value, born, 20);
+
+/* Map tickets: a connection that kubelet has opened from the host's namespace -> when (ns of CLOCK_MONOTONIC). sk_lookup lets it through. */
+struct ticket {
+	struct endpoint source;
+	struct endpoint destination;
+};
+ABI_SIZE(struct ticket, 40);
+
+#define TICKET_SECONDS 60
 
 /*
  * Socket storage caller_sk: set by the agent on the socket with which it dials the application, before connect.
@@ -118,10 +162,11 @@ ABI_OFFSET(struct dial_key, destination, 28);
 enum listener_slot {
 	SLOT_INBOUND = 0,
 	SLOT_HBONE = 1,
-	SLOT_COUNT = 2,
+	SLOT_OUTBOUND = 2,
+	SLOT_COUNT = 3,
 };
 
-/* Keys of the per-CPU array `counters`: every refusal and drop, by reason. */
+/* Keys of the per-CPU array `counters`: every refusal and drop, by reason, and what is let through in clear. */
 enum counter {
 	REFUSED_UNKNOWN = 0,       /* connect: pod, or namespace within it, not known: EPERM */
 	REFUSED_NO_ADDRESS = 1,    /* connect: the pod has no address of the destination's family: EPERM */
@@ -134,7 +179,10 @@ enum counter {
 	HELD_UNKNOWN = 8,          /* ingress: SYN to a pod that is not known yet, dropped; the peer retries */
 	DROPPED_NO_LISTENER = 9,   /* inbound: the slot is empty */
 	DROPPED_NOT_ASSIGNED = 10, /* inbound: the listener does not take this family */
-	COUNTER_COUNT = 11,
+	PASSED_PROBE = 11,         /* inbound: kubelet's, with a ticket: to the application's own socket */
+	PASSED_EXCLUDED = 12,      /* connect, inbound: excluded by the pod's annotations: in clear */
+	LOST_PEER_NAME = 13,       /* mptcp_peers full: getpeername of an MPTCP socket shows the pod's own address */
+	COUNTER_COUNT = 14,
 };
 
 #endif

@@ -3,6 +3,7 @@
 #ifndef CULVERT_MAPS_H
 #define CULVERT_MAPS_H
 
+#include <stdbool.h>
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 #include "abi.h"
@@ -38,6 +39,39 @@ struct {
 	__type(key, struct original_key);
 	__type(value, struct original_value);
 } original_dst SEC(".maps");
+
+/* [pinned] As original_dst, for as long as the socket lives: getpeername of an MPTCP socket does not find its subflow's storage. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_MPTCP);
+	__type(key, struct original_key);
+	__type(value, struct endpoint);
+} mptcp_peers SEC(".maps");
+
+/* [pinned] */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_EXCLUSIONS);
+	__type(key, struct port_key);
+	__type(value, __u32);
+} excluded_ports SEC(".maps");
+
+/* [pinned] Tries cannot be preallocated. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, MAX_EXCLUSIONS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct range_key);
+	__type(value, __u32);
+} excluded_ranges SEC(".maps");
+
+/* [pinned] Where too many are under way the oldest is forgotten, and its connection comes to the agent. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_TICKETS);
+	__type(key, struct ticket);
+	__type(value, __u64);
+} tickets SEC(".maps");
 
 /* [pinned] */
 struct {
@@ -77,6 +111,13 @@ static __always_inline void count(__u32 reason)
 
 	if (cell)
 		*cell += 1;
+}
+
+static __always_inline bool is_excluded_port(__u64 netns_cookie, __u16 port, __u16 direction)
+{
+	struct port_key key = { .netns_cookie = netns_cookie, .port = port, .direction = direction };
+
+	return bpf_map_lookup_elem(&excluded_ports, &key);
 }
 
 #endif

@@ -33,6 +33,9 @@ describe('native/abi.ts is the twin of abi.h', () => {
       originalValue: layout('original_value').size,
       caller: layout('caller').size,
       dialKey: layout('dial_key').size,
+      portKey: bpf.typeLayout(objectPath('connect'), 'port_key').size,
+      rangeKey: bpf.typeLayout(objectPath('connect'), 'range_key').size,
+      ticket: bpf.typeLayout(objectPath('inbound'), 'ticket').size,
     });
   });
 
@@ -60,7 +63,7 @@ describe('native/abi.ts is the twin of abi.h', () => {
   test('original_key and original_value', () => {
     const { members } = layout('original_key');
     const key = (cookie: bigint, address: string, port: number) =>
-      abi.encodeOriginalKey(cookie, { address, port });
+      abi.encodeOriginalKey(cookie, { address, port }, 0);
     expect(differing(key(0n, '1::', 0), key(0xffffffffffffffffn, '1::', 0))).toEqual(members['netns_cookie']);
     expect(differing(key(0n, '::', 0), key(0n, 'ffff:'.repeat(7).concat('ffff'), 0))).toEqual(
       members['address'],
@@ -68,11 +71,29 @@ describe('native/abi.ts is the twin of abi.h', () => {
     expect(differing(key(0n, '1::', 0), key(0n, '1::', 65535))).toEqual(members['port']);
     expect(key(0n, '1::', 0).readUInt16LE(members['family']!.offset)).toBe(10);
     expect(key(0n, '1.2.3.4', 0).readUInt16LE(members['family']!.offset)).toBe(2);
-    const value = Buffer.alloc(abi.sizeOf.originalValue);
-    abi.markOriginalRead(value);
-    expect(differing(Buffer.alloc(value.length), value).offset).toBe(
-      layout('original_value').members['state']!.offset,
+    const source = { address: '1::', port: 0 };
+    expect(differing(abi.encodeOriginalKey(0n, source, 0), abi.encodeOriginalKey(0n, source, 65535))).toEqual(
+      members['listener'],
     );
+    const value = Buffer.alloc(abi.sizeOf.originalValue);
+    value.fill(255, layout('original_value').members['born']!.offset);
+    expect(abi.originalBorn(value)).toBe(0xffffffff);
+    expect(abi.decodeOriginal(value)).toEqual({ address: '::', port: 0 });
+  });
+
+  test('port_key and range_key', () => {
+    const port = bpf.typeLayout(objectPath('connect'), 'port_key').members;
+    const zero = abi.encodePortKey(0n, 0, 'outbound');
+    expect(differing(zero, abi.encodePortKey(2n ** 64n - 1n, 0, 'outbound'))).toEqual(port['netns_cookie']);
+    expect(differing(zero, abi.encodePortKey(0n, 65535, 'outbound'))).toEqual(port['port']);
+    expect(differing(zero, abi.encodePortKey(0n, 0, 'inbound')).offset).toBe(port['direction']!.offset);
+    const range = bpf.typeLayout(objectPath('connect'), 'range_key').members;
+    const none = abi.encodeRangeKey(0n, '::', 0);
+    const all = 'ffff:'.repeat(7).concat('ffff');
+    expect(differing(none, abi.encodeRangeKey(2n ** 64n - 1n, '::', 0))).toEqual(range['netns_cookie']);
+    expect(differing(none, abi.encodeRangeKey(0n, all, 0))).toEqual(range['address']);
+    expect(abi.encodeRangeKey(0n, '10.0.0.0', 8).readUInt32LE(0)).toBe(64 + 96 + 8);
+    expect(abi.encodeRangeKey(0n, 'fd00::', 8).readUInt32LE(0)).toBe(64 + 8);
   });
 
   test('caller and dial_key', () => {
@@ -97,12 +118,15 @@ describe('native/abi.ts is the twin of abi.h', () => {
     expect(abi.outboundPort).toBe(defined('OUTBOUND_PORT'));
     expect(abi.hbonePort).toBe(defined('HBONE_PORT'));
     expect(abi.dnsPort).toBe(defined('DNS_PORT'));
+    expect(abi.redirectPorts).toEqual({
+      first: defined('REDIRECT_FIRST_PORT'),
+      count: defined('REDIRECT_PORTS'),
+    });
     const lower = (prefix: string, values: Record<string, number>) =>
       Object.fromEntries(
         Object.entries(values).map(([key, value]) => [key.slice(prefix.length).toLowerCase(), value]),
       );
     expect(lower('CGROUP_', constants('cgroup_kind'))).toEqual(abi.cgroupKind);
-    expect(lower('ORIGINAL_', constants('original_state'))).toEqual(abi.originalState);
     expect(lower('CALLER_', constants('caller_state'))).toEqual(abi.callerState);
     const { count: slots, ...slot } = lower('SLOT_', constants('listener_slot'));
     expect(slot).toEqual(abi.listenerSlot);

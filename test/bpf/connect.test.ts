@@ -7,6 +7,9 @@ import { python } from './support/python.js';
 
 const elsewhere = { v4: '192.0.2.7', v6: '2001:db8:7::7' };
 
+/** 14336 to 15359 */
+const redirectPort = /:1(4[3-9]|5[0-3])\d\d$/;
+
 describe('cgroup/connect4|6', () => {
   let lab: Lab;
   let node: LabNode;
@@ -51,10 +54,10 @@ describe('cgroup/connect4|6', () => {
   describe('redirects to the pod address and keeps getsockname and getpeername as they were', () => {
     test('IPv4', async () => {
       const told = await run(pod, `s = sock(); s.connect(('${elsewhere.v4}', 80)); out(told(s))`);
-      expect(told).toMatchObject({ listener: 'outbound', destination: `${elsewhere.v4}:80`, isRead: false });
+      expect(told).toMatchObject({ listener: 'outbound', destination: `${elsewhere.v4}:80` });
       expect(told).toMatchObject({
         peername: `${elsewhere.v4}:80`,
-        local: `${pod.ip}:15001`,
+        local: expect.stringMatching(redirectPort),
         remote: told.sockname,
       });
       expect(told.sockname).toMatch(new RegExp(`^${pod.ip}:`));
@@ -63,7 +66,8 @@ describe('cgroup/connect4|6', () => {
     test('IPv6', async () => {
       const told = await run(pod, `s = sock(V6); s.connect(('${elsewhere.v6}', 443)); out(told(s))`);
       expect(told).toMatchObject({ destination: `[${elsewhere.v6}]:443`, peername: `[${elsewhere.v6}]:443` });
-      expect(told.local).toBe(`[${pod.ip6}]:15001`);
+      expect(told.local).toMatch(redirectPort);
+      expect(told.local).toContain(`[${pod.ip6}]:`);
       expect(told.sockname).toContain(`[${pod.ip6}]:`);
     });
 
@@ -73,7 +77,8 @@ describe('cgroup/connect4|6', () => {
         destination: `${elsewhere.v4}:80`,
         peername: `[::ffff:${elsewhere.v4}]:80`,
       });
-      expect(told.local).toBe(`${pod.ip}:15001`);
+      expect(told.local).toMatch(redirectPort);
+      expect(told.local).toContain(`${pod.ip}:`);
       expect(told.sockname).toContain(`[::ffff:${pod.ip}]:`);
     });
 

@@ -125,7 +125,7 @@ class Relay implements CaptureListener {
   }
 
   #outbound({ pod, netnsCookie, netnsFd }: CapturedPod, app: Connection): ConnectionHandler | null {
-    const to = this.#originals!.take(netnsCookie, app.remote);
+    const to = this.#originals!.take(netnsCookie, app.remote, app.local.port);
     if (!config.quiet) tell('outbound', { pod: pod.name, caller: app.remote, destination: to });
     if (to === null) return null;
     return relay(app, (handler) => reactor.connect({ to, netnsFd, connectTimeoutMs: 10_000 }, handler));

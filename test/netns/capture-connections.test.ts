@@ -23,7 +23,7 @@ beforeAll(async () => {
 afterAll(() => lab?.close());
 
 const originals = () => {
-  using map = new Bpf().openPinnedMap(join(node.bpffsDir, 'abi-1/maps/original_dst'))!;
+  using map = new Bpf().openPinnedMap(join(node.bpffsDir, 'abi-2/maps/original_dst'))!;
   return [...map.entries()].length;
 };
 

@@ -202,7 +202,7 @@ describe.each<CgroupDriver>(['systemd', 'cgroupfs'])('enrolment, cgroup driver %
   test('deletion frees everything of the pod', async () => {
     const pod = await node.pod('gone', { namespace: 'mesh' });
     await agent.waitForState(pod, 'captured');
-    const pins = join(node.bpffsDir, 'abi-1/pods');
+    const pins = join(node.bpffsDir, 'abi-2/pods');
     expect(readdirSync(pins)).toContain(pod.uid);
     await pod.delete();
     await waitFor('the release', () => agent.events('released').some(({ uid }) => uid === pod.uid));

@@ -32,7 +32,7 @@ beforeEach(async () => {
 }, 60_000);
 afterEach(() => lab?.close());
 
-const pins = () => join(node.bpffsDir, 'abi-1');
+const pins = () => join(node.bpffsDir, 'abi-2');
 const openMap = (name: string) => bpf.openPinnedMap(join(pins(), 'maps', name))!;
 const inboundPrograms = (pod: LabPod) => {
   using netns = new Net().openNetns(`/run/netns/${pod.netns}`);

@@ -1,6 +1,7 @@
 import { closeSync, readFileSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
+import type { SocketAddress } from '../../../mesh/common/address.js';
 import {
   Bpf,
   type BpfLink,
@@ -11,6 +12,7 @@ import {
   cgroupKind,
   counterNames,
   decodeOriginal,
+  decodeOriginalKey,
   encodeCapturedPod,
   encodeOriginalKey,
   encodeU32,
@@ -33,7 +35,6 @@ export interface Accepted {
   readonly local: string;
   /** Of the original destination entry, if there is one. */
   readonly destination: string | null;
-  readonly isRead: boolean | null;
 }
 
 /** The mesh's hooks on one lab node, with listeners that only tell what came to them: an agent reduced to its kernel side. */
@@ -44,6 +45,7 @@ export class Datapath implements Disposable {
   readonly objects: Record<'connect' | 'sockops' | 'ingress' | 'dns', BpfObject>;
   readonly links: BpfLink[] = [];
   readonly #closers: (() => void)[] = [];
+  readonly #inbound = new Map<string, Inbound>();
 
   constructor(node: LabNode, options: Pick<LoadOptions, 'maxEntries'> = {}) {
     this.node = node;
@@ -93,11 +95,17 @@ export class Datapath implements Disposable {
     return netns.cookie();
   }
 
-  /** Outbound capture of a pod, with a listener on 15001 in its namespace. */
-  captureOutbound(pod: LabPod): bigint {
+  /**
+   * Outbound capture of a pod, with a listener in its namespace. `accepts` false: connections wait in the listener's queue, as they do for
+   * an agent that is busy. Nothing comes in from outside unless `captureInbound` follows.
+   */
+  captureOutbound(pod: LabPod, options: { accepts?: boolean } = {}): bigint {
     const cookie = this.capture(pod);
     this.list(pod, 'captured');
-    this.serve('outbound', this.listen(pod, outboundPort), cookie);
+    const listener = this.listen(pod, outboundPort);
+    setSlot(this.#steer(pod).slots, 'outbound', listener);
+    if (options.accepts ?? true) this.serve('outbound', listener, cookie);
+    else this.#closers.push(() => closeSync(listener));
     return cookie;
   }
 
@@ -113,24 +121,34 @@ export class Datapath implements Disposable {
   /** Inbound capture: the program in the pod's namespace and, unless `empty`, a listener in each slot. */
   captureInbound(pod: LabPod, options: { empty?: boolean } = {}): Inbound {
     const cookie = this.cookie(pod);
-    const { connect } = this.objects;
-    const object = this.bpf.load(objectPath('inbound'), {
-      rodata: { netns_cookie: cookie },
-      reuseMaps: Object.fromEntries(connect.maps),
-    });
-    const slots = object.map('listeners');
+    const inbound = this.#steer(pod);
     if (!options.empty) {
-      const inbound = this.listen(pod, 15006);
-      const hbone = this.listen(pod, hbonePort);
-      setSlot(slots, 'inbound', inbound);
-      setSlot(slots, 'hbone', hbone);
-      this.serve('inbound', inbound, cookie);
-      this.serve('hbone', hbone, cookie);
+      for (const [slot, port] of [
+        ['inbound', 15006],
+        ['hbone', hbonePort],
+      ] as const) {
+        const fd = this.listen(pod, port);
+        setSlot(inbound.slots, slot, fd);
+        this.serve(slot, fd, cookie);
+      }
     }
+    return inbound;
+  }
+
+  /** The sk_lookup program in the pod's namespace, once. */
+  #steer(pod: LabPod): Inbound {
+    const before = this.#inbound.get(pod.uid);
+    if (before !== undefined) return before;
+    const object = this.bpf.load(objectPath('inbound'), {
+      rodata: { netns_cookie: this.cookie(pod) },
+      reuseMaps: Object.fromEntries(this.objects.connect.maps),
+    });
     using netns = this.net.openNetns(`/run/netns/${pod.netns}`);
     const link = this.bpf.attachNetns(object.program('inbound'), netns.fd);
     this.#closers.push(() => [link, object].map((one) => one.close()));
-    return { object, link, slots };
+    const inbound = { object, link, slots: object.map('listeners') };
+    this.#inbound.set(pod.uid, inbound);
+    return inbound;
   }
 
   /** A listening descriptor inside the pod; the caller serves or closes it. */
@@ -151,10 +169,14 @@ export class Datapath implements Disposable {
     return server;
   }
 
-  /** Entry of the connection from `address`:`port` in the namespace. */
-  original(cookie: bigint, address: string, port: number): ReturnType<typeof decodeOriginal> | null {
-    const value = this.map('original_dst').lookup(encodeOriginalKey(cookie, { address, port }));
-    return value === null ? null : decodeOriginal(value);
+  /** Where the connection from `address`:`port` in the namespace wants to go, if nobody has accepted it yet. */
+  original(cookie: bigint, address: string, port: number): SocketAddress | null {
+    for (const [key, value] of this.map('original_dst').entries()) {
+      const { netnsCookie, source } = decodeOriginalKey(key);
+      if (netnsCookie === cookie && source.address === address && source.port === port)
+        return decodeOriginal(value);
+    }
+    return null;
   }
 
   counter(name: CounterName): number {
@@ -177,23 +199,16 @@ export class Datapath implements Disposable {
     this.close();
   }
 
-  /** An agent marks entries as read, and BPF forgets them; this one only looks, so those of clients that went first are its own to forget. */
-  #takeOut(key: Buffer): void {
-    const value = this.map('original_dst').lookup(key);
-    if (value !== null && decodeOriginal(value).isClosed) this.map('original_dst').delete(key);
-  }
-
   #describe(listener: string, socket: Socket, cookie: bigint): Accepted {
     const address = plain(socket.remoteAddress!);
-    const original = this.original(cookie, address, socket.remotePort!);
-    const key = encodeOriginalKey(cookie, { address, port: socket.remotePort! });
-    socket.once('close', () => this.#takeOut(key));
+    const key = encodeOriginalKey(cookie, { address, port: socket.remotePort! }, socket.localPort!);
+    const value = this.map('original_dst').take(key);
+    const original = value === null ? null : decodeOriginal(value);
     return {
       listener,
       remote: text(address, socket.remotePort!),
       local: text(plain(socket.localAddress!), socket.localPort!),
-      destination: original === null ? null : text(original.destination.address, original.destination.port),
-      isRead: original?.isRead ?? null,
+      destination: original === null ? null : text(original.address, original.port),
     };
   }
 }
