@@ -19,6 +19,7 @@ const MESH_FLOORS = [
 ];
 /** Of its own program a room imports only those named before it. */
 const PROGRAM_ROOMS = [
+  'agent/pods',
   'agent/capture',
   'agent/routing',
   'agent/dns',
@@ -28,7 +29,7 @@ const PROGRAM_ROOMS = [
   'control/ca',
   'control/xds',
 ];
-const NATIVE_USERS = ['mesh/io', 'agent/capture'];
+const NATIVE_USERS = ['mesh/io', 'agent/pods', 'agent/capture'];
 /** Who may use which package; a package that is not here may be used by tests only. */
 const PACKAGE_USERS: Readonly<Record<string, readonly string[]>> = {
   koffi: ['native'],

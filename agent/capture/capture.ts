@@ -4,13 +4,22 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../../mesh/common/errors.js';
 import type { Log } from '../../mesh/log/index.js';
 import type { KernelFeature } from '../../native/bpf/index.js';
-import { findCgroupRoot, findPodsParent, ownCgroup, type PodCgroup, podOfProcess } from './cgroups.js';
+import {
+  findCgroupRoot,
+  findHostNetns,
+  findPodsParent,
+  hasAddress,
+  hostFacts,
+  ownCgroup,
+  type PodCgroup,
+  PodSightings,
+  podAddresses,
+  podOfProcess,
+  tryNamespaceInode,
+} from '../pods/index.js';
 import { Enrolment, type PodState } from './enrolment.js';
-import { findHostNetns, hostFacts } from './host-netns.js';
-import { hasAddress, podAddresses } from './namespace-facts.js';
 import { NodeDatapath } from './node-datapath.js';
 import { openPresence } from './pod-presence.js';
-import { PodSightings, tryNamespaceInode } from './pod-sightings.js';
 import { createShownPorts, ShownPorts } from './shown-ports.js';
 import type { CaptureHandles, CaptureListener, LocalPod, PodSource } from './types.js';
 

@@ -1,7 +1,7 @@
 import { beforeEach, expect, test } from '@jest/globals';
 import { createLog } from '../../mesh/log/index.js';
+import type { PodSighting } from '../pods/index.js';
 import { Enrolment, type PodPresence } from './enrolment.js';
-import type { PodSighting } from './pod-sightings.js';
 import type { CapturedPod, LocalPod } from './types.js';
 import { CaptureError } from './types.js';
 

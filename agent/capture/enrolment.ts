@@ -9,9 +9,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { MeshError, messageOf } from '../../mesh/common/errors.js';
 import type { Log } from '../../mesh/log/index.js';
 import type { CapturedAddresses } from '../../native/bpf/index.js';
-import { noExclusions } from './annotations.js';
-import { podAddresses } from './namespace-facts.js';
-import type { PodSighting, SeenNamespace } from './pod-sightings.js';
+import type { PodSighting, SeenNamespace } from '../pods/index.js';
+import { noExclusions, podAddresses } from '../pods/index.js';
 import {
   type CapturedPod,
   CaptureError,

@@ -1,3 +1,4 @@
+export { FilesPodSource, type FilesPodSourceOptions } from '../pods/index.js';
 export {
   Capture,
   type CaptureDeps,
@@ -6,7 +7,6 @@ export {
   type PodStatus,
 } from './capture.js';
 export type { PodState } from './enrolment.js';
-export { FilesPodSource, type FilesPodSourceOptions } from './files-pod-source.js';
 export { type CleanOptions, clean } from './pins.js';
 export type {
   CapturedPod,

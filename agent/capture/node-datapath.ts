@@ -27,7 +27,7 @@ import {
 } from '../../native/bpf/index.js';
 import { NativeError, packageRoot } from '../../native/index.js';
 import { cgroupId, cgroupLevel, Net } from '../../native/net/index.js';
-import { noExclusions } from './annotations.js';
+import { noExclusions } from '../pods/index.js';
 import type { PodTables } from './enrolment.js';
 import { ExclusionTables } from './exclusion-tables.js';
 import { Pins } from './pins.js';

@@ -11,10 +11,10 @@ import {
 } from '../../native/bpf/index.js';
 import { NativeError } from '../../native/index.js';
 import type { Net, NetworkNamespace } from '../../native/net/index.js';
+import type { SeenNamespace } from '../pods/index.js';
+import { interfaceNames } from '../pods/index.js';
 import type { PodPresence } from './enrolment.js';
-import { interfaceNames } from './namespace-facts.js';
 import { adoptLink, type NodeDatapath, pinNew } from './node-datapath.js';
-import type { SeenNamespace } from './pod-sightings.js';
 import type { CapturedPod, LocalPod } from './types.js';
 import { CaptureError } from './types.js';
 

@@ -130,7 +130,7 @@ out([refused, attempt(('192.0.2.7', 80))])`;
       'create',
     );
     expect(datapath.original(cookie, pod.ip, 1)).toBeNull();
-    expect(datapath.original(cookie + 1n, pod.ip, 1)).toMatchObject({ destination: { port: 9 } });
+    expect(datapath.original(cookie + 1n, pod.ip, 1)).toMatchObject({ port: 9 });
     expect(map.delete(key)).toBe(true);
   });
 

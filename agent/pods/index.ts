@@ -1,0 +1,24 @@
+export { noExclusions } from './annotations.js';
+export {
+  findCgroupRoot,
+  findPodsParent,
+  ownCgroup,
+  type PodCgroup,
+  podOfProcess,
+} from './cgroups.js';
+export { FilesPodSource, type FilesPodSourceOptions } from './files-pod-source.js';
+export { findHostNetns, hostFacts } from './host-netns.js';
+export { hasAddress, interfaceNames, podAddresses } from './namespace-facts.js';
+export {
+  type PodSighting,
+  PodSightings,
+  type SeenNamespace,
+  tryNamespaceInode,
+} from './pod-sightings.js';
+export {
+  CaptureError,
+  type CaptureErrorCode,
+  type Exclusions,
+  type LocalPod,
+  type PodSource,
+} from './types.js';

@@ -1,0 +1,56 @@
+import { MeshError } from '../../mesh/common/errors.js';
+
+/** A pod of this node as its pod source gives it: a folder of manifests, or later the API server. */
+export interface LocalPod {
+  /** metadata.uid: names the pod's cgroup. */
+  readonly uid: string;
+  readonly name: string;
+  readonly namespace: string;
+  readonly serviceAccount: string;
+  readonly addresses: readonly string[];
+  readonly hostNetwork: boolean;
+  /** By `istio.io/dataplane-mode` on pod and namespace (mesh-apis.md 1.1). */
+  readonly enrolled: boolean;
+  /** What its user wants left alone, though it is enrolled. */
+  readonly exclusions: Exclusions;
+  /** `ambient.istio.io/dns-capture`; true unless it says "false". */
+  readonly dnsCapture: boolean;
+  /** Why its annotations cannot be followed; else empty. An enrolled pod is then refused, or goes on as it was captured before. */
+  readonly fault: string;
+}
+
+/** Connections of a captured pod that go as they would without the mesh: in clear text, without policy. */
+export interface Exclusions {
+  /** Destination ports. */
+  readonly outboundPorts: readonly number[];
+  /** Destinations, `address/prefix bits`, canonical. */
+  readonly outboundRanges: readonly string[];
+  /** The pod's own ports; 0: all. HBONE (15008) comes to the agent in any case. */
+  readonly inboundPorts: readonly number[];
+}
+
+/** Where the agent learns of its node's pods. */
+export interface PodSource {
+  /** Calls `onPods` with all local pods, now (once known) and after every change. */
+  start(onPods: (pods: readonly LocalPod[]) => void): Promise<void>;
+  stop(): Promise<void>;
+}
+
+export type CaptureErrorCode =
+  | 'KERNEL_TOO_OLD' // the kernel lacks something without which nothing can be captured; data lists it
+  | 'NO_CGROUP2' // no cgroup v2 mount, or what was given is none
+  | 'NO_HOST_NETNS' // which namespace is the host's cannot be told
+  | 'NO_PODS_PARENT' // the cgroup above all pods is not there, or not clear
+  | 'BPFFS_UNUSABLE' // the pin directory is not on a bpffs and none could be mounted
+  | 'ABI_MISMATCH' // pinned maps or programs are of another abi.h: drain, then `clean`
+  | 'ROUTE_LOCALNET' // the pod lets 127.0.0.0/8 in from its network: a caller could pose as the agent
+  | 'POD_GONE' // its process ended while its namespace was being entered
+  | 'INVALID_POD' // an annotation of an enrolled pod cannot be followed
+  | 'NO_KUBELET' // kubelet's cgroup is not found: probes could not be told from other connections of the node
+  | 'AGENT_ALIVE' // a live agent uses what is to be removed
+  | 'NO_SHOWN_PORT' // no port left under which an application could tell a caller's connections apart
+  | 'NO_HOST_PIDS' // the agent sees pods' cgroups but not their processes
+  | 'ATTACH_FAILED'; // the kernel refused a program, map or link; cause names it
+
+/** What went wrong in agent/capture. `data` names the pod, path or program. */
+export class CaptureError extends MeshError<CaptureErrorCode> {}
