@@ -1,7 +1,7 @@
 import { messageOf } from '../common/errors.js';
 import type { AuthorizationMatch, AuthorizationPolicy } from '../store/types.js';
 import { type Condition, conditionsOf } from './conditions.js';
-import { type IndexPlace, placesOf } from './index-places.js';
+import { type IndexPlaces, placesOf } from './index-places.js';
 import type { Subject } from './subject.js';
 import type { Decision } from './types.js';
 
@@ -32,7 +32,7 @@ export class CompiledRule {
   readonly policy: AuthorizationPolicy;
   readonly clauses: readonly (readonly CompiledMatch[])[];
   /** Where an index files it. */
-  readonly places: readonly IndexPlace[];
+  readonly places: IndexPlaces;
   /** What it decides where it matches. */
   readonly decision: Decision;
 

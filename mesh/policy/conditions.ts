@@ -1,5 +1,5 @@
 import type { AddressRange, AuthorizationMatch, ServiceAccountMatch, StringMatch } from '../store/types.js';
-import { AddressRanges } from './address-ranges.js';
+import { AddressTable } from './address-table.js';
 import type { Subject } from './subject.js';
 
 /** One field of a match that is set. */
@@ -10,33 +10,32 @@ export interface Condition {
 
 /** The fields of `match` that are set, cheapest first; none: it never matches. Throws RangeError for a bad address. */
 export function conditionsOf(match: AuthorizationMatch): readonly Condition[] {
-  return [
-    ...either('destinationPorts', 'notDestinationPorts', match, hasPort),
-    ...either('namespaces', 'notNamespaces', match, isOfNamespace),
-    ...either('serviceAccounts', 'notServiceAccounts', match, isServiceAccount),
-    ...either('principals', 'notPrincipals', match, isPrincipal),
-    ...either('sourceIps', 'notSourceIps', match, comesFrom),
-    ...either('destinationIps', 'notDestinationIps', match, goesTo),
-  ];
+  const conditions: Condition[] = [];
+  add(conditions, 'destinationPorts', 'notDestinationPorts', match, hasPort);
+  add(conditions, 'namespaces', 'notNamespaces', match, isOfNamespace);
+  add(conditions, 'serviceAccounts', 'notServiceAccounts', match, isServiceAccount);
+  add(conditions, 'principals', 'notPrincipals', match, isPrincipal);
+  add(conditions, 'sourceIps', 'notSourceIps', match, comesFrom);
+  add(conditions, 'destinationIps', 'notDestinationIps', match, goesTo);
+  return conditions;
 }
 
 type Test = (subject: Subject) => boolean;
 
 /** A list needs one value that is true; its opposite none. So without an identity every opposite holds. */
-function either<Field extends keyof AuthorizationMatch, Opposite extends keyof AuthorizationMatch>(
+function add<Field extends keyof AuthorizationMatch, Opposite extends keyof AuthorizationMatch>(
+  conditions: Condition[],
   field: Field,
   opposite: Opposite,
   match: AuthorizationMatch,
   testOf: (values: AuthorizationMatch[Field] & AuthorizationMatch[Opposite]) => Test,
-): Condition[] {
+): void {
   type Values = AuthorizationMatch[Field] & AuthorizationMatch[Opposite];
-  const conditions: Condition[] = [];
   if (match[field].length > 0) conditions.push({ field, holds: testOf(match[field] as Values) });
   if (match[opposite].length > 0) {
     const test = testOf(match[opposite] as Values);
     conditions.push({ field: opposite, holds: (subject) => !test(subject) });
   }
-  return conditions;
 }
 
 function hasPort(ports: readonly number[]): Test {
@@ -63,13 +62,19 @@ function isPrincipal(principals: readonly StringMatch[]): Test {
 }
 
 function comesFrom(ranges: readonly AddressRange[]): Test {
-  const networks = new AddressRanges(ranges);
-  return (subject) => networks.contain(subject.source);
+  const networks = tableOf(ranges);
+  return (subject) => networks.has(subject.source);
 }
 
 function goesTo(ranges: readonly AddressRange[]): Test {
-  const networks = new AddressRanges(ranges);
-  return (subject) => networks.contain(subject.destination);
+  const networks = tableOf(ranges);
+  return (subject) => networks.has(subject.destination);
+}
+
+function tableOf(ranges: readonly AddressRange[]): AddressTable<null> {
+  const table = new AddressTable<null>();
+  for (const range of ranges) table.add(range, null);
+  return table;
 }
 
 function anyOf(matches: readonly StringMatch[]): (text: string) => boolean {

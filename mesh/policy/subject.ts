@@ -1,5 +1,5 @@
 import { tryParseSpiffeId } from '../identity/index.js';
-import { type AddressWords, wordsOf } from './address-ranges.js';
+import { type AddressWords, wordsOf } from './address-table.js';
 import type { ConnectionFacts } from './types.js';
 
 /** A peer's identity as policies see it. */
@@ -19,6 +19,8 @@ export const indexKeyOf = {
   principal: (principal: string) => `p ${principal}`,
   namespace: (namespace: string) => `n ${namespace}`,
   serviceAccount: (namespace: string, serviceAccount: string) => `s ${namespace}/${serviceAccount}`,
+  /** Of any namespace. */
+  accountName: (serviceAccount: string) => `a ${serviceAccount}`,
 } as const;
 
 /** A peer without an identity. */
@@ -40,6 +42,7 @@ export function peerNamesOf(identity: string, trustDomains: readonly string[]): 
     anyIdentityKey,
     ...principals.map(indexKeyOf.principal),
     indexKeyOf.serviceAccount(namespace, serviceAccount),
+    indexKeyOf.accountName(serviceAccount),
     indexKeyOf.namespace(namespace),
   ];
   return { principals, namespace, serviceAccount, indexKeys };

@@ -1,0 +1,110 @@
+/**
+ * What authorising adds to a connection: `node dist/mesh/policy/authorizer.bench.js [seconds per row]`. Policies of five rules, of which none but the
+ * last decides: everything that could be compared is.
+ */
+import { policyWith, updateWith, workloadWith } from '../store/fixtures.js';
+import { type AuthorizationMatch, type AuthorizationPolicy, createStore } from '../store/index.js';
+import { Authorizer, type ConnectionFacts } from './index.js';
+
+const nothing: AuthorizationMatch = {
+  namespaces: [],
+  notNamespaces: [],
+  principals: [],
+  notPrincipals: [],
+  sourceIps: [],
+  notSourceIps: [],
+  destinationIps: [],
+  notDestinationIps: [],
+  destinationPorts: [],
+  notDestinationPorts: [],
+  serviceAccounts: [],
+  notServiceAccounts: [],
+};
+
+/** One clause of a rule: what a `from` or a `to` becomes. */
+type Clause = (serial: number) => readonly AuthorizationMatch[];
+
+const principals: Clause = (i) => [
+  { ...nothing, principals: [{ kind: 'exact', value: `cluster.local/ns/ns-${i % 50}/sa/sa-${i}` }] },
+];
+const prefixes: Clause = (i) => [
+  { ...nothing, principals: [{ kind: 'prefix', value: `cluster.local/ns/other-${i % 50}/` }] },
+];
+const looseSuffixes: Clause = (i) => [
+  { ...nothing, principals: [{ kind: 'suffix', value: `-nobody-${i}` }] },
+];
+const namespace: Clause = () => [{ ...nothing, namespaces: [{ kind: 'exact', value: 'client' }] }];
+const blocks: Clause = (i) => [
+  { ...nothing, sourceIps: [{ address: `172.${i % 200}.${i >> 8}.0`, prefixLength: 24 }] },
+];
+const ports: Clause = (i) => [{ ...nothing, destinationPorts: [9000 + i, 20_000 + i] }];
+const samePort: Clause = () => [{ ...nothing, destinationPorts: [8080] }];
+
+const shapes: Readonly<Record<string, readonly Clause[]>> = {
+  'principals and ports': [principals, ports],
+  'principals, one port': [principals, samePort],
+  'one namespace, ports': [namespace, ports],
+  'namespace prefixes': [prefixes],
+  'address blocks': [blocks],
+  'address blocks of one namespace, one port': [namespace, blocks, samePort],
+  'suffixes that no index helps': [looseSuffixes],
+};
+
+const connections: readonly ConnectionFacts[] = Array.from({ length: 64 }, (_, i) => ({
+  identity: `spiffe://cluster.local/ns/client/sa/sa-${i % 16}`,
+  sourceAddress: `10.0.${i}.7`,
+  destinationAddress: '10.1.0.9',
+  destinationPort: 8080,
+}));
+
+function policiesOf(count: number, clauses: readonly Clause[]): AuthorizationPolicy[] {
+  const allow = policyWith({
+    key: 'zzz/allow',
+    scope: 'global',
+    action: 'allow',
+    groups: [[[{ ...nothing, namespaces: [{ kind: 'exact', value: 'client' }] }]]],
+  });
+  const others = Array.from({ length: count - 1 }, (_, p) =>
+    policyWith({
+      key: `ns/policy-${p}`,
+      scope: 'global',
+      action: p % 2 === 0 ? 'deny' : 'allow',
+      groups: Array.from({ length: 5 }, (_unused, rule) =>
+        // Never true, whatever the shape: what it asks for last is of another port.
+        [...clauses.map((clause) => clause(p * 5 + rule)), [{ ...nothing, notDestinationPorts: [8080] }]],
+      ),
+    }),
+  );
+  return [...others, allow];
+}
+
+function bench(count: number, clauses: readonly Clause[], seconds: number): { firstMs: number; us: number } {
+  const store = createStore();
+  const workload = workloadWith({ uid: 'w' });
+  store.apply(updateWith({ policies: policiesOf(count, clauses) }));
+  const authorizer = new Authorizer({ trustDomain: 'cluster.local' }, { store });
+  const startedAt = performance.now();
+  const first = authorizer.authorize(workload, connections[0]!);
+  const firstMs = performance.now() - startedAt;
+  if (first.policy !== 'zzz/allow') throw new Error(`decided by ${first.policy}`);
+  let done = 0;
+  const round = (until: number) => {
+    while (performance.now() < until)
+      for (const connection of connections) if (authorizer.authorize(workload, connection).allowed) done++;
+  };
+  round(performance.now() + seconds * 300);
+  done = 0;
+  const begin = performance.now();
+  round(begin + seconds * 1000);
+  return { firstMs, us: ((performance.now() - begin) * 1000) / done };
+}
+
+const seconds = Number(process.argv[2] ?? 0.5);
+for (const count of [20, 500]) {
+  for (const [shape, clauses] of Object.entries(shapes)) {
+    const { firstMs, us } = bench(count, clauses, seconds);
+    process.stdout.write(
+      `${count} policies of 5 rules, ${shape}: ${us.toFixed(2)} us, first after a change ${firstMs.toFixed(1)} ms\n`,
+    );
+  }
+}
