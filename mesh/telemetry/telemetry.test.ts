@@ -132,6 +132,26 @@ describe('TCP metrics', () => {
     expect(valuesOf('istio_tcp_sockets_open')).toEqual([0, 0]);
   });
 
+  test('count what each policy denies, or would deny', () => {
+    const other = newWorker();
+    const trial = { policy: 'shop/trial', rule: 2, reason: 'denied' };
+    const denied = { allowed: false, policy: 'shop/p', rule: 0, reason: 'denied', dryRun: [] };
+    const allowed = { ...denied, allowed: true, policy: null, rule: null, dryRun: [trial] };
+    const nobody = { ...denied, policy: null, rule: null, reason: 'not-allowed' };
+    const failure = { flag: 'DENY' as const, message: 'policy' };
+    for (const one of [worker, worker, other]) one.refused(infoWith({ verdict: denied }), failure);
+    worker.opened(infoWith({ verdict: allowed })).closed({ ...failure, verdict: nobody });
+    other.opened(infoWith({ verdict: allowed })).closed(null);
+    handOver(worker, 1);
+    handOver(other, 2);
+    expect(worker.takeBatch()).toBeNull();
+    expect(samplesOf('culvert_policy_denials_total').sort()).toEqual([
+      ['policy="",reason="not-allowed",dry_run="false"', 1],
+      ['policy="shop/p",reason="denied",dry_run="false"', 3],
+      ['policy="shop/trial",reason="denied",dry_run="true"', 2],
+    ]);
+  });
+
   test('an unknown peer is labelled by its baggage, everything missing is unknown', () => {
     const claimed = {
       workloadName: 'job',
@@ -284,6 +304,40 @@ describe('access log', () => {
     expect(denied).toMatch(
       /\twarn\taccess\tconnection failed\t.* direction="outbound" error="policy shop\/p"$/,
     );
+  });
+
+  test('names the policy and rule that allowed, and those on trial that would not have', () => {
+    const dryRun = [
+      { policy: 'shop/trial', rule: 2, reason: 'denied' },
+      { policy: null, rule: null, reason: 'not-allowed' },
+    ];
+    const allowed = { allowed: true, policy: 'shop/p', rule: 1, reason: 'allowed', dryRun };
+    transfer(infoWith({ reporter: 'destination', verdict: allowed }));
+    expect(handOver()).toMatch(
+      / duration="12ms" policy="shop\/p#1" policy_dry_run="shop\/trial#2 not-allowed"\n$/,
+    );
+    const byAbsence = {
+      allowed: true,
+      policy: null,
+      rule: null,
+      reason: 'no-allow-policy',
+      dryRun: Array.from({ length: 20 }, () => dryRun[0]!),
+    };
+    transfer(infoWith({ reporter: 'destination', verdict: byAbsence }));
+    expect(handOver()).toMatch(/ duration="12ms" policy_dry_run="(shop\/trial#2 ){8}and 12 more"\n$/);
+  });
+
+  test('names the policy that denied, before it was opened or later', () => {
+    const denied = { allowed: false, policy: 'shop/p', rule: 0, reason: 'denied', dryRun: [] };
+    const allowed = { allowed: true, policy: 'shop/before', rule: 0, reason: 'allowed', dryRun: [] };
+    const failure = { flag: 'DENY' as const, message: 'explicitly denied by: shop/p' };
+    worker.refused(infoWith({ verdict: denied }), failure);
+    worker.opened(infoWith({ verdict: allowed })).closed({ ...failure, verdict: denied });
+    worker.opened(infoWith({ verdict: allowed })).closed({ flag: 'CONNECT', message: 'reset' });
+    const [refused, closed, reset] = handOver().split('\n');
+    for (const line of [refused, closed])
+      expect(line).toMatch(/ policy="shop\/p#0" error="explicitly denied by: shop\/p"$/);
+    expect(reset).toMatch(/ policy="shop\/before#0" error="reset"$/);
   });
 
   test('as JSON: the same fields, numbers as numbers', () => {
