@@ -69,6 +69,11 @@ export const OPTIONS = {
     help: 'Network that all addresses belong to.',
     fallback: TRANSLATE_DEFAULTS.network,
   }),
+  outboundTrafficPolicy: option.choice({
+    help: 'What pods may reach outside the mesh where no Sidecar says.',
+    fallback: TRANSLATE_DEFAULTS.outboundTrafficPolicy,
+    of: ['allow-any', 'registry-only'] as const,
+  }),
   nodeAccounts: option.list({
     help: 'Service accounts of node agents, namespace/name: they may ask for the identities of the pods on their node.',
     fallback: ISSUER_DEFAULTS.nodeAccounts,

@@ -18,7 +18,8 @@ import { type ControllerMetrics, createMetrics } from './metrics.js';
 import { decodeObject, type MeshObject, MODEL_DEFAULTS, Model } from './model/index.js';
 import { type StatusSections, startMonitoring, startStatus } from './monitoring.js';
 import type { ControllerOptions } from './options.js';
-import { type AddressUpdates, translateAddresses } from './translate/index.js';
+import { AddressTranslator, type AddressUpdates } from './translate/index.js';
+import { loadVipState } from './vip-state.js';
 import { type ResourceContent, XDS_DEFAULTS, XdsServer } from './xds/index.js';
 
 /** A running controller. */
@@ -103,10 +104,15 @@ function buildPlane(
   const model: Model = new Model(
     { ...MODEL_DEFAULTS, ...options },
     {
-      onChange: (change) =>
-        xds.update(ADDRESS_TYPE_URL, encodeAddresses(translateAddresses(model, change, options))),
+      onChange: (change) => {
+        const updates = addresses.translate(change);
+        vips.save();
+        xds.update(ADDRESS_TYPE_URL, encodeAddresses(updates));
+      },
     },
   );
+  const vips = loadVipState(options.state);
+  const addresses = new AddressTranslator(options, { model, vips: vips.pool });
   const authenticator = TokenAuthority.load(options.state);
   const issuer = createIssuer(options, authority, model);
   const xds = new XdsServer(

@@ -1,6 +1,7 @@
 import { tryCanonicalAddress } from '../../mesh/common/address.js';
 import type { Fields } from '../../mesh/manifests/index.js';
 import { Limits, readCreatedAt } from './limits.js';
+import type { Limitation } from './report.js';
 import type {
   EndpointFields,
   EntryAddress,
@@ -10,6 +11,7 @@ import type {
   Visibility,
   WorkloadEntry,
 } from './service-types.js';
+import type { Service } from './types.js';
 
 const ENDPOINT_FIELDS = ['address', 'ports', 'labels', 'network', 'locality', 'weight', 'serviceAccount'];
 
@@ -237,6 +239,24 @@ export function readVisibility(
   if (exportTo.every((entry) => entry === '.' || entry === namespace || entry === '~')) return 'namespace';
   report({ reason: 'names single namespaces', effect: 'every namespace sees it' });
   return 'public';
+}
+
+const EXPORT_TO = 'networking.istio.io/exportTo';
+
+/** Annotation exportTo of a Service, a comma-separated list. */
+export function visibilityOfService(service: Pick<Service, 'namespace' | 'annotations'>): {
+  readonly visibility: Visibility;
+  readonly limits: readonly Limitation[];
+} {
+  const limits: Limitation[] = [];
+  const exportTo = (service.annotations[EXPORT_TO] ?? '')
+    .split(',')
+    .map((part) => part.trim())
+    .filter((part) => part !== '');
+  const visibility = readVisibility(exportTo, service.namespace, (what) =>
+    limits.push({ field: `metadata.annotations["${EXPORT_TO}"]`, ...what }),
+  );
+  return { visibility, limits };
 }
 
 /** A DNS name without its final dot, in lower case; one label is enough. */

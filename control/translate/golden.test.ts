@@ -5,9 +5,16 @@ import { describe, expect, test } from '@jest/globals';
 import { parseAllDocuments, stringify } from 'yaml';
 import { formatAddress } from '../../mesh/common/address.js';
 import type { RawObject } from '../../mesh/manifests/index.js';
-import { istio } from '../../mesh/proto/index.js';
+import {
+  culvert,
+  istio,
+  OUTBOUND_POLICY_TYPE_URL,
+  SERVICE_DNS_TYPE_URL,
+  TRAFFIC_POLICY_TYPE_URL,
+  WORKLOAD_DNS_TYPE_URL,
+} from '../../mesh/proto/index.js';
 import { decodeObject, type MeshObject, MODEL_DEFAULTS, Model, type ModelChange } from '../model/index.js';
-import { TRANSLATE_DEFAULTS, type TranslateOptions, translateAddresses } from './index.js';
+import { AddressTranslator, TRANSLATE_DEFAULTS, type TranslateOptions, VipPool } from './index.js';
 
 // testdata/<case>.in.yaml: manifests, optionally led by a document `options:`. <case>.out.yaml: the resources. UPDATE_GOLDEN=1 rewrites.
 const testdata = join(dirname(fileURLToPath(import.meta.url)), '../../../control/translate/testdata');
@@ -37,7 +44,8 @@ function translate(text: string): string {
   );
   model.apply({ upserted, removed: [] });
   model.flush();
-  const updates = [...translateAddresses(model, changes[0]!, options)].sort(([a], [b]) => (a < b ? -1 : 1));
+  const translator = new AddressTranslator(options, { model, vips: new VipPool() });
+  const updates = [...translator.translate(changes[0]!)].sort(([a], [b]) => (a < b ? -1 : 1));
   return stringify(
     updates.map(([name, resource]) => ({
       name,
@@ -54,7 +62,18 @@ function plain(message: istio.workload.Address.$Properties): unknown {
   return readable(Address.toObject(decoded, { enums: String }));
 }
 
+const EXTENSIONS: Readonly<Record<string, { decode(bytes: Uint8Array): object }>> = {
+  [TRAFFIC_POLICY_TYPE_URL]: culvert.workload.TrafficPolicy,
+  [OUTBOUND_POLICY_TYPE_URL]: culvert.workload.OutboundPolicy,
+  [SERVICE_DNS_TYPE_URL]: culvert.workload.ServiceDns,
+  [WORKLOAD_DNS_TYPE_URL]: culvert.workload.WorkloadDns,
+};
+
 function readable(value: unknown): unknown {
+  if (typeof value === 'object' && value !== null && 'type_url' in value && 'value' in value) {
+    const type = EXTENSIONS[value.type_url as string]!;
+    return JSON.parse(JSON.stringify(type.decode(value.value as Uint8Array)));
+  }
   if (value instanceof Uint8Array) return formatAddress(value);
   if (Array.isArray(value)) return value.map(readable);
   if (typeof value !== 'object' || value === null) return value;

@@ -1,2 +1,3 @@
-export { type AddressUpdates, translateAddresses } from './translator.js';
+export { AddressTranslator, type AddressTranslatorDeps, type AddressUpdates } from './translator.js';
 export { type Resource, TRANSLATE_DEFAULTS, type TranslateOptions } from './types.js';
+export { VipPool } from './vip-pool.js';

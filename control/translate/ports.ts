@@ -1,18 +1,26 @@
 import { istio } from '../../mesh/proto/index.js';
-import type { Pod, Service, ServicePort } from '../model/index.js';
+import type { Protocol, Service, ServicePort } from '../model/index.js';
 
 const { AppProtocol } = istio.workload;
 
 /** The mesh carries TCP only. */
 export function tcpPorts(service: Service): readonly ServicePort[] {
-  return service.ports.filter(({ protocol }) => protocol === 'TCP');
+  return service.ports.filter(isTcp);
 }
 
-/** Where the pod serves the port; null if the pod has no port of that name. */
-export function targetPortOf(port: ServicePort, pod: Pod): number | null {
-  if (typeof port.targetPort === 'number') return port.targetPort;
-  const named = pod.ports.find(({ name, protocol }) => name === port.targetPort && protocol === 'TCP');
-  return named?.port ?? null;
+export function isTcp({ protocol }: { readonly protocol: Protocol }): boolean {
+  return protocol === 'TCP';
+}
+
+/** Where a workload serves the ports. A named target port that it does not have is left out: that port has no endpoint there. */
+export function portsAt(
+  ports: readonly ServicePort[],
+  portOf: (name: string) => number | null,
+): istio.workload.Port.$Properties[] {
+  return ports.flatMap(({ port, targetPort }) => {
+    const number = typeof targetPort === 'number' ? targetPort : portOf(targetPort);
+    return number === null ? [] : [{ servicePort: port, targetPort: number }];
+  });
 }
 
 const BY_NAME: Readonly<Record<string, istio.workload.AppProtocol>> = {
@@ -25,8 +33,7 @@ const BY_NAME: Readonly<Record<string, istio.workload.AppProtocol>> = {
   'kubernetes.io/h2c': AppProtocol.HTTP2,
 };
 
-/** By appProtocol, else by the port's name: `<protocol>` or `<protocol>-<suffix>`. */
-export function appProtocolOf(port: ServicePort): istio.workload.AppProtocol {
-  const declared = port.appProtocol.toLowerCase() || port.name.split('-')[0]!;
-  return BY_NAME[declared] ?? AppProtocol.UNKNOWN;
+/** By what is declared, else by the port's name: `<protocol>` or `<protocol>-<suffix>`. */
+export function appProtocolOf(declared: string, portName: string): istio.workload.AppProtocol {
+  return BY_NAME[declared.toLowerCase() || portName.split('-')[0]!] ?? AppProtocol.UNKNOWN;
 }

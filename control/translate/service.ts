@@ -1,74 +1,168 @@
 import { istio } from '../../mesh/proto/index.js';
-import type { Namespace, Service } from '../model/index.js';
-import { addressAlias, addressBytes, serviceHostname, serviceResourceName } from './names.js';
+import {
+  type DestinationRule,
+  type Model,
+  type Service,
+  type ServiceEntry,
+  type Visibility,
+  visibilityOfService,
+} from '../model/index.js';
+import { serviceDnsExtension, trafficPolicyExtension } from './extensions.js';
+import { loadBalancingOf } from './load-balancing.js';
+import {
+  addressAlias,
+  addressBytes,
+  entryResourceName,
+  serviceHostname,
+  serviceResourceName,
+} from './names.js';
 import { appProtocolOf, tcpPorts } from './ports.js';
 import type { Resource, TranslateOptions } from './types.js';
+import type { AutoVip } from './vip-pool.js';
 
-const { IPFamilies, LoadBalancing } = istio.workload;
-const DISTRIBUTION = 'networking.istio.io/traffic-distribution';
+const { IPFamilies } = istio.workload;
+const WireVisibility = istio.workload.Service.Visibility;
+const AUTO_ALLOCATE = 'networking.istio.io/enable-autoallocate-ip';
 
-/** Everything that decides a Service's resource. */
-export interface ServiceInput {
-  readonly service: Service;
-  readonly namespace: Namespace | undefined;
+/** What else decides a service's resource, whatever kind of object it is made of. */
+export interface ServiceContext {
+  readonly model: Model;
+  /** That of VIPs. */
+  readonly network: string;
+  /** Of endpoints in other networks: their gateway picks among them, so that a client must take any of them (hbone-and-wds.md 1.7). */
+  readonly remoteIdentities: readonly string[];
+  readonly options: TranslateOptions;
 }
 
-/** The `istio.workload.Service` of a Service; null for ExternalName, which has nothing to tunnel to (hbone-and-wds.md 3.5). */
-export function translateService(
-  input: ServiceInput,
-  options: TranslateOptions,
-): Resource<istio.workload.Service.$Properties> | null {
-  const { service } = input;
-  if (service.type === 'ExternalName') return null;
+type ServiceResource = Resource<istio.workload.Service.$Properties>;
+
+/** The `istio.workload.Service` of a Service; null if nobody may see it. One of type ExternalName is there for DNS only. */
+export function translateService(service: Service, context: ServiceContext): ServiceResource | null {
+  const { model, network, options } = context;
+  const visibility = visibilityOfService(service).visibility;
+  if (visibility === 'none') return null;
+  const hostname = serviceHostname(service, options);
+  const isAlias = service.type === 'ExternalName';
+  const addresses = isAlias ? [] : service.clusterIPs;
+  const rule = model.ruleFor(service.namespace, hostname);
+  const ports = isAlias ? [] : tcpPorts(service);
   return {
     name: serviceResourceName(service, options),
-    aliases: service.clusterIPs.map((address) => addressAlias(address, options)),
+    aliases: addresses.map((address) => addressAlias(network, address)),
     follows: [],
     message: {
       name: service.name,
       namespace: service.namespace,
-      hostname: serviceHostname(service, options),
-      addresses: service.clusterIPs.map((address) => ({
-        network: options.network,
-        address: addressBytes(address),
-      })),
-      ports: tcpPorts(service).map((port) => ({
+      hostname,
+      addresses: addresses.map((address) => ({ network, address: addressBytes(address) })),
+      ports: ports.map((port) => ({
         servicePort: port.port,
         targetPort: typeof port.targetPort === 'number' ? port.targetPort : 0,
-        appProtocol: appProtocolOf(port),
+        appProtocol: appProtocolOf(port.appProtocol, port.name),
       })),
-      loadBalancing: loadBalancingOf(input),
+      subjectAltNames: [...context.remoteIdentities],
+      loadBalancing: loadBalancingOf({
+        isLocal: service.internalTrafficPolicy === 'Local',
+        isPassthrough: false,
+        takesUnhealthy: service.publishNotReadyAddresses,
+        distribution: service.trafficDistribution,
+        annotations: service.annotations,
+        namespace: model.namespace(service.namespace),
+        failover: rule?.trafficPolicy?.failover ?? null,
+      }),
       ipFamilies: ipFamiliesOf(service),
       canonical: true,
+      visibility: visibilityOf(visibility),
+      extensions: extensionsOf(rule, service.externalName, service.ports),
     },
   };
 }
 
-/** mesh-apis.md 2.16, in its order of precedence. */
-function loadBalancingOf({
-  service,
-  namespace,
-}: ServiceInput): istio.workload.LoadBalancing.$Properties | null {
-  const healthPolicy = service.publishNotReadyAddresses
-    ? LoadBalancing.HealthPolicy.ALLOW_ALL
-    : LoadBalancing.HealthPolicy.ONLY_HEALTHY;
-  const { Mode, Scope } = LoadBalancing;
-  if (service.internalTrafficPolicy === 'Local')
-    return { routingPreference: [Scope.NODE], mode: Mode.STRICT, healthPolicy };
-  const zonal = [Scope.NETWORK, Scope.REGION, Scope.ZONE];
-  switch (
-    service.trafficDistribution ||
-    service.annotations[DISTRIBUTION] ||
-    namespace?.annotations[DISTRIBUTION]
-  ) {
-    case 'PreferClose':
-    case 'PreferSameZone':
-      return { routingPreference: zonal, mode: Mode.FAILOVER, healthPolicy };
-    case 'PreferSameNode':
-      return { routingPreference: [...zonal, Scope.SUBZONE, Scope.NODE], mode: Mode.FAILOVER, healthPolicy };
-    default:
-      return service.publishNotReadyAddresses ? { healthPolicy } : null;
-  }
+/** One `istio.workload.Service` for each host that is the entry's own. `autoVip` gives those without an address one. */
+export function translateEntry(
+  entry: ServiceEntry,
+  context: (resourceName: string) => ServiceContext,
+  autoVip: (resourceName: string) => AutoVip | null,
+): readonly ServiceResource[] {
+  if (entry.visibility === 'none') return [];
+  return entry.hosts.flatMap((host) => {
+    const name = entryResourceName(entry, host);
+    const hostContext = context(name);
+    if (!hostContext.model.ownsHost(entry, host)) return [];
+    const vip = entryNeedsVip(entry, host) ? autoVip(name) : null;
+    return [hostOfEntry(entry, host, vip, hostContext)];
+  });
+}
+
+/** Label on the entry before the rule of mesh-apis.md 2.5. */
+export function entryNeedsVip(entry: ServiceEntry, host: string): boolean {
+  if (entry.addresses.length > 0 || host.startsWith('*.') || entry.resolution === 'NONE') return false;
+  return entry.labels[AUTO_ALLOCATE] !== 'false';
+}
+
+function hostOfEntry(
+  entry: ServiceEntry,
+  host: string,
+  vip: AutoVip | null,
+  { model, network, remoteIdentities }: ServiceContext,
+): ServiceResource {
+  const automatic = vip === null ? [] : [vip.ipv4, vip.ipv6];
+  const addresses = [...entry.addresses, ...automatic.map((address) => ({ address, prefixLength: null }))];
+  const rule = model.ruleFor(entry.namespace, host);
+  return {
+    name: entryResourceName(entry, host),
+    aliases: addresses.flatMap(({ address, prefixLength }) =>
+      prefixLength === null ? [addressAlias(network, address)] : [],
+    ),
+    follows: [],
+    message: {
+      name: entry.name,
+      namespace: entry.namespace,
+      hostname: host,
+      addresses: addresses.map(({ address, prefixLength }) => ({
+        network,
+        address: addressBytes(address),
+        ...(prefixLength === null ? {} : { length: prefixLength }),
+      })),
+      ports: entry.ports.map(({ name, port, targetPort, protocol }) => ({
+        servicePort: port,
+        targetPort,
+        appProtocol: appProtocolOf(protocol, name),
+      })),
+      subjectAltNames: [...new Set([...entry.subjectAltNames, ...remoteIdentities])],
+      loadBalancing: loadBalancingOf({
+        isLocal: false,
+        isPassthrough: entry.resolution === 'NONE',
+        takesUnhealthy: false,
+        distribution: '',
+        annotations: entry.annotations,
+        namespace: model.namespace(entry.namespace),
+        failover: rule?.trafficPolicy?.failover ?? null,
+      }),
+      canonical: model.isCanonical(entry, host),
+      visibility: visibilityOf(entry.visibility),
+      extensions: extensionsOf(
+        rule,
+        '',
+        entry.ports.map((port) => ({ ...port, protocol: 'tcp' })),
+      ),
+    },
+  };
+}
+
+function extensionsOf(
+  rule: DestinationRule | undefined,
+  externalName: string,
+  ports: readonly { readonly name: string; readonly port: number; readonly protocol: string }[],
+): istio.workload.Extension.$Properties[] {
+  return [
+    ...trafficPolicyExtension(rule?.trafficPolicy ?? null),
+    ...serviceDnsExtension(externalName, ports),
+  ];
+}
+
+function visibilityOf(visibility: Visibility): istio.workload.Service.Visibility {
+  return visibility === 'namespace' ? WireVisibility.NAMESPACE : WireVisibility.PUBLIC;
 }
 
 function ipFamiliesOf(service: Service): istio.workload.IPFamilies {

@@ -16,6 +16,8 @@ export interface TranslateOptions {
   readonly trustDomain: string;
   /** DNS domain of services: `<name>.<namespace>.svc.<domain>`. */
   readonly clusterDomain: string;
+  /** What pods may reach outside the mesh where no Sidecar says. */
+  readonly outboundTrafficPolicy: 'allow-any' | 'registry-only';
 }
 
 export const TRANSLATE_DEFAULTS: TranslateOptions = {
@@ -23,4 +25,5 @@ export const TRANSLATE_DEFAULTS: TranslateOptions = {
   network: '',
   trustDomain: 'cluster.local',
   clusterDomain: 'cluster.local',
+  outboundTrafficPolicy: 'allow-any',
 };

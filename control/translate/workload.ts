@@ -1,79 +1,81 @@
-import { isEnrolled } from '../../mesh/manifests/index.js';
+import { isEnrolled, type Labels } from '../../mesh/manifests/index.js';
 import { istio } from '../../mesh/proto/index.js';
-import type { Namespace, Node, Pod, Service } from '../model/index.js';
-import { addressAlias, addressBytes, podUid, serviceResourceName } from './names.js';
-import { targetPortOf, tcpPorts } from './ports.js';
+import type { LocalityFields, Model, Node, Pod } from '../model/index.js';
+import { outboundExtension, workloadDnsExtension } from './extensions.js';
+import type { Memberships } from './memberships.js';
+import { addressAlias, addressBytes, podUid } from './names.js';
+import { networkGatewayOf } from './network.js';
 import type { Resource, TranslateOptions } from './types.js';
 
 /** Everything that decides a pod's workload. */
 export interface WorkloadInput {
   readonly pod: Pod;
-  readonly namespace: Namespace | undefined;
-  readonly node: Node | undefined;
-  /** Those whose selector takes the pod. */
-  readonly services: readonly Service[];
+  readonly model: Model;
+  readonly network: string;
+  readonly services: Memberships;
 }
 
+export type WorkloadResource = Resource<istio.workload.Workload.$Properties>;
+
 const { NetworkMode, TunnelProtocol, WorkloadStatus, WorkloadType } = istio.workload;
+const TUNNEL_LABEL = 'networking.istio.io/tunnel';
 
 /** The `istio.workload.Workload` of a pod; null while it has no address and after it has ended (hbone-and-wds.md 3.5). */
-export function translateWorkload(
-  input: WorkloadInput,
-  options: TranslateOptions,
-): Resource<istio.workload.Workload.$Properties> | null {
-  const { pod } = input;
-  if (pod.addresses.length === 0 || pod.phase === 'Succeeded' || pod.phase === 'Failed') return null;
-  const uid = podUid(pod.namespace, pod.name, options);
-  const services = servicesOf(input, options);
+export function translateWorkload(input: WorkloadInput, options: TranslateOptions): WorkloadResource | null {
+  const { pod, model, network, services } = input;
+  if (!isLive(pod)) return null;
+  const uid = podUid(pod, options);
   return {
     name: uid,
     // Pods of the host's network share their node's address, which therefore names none of them.
-    aliases: pod.hostNetwork ? [] : pod.addresses.map((address) => addressAlias(address, options)),
+    aliases: pod.hostNetwork ? [] : pod.addresses.map((address) => addressAlias(network, address)),
     follows: Object.keys(services),
     message: {
       uid,
       name: pod.name,
       namespace: pod.namespace,
       addresses: pod.addresses.map(addressBytes),
-      network: options.network,
+      network,
+      networkGateway: networkGatewayOf(uid, network, model),
       ...tunnelOf(input),
-      trustDomain: options.trustDomain === 'cluster.local' ? '' : options.trustDomain,
+      trustDomain: wireTrustDomain(options),
       serviceAccount: pod.serviceAccount,
       node: pod.nodeName,
       ...telemetryNames(pod),
       status: pod.ready ? WorkloadStatus.HEALTHY : WorkloadStatus.UNHEALTHY,
       clusterId: options.clusterId,
       services,
-      locality: localityOf(input.node),
+      locality: wireLocality(localityOfNode(model.node(pod.nodeName))),
       networkMode: pod.hostNetwork ? NetworkMode.HOST_NETWORK : NetworkMode.STANDARD,
+      extensions: [
+        ...outboundExtension(model.outboundOf(pod.namespace) ?? options.outboundTrafficPolicy),
+        ...workloadDnsExtension(pod),
+      ],
     },
   };
 }
 
-function tunnelOf({
-  pod,
-  namespace,
-}: WorkloadInput): Pick<istio.workload.Workload.$Properties, 'tunnelProtocol' | 'nativeTunnel'> {
-  const nativeTunnel = pod.labels['networking.istio.io/tunnel'] === 'http';
-  const isHbone = nativeTunnel || isEnrolled(pod, namespace);
-  return { tunnelProtocol: isHbone ? TunnelProtocol.HBONE : TunnelProtocol.NONE, nativeTunnel };
+/** Has an address and has not ended. */
+export function isLive(pod: Pod): boolean {
+  return pod.addresses.length > 0 && pod.phase !== 'Succeeded' && pod.phase !== 'Failed';
 }
 
-/** Ports as this pod serves them. A named target port that the pod does not have is left out: that port has no endpoint here. */
-function servicesOf(
-  { pod, services }: WorkloadInput,
-  options: TranslateOptions,
-): Record<string, istio.workload.PortList.$Properties> {
-  const lists: Record<string, istio.workload.PortList.$Properties> = {};
-  for (const service of services) {
-    if (service.type === 'ExternalName') continue;
-    const ports = tcpPorts(service).flatMap((port) => {
-      const targetPort = targetPortOf(port, pod);
-      return targetPort === null ? [] : [{ servicePort: port.port, targetPort }];
-    });
-    lists[serviceResourceName(service, options)] = { ports };
-  }
-  return lists;
+export function wireTrustDomain({ trustDomain }: TranslateOptions): string {
+  return trustDomain === 'cluster.local' ? '' : trustDomain;
+}
+
+/** Whether it says that it speaks HBONE itself. */
+export function hasNativeTunnel(labels: Labels): boolean {
+  return labels[TUNNEL_LABEL] === 'http';
+}
+
+function tunnelOf({
+  pod,
+  model,
+}: WorkloadInput): Pick<istio.workload.Workload.$Properties, 'tunnelProtocol' | 'nativeTunnel'> {
+  const nativeTunnel = hasNativeTunnel(pod.labels);
+  const isHbone = nativeTunnel || isEnrolled(pod, model.namespace(pod.namespace));
+  return { tunnelProtocol: isHbone ? TunnelProtocol.HBONE : TunnelProtocol.NONE, nativeTunnel };
 }
 
 /** Labels of mesh-apis.md 1.2, last row; owners give Deployment, Job and CronJob names as Kubernetes' own controllers write them. */
@@ -85,18 +87,23 @@ function telemetryNames(
 > {
   const owner = ownerOf(pod);
   const workloadName = pod.labels['service.istio.io/workload-name'] ?? owner.name;
+  return { workloadName, workloadType: owner.type, ...canonicalNames(pod.labels, workloadName) };
+}
+
+export function canonicalNames(
+  labels: Labels,
+  fallback: string,
+): Pick<istio.workload.Workload.$Properties, 'canonicalName' | 'canonicalRevision'> {
   return {
-    workloadName,
-    workloadType: owner.type,
     canonicalName:
-      pod.labels['service.istio.io/canonical-name'] ??
-      pod.labels['app.kubernetes.io/name'] ??
-      pod.labels['app'] ??
-      workloadName,
+      labels['service.istio.io/canonical-name'] ??
+      labels['app.kubernetes.io/name'] ??
+      labels['app'] ??
+      fallback,
     canonicalRevision:
-      pod.labels['service.istio.io/canonical-revision'] ??
-      pod.labels['app.kubernetes.io/version'] ??
-      pod.labels['version'] ??
+      labels['service.istio.io/canonical-revision'] ??
+      labels['app.kubernetes.io/version'] ??
+      labels['version'] ??
       'latest',
   };
 }
@@ -113,9 +120,15 @@ function ownerOf(pod: Pod): { name: string; type: istio.workload.WorkloadType } 
   return { name: owner.name, type: owner.kind === 'Job' ? WorkloadType.JOB : WorkloadType.POD };
 }
 
-function localityOf(node: Node | undefined): istio.workload.Locality.$Properties | null {
-  const region = node?.labels['topology.kubernetes.io/region'] ?? '';
-  const zone = node?.labels['topology.kubernetes.io/zone'] ?? '';
-  const subzone = node?.labels['topology.istio.io/subzone'] ?? '';
+export function localityOfNode(node: Node | undefined): LocalityFields {
+  return {
+    region: node?.labels['topology.kubernetes.io/region'] ?? '',
+    zone: node?.labels['topology.kubernetes.io/zone'] ?? '',
+    subzone: node?.labels['topology.istio.io/subzone'] ?? '',
+  };
+}
+
+export function wireLocality(locality: LocalityFields): istio.workload.Locality.$Properties | null {
+  const { region, zone, subzone } = locality;
   return region === '' && zone === '' && subzone === '' ? null : { region, zone, subzone };
 }

@@ -1,0 +1,52 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { MeshError, messageOf } from '../mesh/common/errors.js';
+import { writeFileAtomically } from './ca/index.js';
+import { VipPool } from './translate/index.js';
+
+/** VIP_STATE: the file of automatic addresses cannot be used; data.file names it. */
+export class VipStateError extends MeshError<'VIP_STATE'> {}
+
+/** Automatic addresses of ServiceEntries, kept in the state folder: lines `<slot> <namespace>/<host>`. */
+export interface VipState {
+  readonly pool: VipPool;
+  /** Writes what has changed since. Before agents are told: an address that was given out must not be given to another after a crash. */
+  save(): void;
+}
+
+/** Throws VipStateError if the file is there but cannot be used: addresses that clients know would change. */
+export function loadVipState(folder: string): VipState {
+  const file = join(folder, 'vips');
+  const pool = new VipPool(readSlots(file));
+  let version = pool.version;
+  return {
+    pool,
+    save() {
+      if (pool.version === version) return;
+      const lines = [...pool.saved].map(([name, slot]) => `${slot} ${name}\n`);
+      writeFileAtomically(file, lines.join(''), 0o600);
+      version = pool.version;
+    },
+  };
+}
+
+function readSlots(file: string): [string, number][] {
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    throw new VipStateError('VIP_STATE', `${file} cannot be read: ${messageOf(error)}`, { file }, error);
+  }
+  return text
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line, index) => {
+      const parts = /^(\d{1,5}) (\S+)$/.exec(line);
+      if (parts === null)
+        throw new VipStateError('VIP_STATE', `${file}:${index + 1} is not '<slot> <namespace>/<host>'`, {
+          file,
+        });
+      return [parts[2]!, Number(parts[1])];
+    });
+}
