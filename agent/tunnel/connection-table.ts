@@ -33,13 +33,13 @@ interface Watched {
 /** All live connections of a worker: what admin lists, what a deleted pod, a drain or its age ends. */
 export class ConnectionTable {
   readonly #quietMs: number;
-  readonly #reactor: Reactor;
+  readonly #reactor: Pick<Reactor, 'setTimer'>;
   readonly #all = new Set<TrackedConnection>();
   readonly #watched = new Map<TrackedConnection, Watched>();
   #timer: Timer | null = null;
   #endAll: Pick<Watched, 'reason' | 'onEnded'> | null = null;
 
-  constructor(options: ConnectionTableOptions, deps: { readonly reactor: Reactor }) {
+  constructor(options: ConnectionTableOptions, deps: { readonly reactor: Pick<Reactor, 'setTimer'> }) {
     this.#quietMs = options.quietMs;
     this.#reactor = deps.reactor;
   }

@@ -61,6 +61,7 @@ class Tracked implements TrackedConnection {
   readonly podUid = pod.uid;
   readonly admission: Admission | null;
   readonly #table: ConnectionTable;
+  readonly movedBytes = 0;
   cause: string | null = null;
 
   constructor(table: ConnectionTable, admission: Admission | null) {
@@ -73,6 +74,10 @@ class Tracked implements TrackedConnection {
     throw new Error('nobody asks');
   }
 
+  end(): boolean {
+    throw new Error('policies reset');
+  }
+
   abort(cause: string): void {
     this.cause = cause;
     this.#table.remove(this);
@@ -82,8 +87,8 @@ class Tracked implements TrackedConnection {
 function makeBed(workload: Workload = web) {
   const store = createStore();
   const storeView = new StoreView({ network: '' }, { store });
-  const connections = new ConnectionTable();
   const turns = new Turns();
+  const connections = new ConnectionTable({ quietMs: 1000 }, { reactor: turns });
   const counters = newTunnelCounters();
   const authorizer = new Authorizer({ trustDomain: 'cluster.local' }, { store });
   const guard = new PolicyGuard({ reactor: turns, store, storeView, connections, counters, authorizer });
