@@ -17,6 +17,11 @@ export const agentOptions = {
     fallback: '',
   }),
   token: option.text({ help: 'File with the join token of this node.', metavar: 'FILE' }),
+  crl: option.text({
+    help: 'File of certificate revocation lists (PEM, or one in DER), watched; none: nothing is revoked.',
+    fallback: '',
+    metavar: 'FILE',
+  }),
   trustDomain: option.text({
     help: 'Trust domain of pods that the controller has not described yet.',
     fallback: 'cluster.local',

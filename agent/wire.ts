@@ -2,7 +2,7 @@ import { performance } from 'node:perf_hooks';
 import { type AdminDeps, type AdminServers, startAdmin } from '../mesh/admin/index.js';
 import { systemClock } from '../mesh/common/clock.js';
 import type { OptionValues } from '../mesh/config/index.js';
-import { CertificateManager, derToPem } from '../mesh/identity/index.js';
+import { CertificateManager, derToPem, RevocationFile } from '../mesh/identity/index.js';
 import { createTlsContext, releaseTlsContext, WorkerPool } from '../mesh/io/index.js';
 import { LineWriter, LOG_LEVELS, type Log, type LogLevel } from '../mesh/log/index.js';
 import { createStore, type OutlierDetection, type Store, type StoreUpdate } from '../mesh/store/index.js';
@@ -47,6 +47,7 @@ export class Agent implements CaptureListener {
   readonly #hostLookups = new HostLookups({}, { nowMs: () => performance.now() });
   /** Of the access log, those that the metrics know of. */
   #droppedLines = 0;
+  readonly #revocations: RevocationFile | null;
   /** As the controller pushed it last. */
   #trustBundlePem = '';
   #admin: AdminServers | null = null;
@@ -85,6 +86,7 @@ export class Agent implements CaptureListener {
         log: deps.log.child({ room: 'certificates' }),
       },
     );
+    this.#revocations = this.#makeRevocations();
     this.#makeContexts();
     this.#identities = new LocalIdentities(options, { store: this.#store, certificates: this.#certificates });
     this.#capture = this.#makeCapture();
@@ -125,6 +127,7 @@ export class Agent implements CaptureListener {
     this.#workers.giveUpAnswers();
     await this.#capture.stop();
     this.#xds.stop();
+    this.#revocations?.close();
     this.#certificates.close();
     await this.#admin?.close();
     await this.#pool.stop();
@@ -206,6 +209,17 @@ export class Agent implements CaptureListener {
         },
       },
     );
+  }
+
+  /** Subscribed before the contexts: workers know what is revoked before they can show a certificate. */
+  #makeRevocations(): RevocationFile | null {
+    const { crl: file } = this.#options;
+    if (file === '') return null;
+    const log = this.#log.child({ room: 'certificates' });
+    const onChange = (revoked: ReadonlySet<string>) => this.#workers.setRevoked(revoked);
+    const revocations = new RevocationFile({ file, intervalMs: 1_000 }, { log, nowMs: Date.now, onChange });
+    this.#certificates.subscribe(revocations);
+    return revocations;
   }
 
   #makeContexts(): void {

@@ -20,6 +20,7 @@ export class Workers {
   readonly #pods = new Map<string, { readonly pod: CapturedPod; readonly handles: CaptureHandles }>();
   readonly #contexts = new Map<string, number>();
   readonly #awaited = new Map<string, (message: FromWorker | null) => void>();
+  #revoked: ReadonlySet<string> | null = null;
   #logLevel: LogLevel | null = null;
   #drainingUntilMs: number | null = null;
   readonly #drainCounts = new Map<number, DrainCounts>();
@@ -42,6 +43,11 @@ export class Workers {
     if (context === null) this.#contexts.delete(identity);
     else this.#contexts.set(identity, context);
     this.#toAll({ kind: 'certificate', identity, context });
+  }
+
+  setRevoked(keys: ReadonlySet<string>): void {
+    this.#revoked = keys;
+    this.#toAll({ kind: 'revoked', keys });
   }
 
   setLogLevel(level: LogLevel): void {
@@ -112,6 +118,7 @@ export class Workers {
       return;
     }
     if (this.#logLevel !== null) this.#pool.post(worker, { kind: 'log-level', level: this.#logLevel });
+    if (this.#revoked !== null) this.#pool.post(worker, { kind: 'revoked', keys: this.#revoked });
     this.#pool.post(worker, { kind: 'store', update: this.#store.snapshot() });
     for (const [identity, context] of this.#contexts)
       this.#pool.post(worker, { kind: 'certificate', identity, context });

@@ -47,6 +47,7 @@ interface EngineCalls {
   readonly isConnecting: (id: number, handle: number) => number;
   readonly addresses: (id: number, handle: number, out: Buffer) => number;
   readonly certificate: (id: number, handle: number, out: Buffer, capacity: number) => number;
+  readonly chain: (id: number, handle: number, out: Buffer, capacity: number) => number;
   readonly stats: (id: number, out: BigInt64Array) => number;
 }
 
@@ -67,6 +68,7 @@ function bindCalls(library: NativeLibrary): EngineCalls {
     isConnecting: library.bind('int culvert_is_connecting(int id, int handle)'),
     addresses: library.bind('int culvert_addresses(int id, int handle, uint8_t *out)'),
     certificate: library.bind('int culvert_peer_certificate(int id, int handle, uint8_t *out, int capacity)'),
+    chain: library.bind('int culvert_peer_chain(int id, int handle, uint8_t *out, int capacity)'),
     stats: library.bind('int culvert_engine_stats(int id, int64_t *out)'),
   };
 }
@@ -165,6 +167,13 @@ export class NativeEngine {
   peerCertificate(handle: number): Buffer | null {
     const out = Buffer.allocUnsafe(CERTIFICATE_BYTES);
     const length = this.#calls.certificate(this.id, handle, out, out.length);
+    return length > 0 ? Buffer.from(out.subarray(0, length)) : null;
+  }
+
+  /** The peer's verified chain, leaf first and root last, DER one behind the other; null without one, or where it is longer than 64 KiB. */
+  peerChain(handle: number): Buffer | null {
+    const out = Buffer.allocUnsafe(CERTIFICATE_BYTES);
+    const length = this.#calls.chain(this.id, handle, out, out.length);
     return length > 0 ? Buffer.from(out.subarray(0, length)) : null;
   }
 

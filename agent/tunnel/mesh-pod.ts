@@ -32,6 +32,7 @@ export class MeshPod {
         reactor,
         acceptor: this.#acceptor,
         verifyClient: (leaf) => verifier.clientIdentity(leaf),
+        revocationOf: (peer) => verifier.revocationOf(peer),
         log,
       },
     );

@@ -24,6 +24,8 @@ export type ToWorker =
   | { readonly kind: 'store'; readonly update: StoreUpdate }
   /** Context null: the identity is gone or has expired. */
   | { readonly kind: 'certificate'; readonly identity: string; readonly context: number | null }
+  /** `revocationKey`s: peers with one of them are not talked to, and what is open with them is ended. */
+  | { readonly kind: 'revoked'; readonly keys: ReadonlySet<string> }
   | { readonly kind: 'pod'; readonly pod: WorkerPod; readonly handles: CaptureHandles }
   /** Answered by `released` once nothing of the pod's descriptors is used for new connections any more. */
   | { readonly kind: 'release'; readonly uid: string; readonly reason: 'unenrolled' | 'deleted' }

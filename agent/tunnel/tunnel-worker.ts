@@ -70,6 +70,7 @@ export class TunnelWorker {
         reactor,
         tlsOf: (identity) => this.#tlsOf(identity),
         verifyServer: (leaf, expected) => this.#verifier.serverIdentity(leaf, expected),
+        revocationOf: (peer) => this.#verifier.revocationOf(peer),
       },
     );
     this.#telemetry = new ConnectionTelemetry(
@@ -114,6 +115,11 @@ export class TunnelWorker {
       case 'hostname':
         this.#hostnames.answered(message.answer);
         this.#waitingRoom.poke();
+        break;
+      case 'revoked':
+        this.#verifier.setRevoked(message.keys);
+        this.#hbone.closeRevoked();
+        for (const pod of this.#pods.values()) pod.hbone.closeRevoked();
         break;
       case 'pod':
         this.#addPod(message.pod, message.handles);

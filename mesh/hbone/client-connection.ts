@@ -18,6 +18,7 @@ export interface ClientConnectionDeps {
   readonly reactor: Reactor;
   /** Throws unless the leaf (DER) is for one of the expected identities. */
   readonly verifyServer: (leaf: Buffer | null, expected: readonly string[]) => string;
+  readonly revocationOf?: (peer: Connection) => string | null;
   readonly pool: ConnectionPool;
 }
 
@@ -118,10 +119,24 @@ export class ClientConnection extends SessionLink implements TunnelCarrier {
       this.dropNow(messageOf(error));
       return;
     }
+    const revocation = this.deps.revocationOf?.(connection) ?? null;
+    if (revocation !== null) {
+      this.rejection = { flag: 'CERT_REVOKED', message: revocation };
+      this.dropNow(revocation);
+      return;
+    }
     this.isVerified = true;
     this.idleSinceMs = this.reactor.nowMs;
     this.startSession(connection, { role: 'client' });
     this.deps.pool.connectionReady(this);
+  }
+
+  closeIfRevoked(): boolean {
+    const revocation = this.isVerified ? (this.deps.revocationOf?.(this.connection!) ?? null) : null;
+    if (revocation === null) return false;
+    this.rejection = { flag: 'CERT_REVOKED', message: revocation };
+    this.closeNow(revocation);
+    return true;
   }
 
   override onSessionReady(): void {

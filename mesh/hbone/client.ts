@@ -1,6 +1,6 @@
 import { Memo } from '../common/memo.js';
 import type { HeaderList } from '../http2/index.js';
-import type { Reactor } from '../io/index.js';
+import type { Connection, Reactor } from '../io/index.js';
 import { BaggageTexts } from './baggage.js';
 import type { ClientConnectionOptions } from './client-connection.js';
 import { ClientTunnel } from './client-tunnel.js';
@@ -40,6 +40,8 @@ export interface HboneClientDeps {
   readonly tlsOf: TlsOf;
   /** `PeerVerifier.serverIdentity` of mesh/tls. Throws unless the leaf (DER) is for one of the expected identities. */
   readonly verifyServer: (leaf: Buffer | null, expected: readonly string[]) => string;
+  /** Why a server whose chain is good is not talked to all the same (`PeerVerifier.revocationOf`); null: it is. Default: all are. */
+  readonly revocationOf?: (peer: Connection) => string | null;
 }
 
 /** Counts for metrics and admin, at this moment. */
@@ -149,6 +151,13 @@ export class HboneClient {
       for (const slot of this.allSlots()) slot.close(DRAINING, true);
     });
     this.tellIfDrained();
+  }
+
+  /** What is revoked has changed: ends the connections to servers that are not talked to any more. Returns how many. */
+  closeRevoked(): number {
+    let count = 0;
+    for (const slot of this.allSlots()) count += slot.closeRevoked();
+    return count;
   }
 
   private keyOf(hop: NextHop): string {

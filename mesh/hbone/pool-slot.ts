@@ -96,6 +96,12 @@ export class PoolSlot implements ConnectionPool, TunnelOwner {
     for (const connection of [...this.connections]) if (connection !== this.dialing) connection.retire();
   }
 
+  closeRevoked(): number {
+    let count = 0;
+    for (const connection of [...this.connections]) if (connection.closeIfRevoked()) count++;
+    return count;
+  }
+
   connectionReady(connection: ClientConnection): void {
     this.dialing = null;
     this.current = connection;
@@ -144,8 +150,7 @@ export class PoolSlot implements ConnectionPool, TunnelOwner {
       this.failWaiting(noCertificate(this.hop.sourceIdentity));
       return;
     }
-    const { reactor, verifyServer } = this.deps;
-    this.dialing = new ClientConnection(this.hop, tls, this.options, { reactor, verifyServer, pool: this });
+    this.dialing = new ClientConnection(this.hop, tls, this.options, { ...this.deps, pool: this });
     this.connections.add(this.dialing);
   }
 

@@ -27,6 +27,8 @@ export interface HboneServerDeps {
   readonly acceptor: TunnelAcceptor;
   /** `PeerVerifier.clientIdentity` of mesh/tls: the SPIFFE id of the client's leaf (DER). Throws if there is none that counts. */
   readonly verifyClient: (leaf: Buffer | null) => string;
+  /** Why a peer whose chain is good is not let in all the same (`PeerVerifier.revocationOf`); null: it is. Default: all are. */
+  readonly revocationOf?: (peer: Connection) => string | null;
   readonly log: Log;
 }
 
@@ -92,6 +94,13 @@ export class HboneServer implements AcceptHandler {
     return this.isDraining;
   }
 
+  /** What is revoked has changed: ends the connections of peers that are not let in any more. Returns how many. */
+  closeRevoked(): number {
+    let count = 0;
+    for (const connection of [...this.connections]) if (connection.closeIfRevoked()) count++;
+    return count;
+  }
+
   connectionOver(connection: ServerConnection): void {
     this.connections.delete(connection);
     this.tellIfDrained();
@@ -128,6 +137,8 @@ class ServerConnection extends SessionLink implements ServerTunnelCarrier {
   onConnected(connection: Connection): void {
     try {
       this.peerIdentity = this.server.deps.verifyClient(connection.peerCertificate());
+      const revocation = this.server.deps.revocationOf?.(connection) ?? null;
+      if (revocation !== null) throw new Error(revocation);
     } catch (error) {
       this.server.deps.log.warn({ peer: connection.remote }, `HBONE client refused: ${messageOf(error)}`);
       this.dropNow('peer not accepted');
@@ -154,6 +165,18 @@ class ServerConnection extends SessionLink implements ServerTunnelCarrier {
 
   acceptHeaders(baggage: Baggage): HeaderList {
     return acceptHeaders(baggage, this.server.baggageTexts);
+  }
+
+  closeIfRevoked(): boolean {
+    const revocation =
+      this.session === null ? null : (this.server.deps.revocationOf?.(this.connection!) ?? null);
+    if (revocation === null) return false;
+    this.server.deps.log.warn(
+      { peer: this.peer, identity: this.peerIdentity },
+      `HBONE client is cut off: ${revocation}`,
+    );
+    this.closeNow(revocation);
+    return true;
   }
 
   /** Before the handshake's end there is nothing to wait for, unless its peer is to be served. */

@@ -88,6 +88,7 @@ export interface TunnelFailure {
     | 'H2_HANDSHAKE_FAILURE'
     | 'NETWORK_POLICY'
     | 'IDENTITY_ERROR'
+    | 'CERT_REVOKED'
     | 'DENY';
   /** HTTP status of a refused CONNECT. */
   readonly status?: number;

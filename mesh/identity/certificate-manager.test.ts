@@ -1,3 +1,4 @@
+// Longer than 400 lines: everything that one class does, over one bench.
 import { describe, expect, test } from '@jest/globals';
 import type { Clock } from '../common/clock.js';
 import { createLog } from '../log/index.js';
@@ -19,10 +20,16 @@ const id = (name: string | number) => `spiffe://cluster.local/ns/shop/sa/${name}
 /** Time that stands still until told. */
 class TestClock implements Clock {
   private now = START;
+  /** What the wall clock is ahead of time. */
+  private aheadMs = 0;
   private readonly timers = new Set<{ readonly atMs: number; readonly callback: () => void }>();
 
   nowMs(): number {
-    return this.now;
+    return this.now + this.aheadMs;
+  }
+
+  jump(ms: number): void {
+    this.aheadMs += ms;
   }
 
   setTimer(delayMs: number, callback: () => void): () => void {
@@ -87,6 +94,11 @@ class Bench {
       },
       onGone: (identity, cause) => void this.events.push(`${identity.split('/').at(-1)} ${cause}`),
     });
+  }
+
+  /** The wall clock is set; no time passes. */
+  jump(ms: number): void {
+    this.clock.jump(ms);
   }
 
   /** What a CA does. */
@@ -334,4 +346,109 @@ describe('forgetting', () => {
     await bench.clock.pass(48 * HOUR);
     expect(bench.asked).toHaveLength(2);
   });
+});
+
+describe('a trust bundle that is pushed', () => {
+  const otherRoot = () => new Bench().root;
+
+  test('is in force at once for what is there, and every certificate is renewed soon', async () => {
+    const bench = new Bench();
+    bench.manager.prefetch(id('a'));
+    bench.manager.prefetch(id('b'));
+    await settle();
+    const both = [bench.root, otherRoot()];
+    const before = bench.manager.current(id('a'))!;
+    bench.manager.setTrustBundle(both);
+    expect(bench.manager.current(id('a'))).toEqual({ ...before, trustBundle: both });
+    expect(bench.events).toEqual(['a got', 'b got', 'a got', 'b got']);
+    await bench.clock.pass(2_000);
+    expect(bench.asked).toHaveLength(4);
+    expect(bench.materials.at(-1)!.trustBundle).toEqual(both);
+    bench.manager.setTrustBundle([...both]);
+    await bench.clock.pass(10_000);
+    expect(bench.asked).toHaveLength(4);
+  });
+
+  test('that says what is known already changes nothing', async () => {
+    const bench = new Bench();
+    bench.manager.prefetch(id('a'));
+    await settle();
+    bench.manager.setTrustBundle([bench.root]);
+    await bench.clock.pass(10_000);
+    expect([bench.asked.length, bench.events]).toEqual([1, ['a got']]);
+  });
+
+  test('counts for later certificates too; a leaf of a root that the push does not know brings its own', async () => {
+    const bench = new Bench();
+    const [other, both] = [otherRoot(), [otherRoot(), bench.root]];
+    bench.manager.setTrustBundle(both);
+    bench.manager.prefetch(id('a'));
+    await settle();
+    expect(bench.manager.current(id('a'))!.trustBundle).toEqual(both);
+    bench.manager.setTrustBundle([other]);
+    await bench.clock.pass(2_000);
+    expect(bench.manager.current(id('a'))!.trustBundle).toEqual([other, bench.root]);
+  });
+
+  test('that comes while a certificate is being fetched has it fetched again', async () => {
+    const bench = new Bench();
+    const release: (() => void)[] = [];
+    bench.answer = (identity, csr) =>
+      new Promise((resolve) => release.push(() => resolve(bench.sign(identity, csr))));
+    bench.manager.setTrustBundle([bench.root]);
+    bench.manager.prefetch(id('a'));
+    bench.manager.setTrustBundle([bench.root, otherRoot()]);
+    release.shift()!();
+    await bench.clock.pass(2_000);
+    expect(bench.asked).toHaveLength(2);
+  });
+});
+
+describe('a wall clock that jumps', () => {
+  test('ahead, past the renewal: renewed within half a minute', async () => {
+    const bench = new Bench();
+    bench.manager.prefetch(id('a'));
+    await settle();
+    bench.jump(13 * HOUR);
+    await bench.clock.pass(30_000);
+    expect(bench.asked).toHaveLength(2);
+    expect(bench.manager.current(id('a'))!.notAfterMs).toBeGreaterThan(START + 36 * HOUR);
+  });
+
+  test('ahead, past the end: the certificate is not used any more, and comes back by itself', async () => {
+    const bench = new Bench();
+    bench.manager.prefetch(id('a'));
+    await settle();
+    bench.answer = () => Promise.reject(new Error('the controller is away'));
+    bench.jump(25 * HOUR);
+    await bench.clock.pass(30_000);
+    expect([bench.manager.current(id('a')), bench.events.at(-1)]).toEqual([null, 'a expired']);
+    bench.answer = async (identity, csr) => bench.sign(identity, csr);
+    await bench.clock.pass(150_000);
+    expect(bench.events.at(-1)).toBe('a got');
+  });
+
+  test('back: renewed when the time has passed all the same', async () => {
+    const bench = new Bench();
+    bench.manager.prefetch(id('a'));
+    await settle();
+    bench.jump(-HOUR);
+    await bench.clock.pass(12 * HOUR);
+    expect(bench.asked).toHaveLength(2);
+  });
+});
+
+test('the controller is back: what waits after failures is asked for at once', async () => {
+  const bench = new Bench();
+  bench.answer = () => Promise.reject(new Error('away'));
+  bench.manager.prefetch(id('a'));
+  await bench.clock.pass(200_000);
+  const tries = bench.asked.length;
+  bench.answer = async (identity, csr) => bench.sign(identity, csr);
+  bench.manager.retryNow();
+  await settle();
+  expect([bench.asked.length, bench.events]).toEqual([tries + 1, ['a got']]);
+  bench.manager.retryNow();
+  await settle();
+  expect(bench.asked).toHaveLength(tries + 1);
 });

@@ -6,7 +6,8 @@ import { IdentityError } from './errors.js';
 export interface CertificateInfo {
   /** Hexadecimal, as openssl prints it. */
   readonly serial: string;
-  /** The Name, whole. */
+  /** Names, whole. */
+  readonly issuer: Buffer;
   readonly subject: Buffer;
   /** Unix milliseconds, inclusive. */
   readonly notBeforeMs: number;
@@ -41,6 +42,18 @@ export function readCertificate(der: Buffer): CertificateInfo {
   }
 }
 
+/** Certificates that stand one behind the other. Throws as `readCertificate`. */
+export function readCertificates(chain: Buffer): CertificateInfo[] {
+  const infos: CertificateInfo[] = [];
+  try {
+    const reader = new DerReader(chain);
+    while (!reader.isAtEnd) infos.push(read(reader.element(Tag.SEQUENCE)));
+  } catch (error) {
+    throw new IdentityError('BAD_CERTIFICATE', `not X.509 certificates: ${messageOf(error)}`, {}, error);
+  }
+  return infos;
+}
+
 function read(der: Buffer): CertificateInfo {
   const file = new DerReader(der);
   const certificate = file.enter(Tag.SEQUENCE);
@@ -50,13 +63,9 @@ function read(der: Buffer): CertificateInfo {
   certificate.enter(Tag.BIT_STRING);
   certificate.expectEnd();
   body.skipOptional(0xa0);
-  const serial = body
-    .contents(Tag.INTEGER)
-    .toString('hex')
-    .replace(/^00(?=.)/, '')
-    .toUpperCase();
+  const serial = readSerial(body);
   body.enter(Tag.SEQUENCE);
-  body.enter(Tag.SEQUENCE);
+  const issuer = body.element(Tag.SEQUENCE);
   const validity = body.enter(Tag.SEQUENCE);
   const notBeforeMs = validity.time();
   const notAfterMs = validity.time();
@@ -69,7 +78,13 @@ function read(der: Buffer): CertificateInfo {
     ? NO_EXTENSIONS
     : readExtensions(body.enter(EXTENSIONS).enter(Tag.SEQUENCE));
   body.expectEnd();
-  return { serial, subject, notBeforeMs, notAfterMs, publicKey, ...extensions };
+  return { serial, issuer, subject, notBeforeMs, notAfterMs, publicKey, ...extensions };
+}
+
+/** The next INTEGER as openssl prints serial numbers. */
+export function readSerial(reader: DerReader): string {
+  const hex = reader.contents(Tag.INTEGER).toString('hex');
+  return hex.replace(/^00(?=.)/, '').toUpperCase();
 }
 
 const NO_EXTENSIONS: Readonly<Extensions> = { isCa: false, uris: [], subjectKeyId: null };

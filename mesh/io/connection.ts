@@ -208,6 +208,10 @@ export class EngineConnection implements Connection {
     return this.#isOpen ? this.#home.native.peerCertificate(this.#handle) : null;
   }
 
+  peerChain(): Buffer | null {
+    return this.#isOpen ? this.#home.native.peerChain(this.#handle) : null;
+  }
+
   /** The engine told that connect or handshake are done: what was asked for before now happens. */
   becomeConnected(): void {
     if (this.#isConnected) return;

@@ -65,6 +65,8 @@ export interface Connection extends ByteOutput {
   close(): void;
   /** TLS only, after the handshake: the peer's leaf certificate as DER, or null. */
   peerCertificate(): Buffer | null;
+  /** The same: the chain as it was verified, leaf first and root last, DER one behind the other; null also above 64 KiB. */
+  peerChain(): Buffer | null;
 }
 
 /** Called by the reactor; an exception that leaves a callback resets this connection only, is counted and logged, and `onClosed` follows, so that its owner can let go of the rest. */

@@ -1,5 +1,11 @@
 import { messageOf } from '../common/errors.js';
-import { formatSpiffeId, readCertificate, tryParseSpiffeId } from '../identity/index.js';
+import {
+  formatSpiffeId,
+  readCertificate,
+  readCertificates,
+  revocationKey,
+  tryParseSpiffeId,
+} from '../identity/index.js';
 import { PeerIdentityError } from './errors.js';
 
 export interface PeerVerifierOptions {
@@ -15,9 +21,29 @@ export interface PeerVerifierOptions {
  */
 export class PeerVerifier {
   private readonly trustDomains: ReadonlySet<string>;
+  private revoked: ReadonlySet<string> | null = null;
 
   constructor(options: PeerVerifierOptions) {
     this.trustDomains = new Set([options.trustDomain, ...(options.trustDomainAliases ?? [])]);
+  }
+
+  /** `revocationKey`s of mesh/identity; null: nothing is known to be revoked. */
+  setRevoked(revoked: ReadonlySet<string> | null): void {
+    this.revoked = revoked;
+  }
+
+  /** Which certificate of the chain (verified, DER one behind the other; asked for only if need be) is revoked, in words; null: none. A chain that cannot be read counts as revoked. */
+  revocationOf(peer: { peerChain(): Buffer | null }): string | null {
+    if (this.revoked === null || this.revoked.size === 0) return null;
+    try {
+      const chain = readCertificates(peer.peerChain() ?? Buffer.alloc(1));
+      const found = chain.findIndex(({ issuer, serial }) => this.revoked!.has(revocationKey(issuer, serial)));
+      return found < 0
+        ? null
+        : `certificate ${found} of the peer's chain (serial ${chain[found]!.serial}) is revoked`;
+    } catch (error) {
+      return `whether the peer's certificate is revoked cannot be told: ${messageOf(error)}`;
+    }
   }
 
   /** The same account in the other trust domains that count as ours; none for a foreign one. */

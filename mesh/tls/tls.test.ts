@@ -1,6 +1,12 @@
 import { describe, expect, test } from '@jest/globals';
 import { TestCa } from '../../test/support/test-ca.js';
-import { generateKeyPair, type IdentityMaterial, issueCertificate } from '../identity/index.js';
+import {
+  generateKeyPair,
+  type IdentityMaterial,
+  issueCertificate,
+  readCertificate,
+  revocationKey,
+} from '../identity/index.js';
 import type { TlsMaterial } from '../io/types.js';
 import { PeerVerifier, TlsContexts } from './index.js';
 
@@ -50,6 +56,36 @@ describe('the client', () => {
     expect(verifier.clientIdentity(leafOf(['spiffe://old.example/ns/x/sa/y']))).toBe(
       'spiffe://old.example/ns/x/sa/y',
     );
+  });
+
+  test('a server of the same account in an alias is the one expected; a foreign one is not', () => {
+    const old = A.replace('cluster.local', 'old.example');
+    expect(verifier.serverIdentity(leafOf([old]), [A])).toBe(old);
+    expect(verifier.serverIdentity(leafOf([A]), [old])).toBe(A);
+    expect(verifier.aliasesOf(A)).toEqual([old]);
+    for (const uri of [A.replace('cluster.local', 'evil'), old.replace('/sa/a', '/sa/b')])
+      expect(() => verifier.serverIdentity(leafOf([uri]), [A])).toThrow(
+        expect.objectContaining({ code: 'UNEXPECTED_PEER' }),
+      );
+  });
+
+  test('a revoked certificate anywhere in the chain is told; a chain that cannot be read counts as revoked', () => {
+    const root = new TestCa('r');
+    const middle = root.issueIntermediate('m');
+    const { certificateChain } = middle.issue(A);
+    const chain = Buffer.concat([...certificateChain, root.certificate]);
+    const peer = { peerChain: () => chain };
+    const revoking = (der: Buffer | null) => {
+      const one = new PeerVerifier({ trustDomain: 'cluster.local' });
+      const info = der && readCertificate(der);
+      one.setRevoked(new Set(info === null ? ['somebody else'] : [revocationKey(info.issuer, info.serial)]));
+      return one;
+    };
+    expect(new PeerVerifier({ trustDomain: 'x' }).revocationOf({ peerChain: () => null })).toBeNull();
+    expect(revoking(null).revocationOf(peer)).toBeNull();
+    expect(revoking(certificateChain[0]!).revocationOf(peer)).toMatch(/certificate 0 .* is revoked/);
+    expect(revoking(certificateChain[1]!).revocationOf(peer)).toMatch(/certificate 1 .* is revoked/);
+    expect(revoking(null).revocationOf({ peerChain: () => null })).toMatch(/cannot be told/);
   });
 
   test.each([

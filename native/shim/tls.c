@@ -359,3 +359,23 @@ CULVERT_API int culvert_peer_certificate(int id, int handle, unsigned char *out,
 	X509_free(certificate);
 	return length <= 0 ? -EINVAL : length <= capacity ? length : -ENOSPC;
 }
+
+/* The peer's chain as it was verified, leaf first and root last, as DER one behind the other: its length, -ENOENT without one, -ENOSPC if it does not fit. */
+CULVERT_API int culvert_peer_chain(int id, int handle, unsigned char *out, int capacity)
+{
+	struct conn *c = conn_of(engine_of(id), handle);
+	STACK_OF(X509) *chain = c && c->ssl ? SSL_get0_verified_chain(c->ssl) : NULL;
+	if (!chain)
+		return -ENOENT;
+	int total = 0;
+	for (int i = 0; i < sk_X509_num(chain); i++) {
+		int length = i2d_X509(sk_X509_value(chain, i), NULL);
+		if (length <= 0)
+			return -EINVAL;
+		if (length > capacity - total)
+			return -ENOSPC;
+		i2d_X509(sk_X509_value(chain, i), &out);
+		total += length;
+	}
+	return total > 0 ? total : -ENOENT;
+}
