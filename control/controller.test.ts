@@ -1,3 +1,4 @@
+// Longer than 400 lines: one running controller serves all of these.
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -110,6 +111,7 @@ function bearer(value = token): Metadata {
 /** A delta stream that ACKs whatever comes and keeps what it is sent. */
 class Agent {
   readonly addresses: Map<string, istio.workload.Address.$Properties>;
+  readonly policies: Map<string, istio.security.Authorization.$Properties>;
   readonly versions: Record<string, string>;
   readonly types: Set<string>;
   readonly ended: Promise<number>;
@@ -119,6 +121,7 @@ class Agent {
 
   constructor(initialResourceVersions: Record<string, string> = {}) {
     this.addresses = new Map();
+    this.policies = new Map();
     this.versions = {};
     this.types = new Set();
     this.received = 0;
@@ -144,14 +147,20 @@ class Agent {
   #take(bytes: Buffer): void {
     const { typeUrl, nonce, resources, removedResources } =
       envoy.service.discovery.v3.DeltaDiscoveryResponse.decode(bytes);
+    this.#call.write({ typeUrl, responseNonce: nonce });
+    this.types.add(typeUrl);
+    if (typeUrl === AUTHORIZATION_TYPE_URL) {
+      for (const { name, resource } of resources)
+        this.policies.set(name!, istio.security.Authorization.decode(resource!.value!));
+      for (const name of removedResources) this.policies.delete(name);
+      return;
+    }
     for (const { name, version, resource } of resources) {
       this.addresses.set(name!, istio.workload.Address.decode(resource!.value!));
       this.versions[name!] = version!;
       this.received++;
     }
     for (const name of removedResources) this.addresses.delete(name);
-    this.types.add(typeUrl);
-    this.#call.write({ typeUrl, responseNonce: nonce });
   }
 }
 
@@ -242,6 +251,71 @@ describe('xDS', () => {
     await eventually(() => expect(again.types.size).toBe(2));
     expect([...again.addresses.keys()]).toEqual(['Kubernetes//Pod/shop/cart-3']);
     again.close();
+  });
+});
+
+describe('policies', () => {
+  const policy = (name: string, spec: object) => ({
+    apiVersion: 'security.istio.io/v1',
+    kind: 'AuthorizationPolicy',
+    metadata: { name, namespace: 'shop' },
+    spec,
+  });
+  const strict = 'istio-system/istio_converted_static_strict';
+
+  test('reach agents, with the workloads that name them; what L4 cannot enforce is reported', async () => {
+    const agent = new Agent();
+    await eventually(() => expect(workload(agent, 'cart-1')).toBeDefined());
+    expect([...agent.policies.keys()]).toEqual([strict]);
+    const selector = { matchLabels: { app: 'cart' } };
+    apply('strict', {
+      apiVersion: 'security.istio.io/v1',
+      kind: 'PeerAuthentication',
+      metadata: { name: 'default', namespace: 'shop' },
+      spec: { mtls: { mode: 'STRICT' } },
+    });
+    apply(
+      'deny',
+      policy('deny', { selector, action: 'DENY', rules: [{ to: [{ operation: { methods: ['PUT'] } }] }] }),
+    );
+    await eventually(() =>
+      expect(workload(agent, 'cart-1')?.authorizationPolicies).toEqual([strict, 'shop/deny']),
+    );
+    expect(agent.policies.get('shop/deny')?.groups).toHaveLength(1);
+    expect(controller.lines).toContainEqual(
+      expect.objectContaining({
+        msg: 'not in force as written',
+        object: 'AuthorizationPolicy/shop/deny',
+        field: 'spec.rules[0].to[0].operation.methods',
+        reason: 'is L7 only',
+        effect: 'the rule denies every connection',
+      }),
+    );
+    rmSync(join(manifests, 'strict.yaml'));
+    rmSync(join(manifests, 'deny.yaml'));
+    await eventually(() => expect([...agent.policies.keys()]).toEqual([strict]));
+    await eventually(() => expect(workload(agent, 'cart-1')?.authorizationPolicies).toEqual([]));
+    agent.close();
+  });
+
+  test('one that was never good denies in its place; a broken edit leaves what was good', async () => {
+    const agent = new Agent();
+    const rules = [{ from: [{ source: { namespaces: ['test'] } }] }];
+    apply('deny', policy('deny', { acton: 'DENY', rules }));
+    await eventually(() =>
+      expect(agent.policies.get('shop/deny')).toMatchObject({
+        action: istio.security.Action.DENY,
+        groups: [{}],
+      }),
+    );
+    apply('deny', policy('deny', { action: 'DENY', rules }));
+    await eventually(() => expect(agent.policies.get('shop/deny')?.groups?.[0]?.rules).toHaveLength(1));
+    apply('deny', policy('deny', { action: 'deny', rules }));
+    await eventually(() => expect(controller.lines.at(-1)).toMatchObject({ field: 'spec.action', line: 1 }));
+    expect(agent.policies.get('shop/deny')?.groups?.[0]?.rules).toHaveLength(1);
+    rmSync(join(manifests, 'deny.yaml'));
+    await eventually(() => expect(agent.policies.has('shop/deny')).toBe(false));
+    agent.close();
   });
 });
 

@@ -51,7 +51,7 @@ export const OPTIONS = {
     maxMs: 365 * 24 * HOUR_MS,
   }),
   trustDomainAliases: option.list({
-    help: 'Former trust domains, while agents go over to --trust-domain.',
+    help: 'Former trust domains, while agents go over to --trust-domain: policies that name one hold for all.',
     fallback: [],
   }),
   trustDomain: option.text({

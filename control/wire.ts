@@ -18,7 +18,14 @@ import { type ControllerMetrics, createMetrics } from './metrics.js';
 import { decodeObject, type MeshObject, MODEL_DEFAULTS, Model } from './model/index.js';
 import { type StatusSections, startMonitoring, startStatus } from './monitoring.js';
 import type { ControllerOptions } from './options.js';
-import { AddressTranslator, type AddressUpdates } from './translate/index.js';
+import { Reports } from './reports.js';
+import {
+  AddressTranslator,
+  type AddressUpdates,
+  type AuthorizationUpdates,
+  strictPolicy,
+  translateAuthorizations,
+} from './translate/index.js';
 import { loadVipState } from './vip-state.js';
 import { type ResourceContent, XDS_DEFAULTS, XdsServer } from './xds/index.js';
 
@@ -92,6 +99,7 @@ interface Plane {
   readonly source: FolderSource<MeshObject>;
   readonly model: Model;
   readonly xds: XdsServer;
+  readonly reports: Reports;
   readonly certificates: CertificateService;
 }
 
@@ -101,13 +109,18 @@ function buildPlane(
   metrics: ControllerMetrics,
   log: Log,
 ): Plane {
+  const reports = new Reports({ log: log.child({ room: 'reports' }) });
   const model: Model = new Model(
     { ...MODEL_DEFAULTS, ...options },
     {
       onChange: (change) => {
+        // Policies before the workloads that name them.
+        const { resources, limitations } = translateAuthorizations(model, change.policies, options);
+        xds.update(AUTHORIZATION_TYPE_URL, encodeAuthorizations(resources));
         const updates = addresses.translate(change);
         vips.save();
         xds.update(ADDRESS_TYPE_URL, encodeAddresses(updates));
+        reports.update(limitations);
       },
     },
   );
@@ -116,7 +129,7 @@ function buildPlane(
   const authenticator = TokenAuthority.load(options.state);
   const issuer = createIssuer(options, authority, model);
   const xds = new XdsServer(
-    { ...XDS_DEFAULTS, typeUrls: [ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, PROXY_CONFIG_TYPE_URL] },
+    { ...XDS_DEFAULTS, typeUrls: [AUTHORIZATION_TYPE_URL, ADDRESS_TYPE_URL, PROXY_CONFIG_TYPE_URL] },
     {
       authenticator,
       authorize: (caller) => issuer.checkAgent(caller),
@@ -124,6 +137,8 @@ function buildPlane(
       log: log.child({ room: 'xds' }),
     },
   );
+  const strict = strictPolicy(options);
+  xds.update(AUTHORIZATION_TYPE_URL, encodeAuthorizations(new Map([[strict.name, strict]])));
   const certificates = new CertificateService({
     authenticator,
     issuer,
@@ -135,15 +150,16 @@ function buildPlane(
     { decode: decodeObject, onBatch: (batch) => model.apply(batch), log: log.child({ room: 'files' }) },
   );
   metrics.observe({ resources: () => xds.sizes, manifestProblems: () => source.problems.length });
-  return { source, model, xds, certificates };
+  return { source, model, xds, reports, certificates };
 }
 
 /** What `culvertctl status` shows. */
-function statusOf({ xds, source }: Plane): StatusSections {
+function statusOf({ xds, source, reports }: Plane): StatusSections {
   return {
     agents: () => xds.clients,
     resources: () => xds.sizes,
     problems: () => source.problems,
+    reports: () => reports.all,
   };
 }
 
@@ -159,6 +175,17 @@ function createIssuer(options: ControllerOptions, authority: Authority, model: M
     },
     { authority, pods: model, nowMs: Date.now },
   );
+}
+
+function encodeAuthorizations(
+  updates: AuthorizationUpdates['resources'],
+): Map<string, ResourceContent | null> {
+  const encoded = new Map<string, ResourceContent | null>();
+  for (const [key, resource] of updates) {
+    const { Authorization } = istio.security;
+    encoded.set(key, resource && { ...resource, value: Authorization.encode(resource.message).finish() });
+  }
+  return encoded;
 }
 
 function encodeAddresses(updates: AddressUpdates): Map<string, ResourceContent | null> {

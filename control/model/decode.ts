@@ -2,6 +2,8 @@ import { decoderOf, type Fields, type KindDecoder, readPod } from '../../mesh/ma
 import { decodeEndpointSlice } from './decode-endpoint-slice.js';
 import { decodeServiceEntry, decodeWorkloadEntry, isHostname } from './decode-service-entry.js';
 import { decodeDestinationRule, decodeSidecar } from './decode-traffic.js';
+import { decodeAuthorizationPolicy } from './policies/authorization-policy.js';
+import { decodePeerAuthentication } from './policies/peer-authentication.js';
 import type { MeshObject, Pod, Service } from './types.js';
 
 const KINDS: ReadonlyMap<string, KindDecoder<MeshObject>> = new Map([
@@ -20,6 +22,12 @@ const KINDS: ReadonlyMap<string, KindDecoder<MeshObject>> = new Map([
     DestinationRule: decodeDestinationRule,
     Sidecar: decodeSidecar,
   }),
+  ...inVersions(
+    'security.istio.io',
+    ['v1', 'v1beta1'],
+    { PeerAuthentication: decodePeerAuthentication, AuthorizationPolicy: decodeAuthorizationPolicy },
+    { holdsPlace: true },
+  ),
 ]);
 
 /** Namespaced kinds that are read alike in all API versions of their group. */
@@ -27,11 +35,12 @@ function inVersions(
   group: string,
   versions: readonly string[],
   kinds: Readonly<Record<string, KindDecoder<MeshObject>['decode']>>,
+  more: Pick<KindDecoder<MeshObject>, 'holdsPlace'> = {},
 ): [string, KindDecoder<MeshObject>][] {
   return Object.entries(kinds).flatMap(([kind, decode]) =>
     versions.map((version): [string, KindDecoder<MeshObject>] => [
       `${group}/${version} ${kind}`,
-      { namespaced: true, nameForm: 'subdomain', decode },
+      { namespaced: true, nameForm: 'subdomain', decode, ...more },
     ]),
   );
 }

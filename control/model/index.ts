@@ -1,6 +1,16 @@
 export { decodeObject } from './decode.js';
 export { visibilityOfService } from './decode-service-entry.js';
 export { MODEL_DEFAULTS, Model, type ModelDeps, type ModelOptions } from './model.js';
+export type {
+  AttributeMatch,
+  AuthorizationPolicy,
+  AuthorizationRule,
+  BeyondL4,
+  L4Attribute,
+  MtlsMode,
+  PeerAuthentication,
+  PolicyTarget,
+} from './policies/types.js';
 export { NETWORK_LABEL, Relations, type Selectable, type Selecting } from './relations.js';
 export { compareAge, type Limitation, type Report } from './report.js';
 export type {

@@ -1,5 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { keyOf, type SourceBatch } from '../../mesh/manifests/index.js';
+import { PolicyRelations } from './policies/policy-relations.js';
+import type { AuthorizationPolicy, PeerAuthentication } from './policies/types.js';
 import { Relations, type RelationsOptions } from './relations.js';
 import type { DestinationRule, EndpointSlice, ServiceEntry, WorkloadEntry } from './service-types.js';
 import { type ModelChange, Touched } from './touched.js';
@@ -27,6 +29,7 @@ export interface ModelDeps {
 export class Model {
   readonly options: ModelOptions;
   readonly relations: Relations;
+  readonly policies: PolicyRelations;
   readonly #onChange: (change: ModelChange) => void;
   readonly #objects: Map<ObjectKey, MeshObject>;
   #touched: Touched;
@@ -36,6 +39,7 @@ export class Model {
   constructor(options: ModelOptions, deps: ModelDeps) {
     this.options = options;
     this.relations = new Relations(options);
+    this.policies = new PolicyRelations(options, this.relations);
     this.#onChange = deps.onChange;
     this.#objects = new Map();
     this.#touched = new Touched();
@@ -101,6 +105,16 @@ export class Model {
     return object?.kind === 'Node' ? object : undefined;
   }
 
+  authorizationPolicy(key: ObjectKey): AuthorizationPolicy | undefined {
+    const object = this.#objects.get(key);
+    return object?.kind === 'AuthorizationPolicy' ? object : undefined;
+  }
+
+  peerAuthentication(key: ObjectKey): PeerAuthentication | undefined {
+    const object = this.#objects.get(key);
+    return object?.kind === 'PeerAuthentication' ? object : undefined;
+  }
+
   podsOnNode(nodeName: string): ReadonlySet<Pod> {
     return this.relations.podsOnNode(nodeName);
   }
@@ -152,13 +166,17 @@ export class Model {
     if (isDeepStrictEqual(before, object)) return;
     if (before !== undefined) {
       this.relations.touch(before, this.#touched);
+      this.policies.touch(before, object, this.#touched);
       this.relations.delete(before);
+      this.policies.delete(before);
       this.#objects.delete(key);
     }
     if (object !== undefined) {
       this.#objects.set(key, object);
       this.relations.add(object);
+      this.policies.add(object);
       this.relations.touch(object, this.#touched);
+      this.policies.touch(object, before, this.#touched);
     }
   }
 

@@ -112,6 +112,17 @@ export class Relations {
     return found.filter((candidate) => selects(object.selector, candidate.labels));
   }
 
+  /** Whom the labels take in this namespace. */
+  withLabels(namespace: string, labels: Labels): readonly Selectable[] {
+    const [label, value] = Object.entries(labels)[0] ?? ['', ''];
+    const found = [...this.#byLabel.get(labelKey(namespace, label, value))];
+    return found.filter((candidate) => selects(labels, candidate.labels));
+  }
+
+  ofNamespace(namespace: string): ReadonlySet<MeshObject> {
+    return this.#ofNamespace.get(namespace);
+  }
+
   /** Services that are gateways of the network, by name. */
   gatewaysOf(network: string): readonly Service[] {
     return [...this.#gateways.get(network)].sort((a, b) => (rankOf(a) < rankOf(b) ? -1 : 1));
@@ -190,6 +201,8 @@ export class Relations {
         break;
       case 'ServiceAccount':
       case 'WorkloadEntry':
+      case 'PeerAuthentication':
+      case 'AuthorizationPolicy':
         break;
     }
   }
@@ -266,7 +279,7 @@ export class Relations {
 }
 
 /** As Kubernetes: a service without a selector, or with an empty one, has no pods by label. */
-function selects(selector: Labels | null, labels: Labels): boolean {
+export function selects(selector: Labels | null, labels: Labels): boolean {
   const wanted = Object.entries(selector ?? {});
   return wanted.length > 0 && wanted.every(([label, value]) => labels[label] === value);
 }

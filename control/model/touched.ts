@@ -8,6 +8,8 @@ export interface ModelChange {
   readonly serviceEntries: ReadonlySet<ObjectKey>;
   readonly workloadEntries: ReadonlySet<ObjectKey>;
   readonly endpointSlices: ReadonlySet<ObjectKey>;
+  /** PeerAuthentications and AuthorizationPolicies. */
+  readonly policies: ReadonlySet<ObjectKey>;
 }
 
 /** Collects a change. */
@@ -17,6 +19,7 @@ export class Touched implements ModelChange {
   readonly serviceEntries: Set<ObjectKey>;
   readonly workloadEntries: Set<ObjectKey>;
   readonly endpointSlices: Set<ObjectKey>;
+  readonly policies: Set<ObjectKey>;
 
   constructor() {
     this.pods = new Set();
@@ -24,6 +27,7 @@ export class Touched implements ModelChange {
     this.serviceEntries = new Set();
     this.workloadEntries = new Set();
     this.endpointSlices = new Set();
+    this.policies = new Set();
   }
 
   get isEmpty(): boolean {
@@ -32,7 +36,8 @@ export class Touched implements ModelChange {
       this.services.size === 0 &&
       this.serviceEntries.size === 0 &&
       this.workloadEntries.size === 0 &&
-      this.endpointSlices.size === 0
+      this.endpointSlices.size === 0 &&
+      this.policies.size === 0
     );
   }
 
@@ -44,6 +49,8 @@ export class Touched implements ModelChange {
       else if (object.kind === 'ServiceEntry') this.serviceEntries.add(keyOfObject(object));
       else if (object.kind === 'WorkloadEntry') this.workloadEntries.add(keyOfObject(object));
       else if (object.kind === 'EndpointSlice') this.endpointSlices.add(keyOfObject(object));
+      else if (object.kind === 'PeerAuthentication' || object.kind === 'AuthorizationPolicy')
+        this.policies.add(keyOfObject(object));
     }
   }
 }

@@ -1,4 +1,5 @@
 import type { Labels, PodFields } from '../../mesh/manifests/index.js';
+import type { AuthorizationPolicy, PeerAuthentication } from './policies/types.js';
 import type {
   DestinationRule,
   EndpointSlice,
@@ -93,7 +94,9 @@ export type MeshObject =
   | ServiceEntry
   | WorkloadEntry
   | DestinationRule
-  | Sidecar;
+  | Sidecar
+  | PeerAuthentication
+  | AuthorizationPolicy;
 
 /** `Pod/shop/cart-1`, `Node/n1`. */
 export type ObjectKey = string;

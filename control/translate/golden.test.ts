@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from '@jest/globals';
 import { parseAllDocuments, stringify } from 'yaml';
 import { formatAddress } from '../../mesh/common/address.js';
-import type { RawObject } from '../../mesh/manifests/index.js';
+import { formatPath, type RawObject } from '../../mesh/manifests/index.js';
 import {
   culvert,
   istio,
@@ -14,7 +14,14 @@ import {
   WORKLOAD_DNS_TYPE_URL,
 } from '../../mesh/proto/index.js';
 import { decodeObject, type MeshObject, MODEL_DEFAULTS, Model, type ModelChange } from '../model/index.js';
-import { AddressTranslator, TRANSLATE_DEFAULTS, type TranslateOptions, VipPool } from './index.js';
+import {
+  AddressTranslator,
+  type Resource,
+  TRANSLATE_DEFAULTS,
+  type TranslateOptions,
+  translateAuthorizations,
+  VipPool,
+} from './index.js';
 
 // testdata/<case>.in.yaml: manifests, optionally led by a document `options:`. <case>.out.yaml: the resources. UPDATE_GOLDEN=1 rewrites.
 const testdata = join(dirname(fileURLToPath(import.meta.url)), '../../../control/translate/testdata');
@@ -26,6 +33,7 @@ const names = (suffix: string) =>
 
 function translate(text: string): string {
   const upserted = new Map<string, MeshObject>();
+  const invalid: object[] = [];
   let options: TranslateOptions = TRANSLATE_DEFAULTS;
   for (const document of parseAllDocuments(text)) {
     const value = document.toJS() as RawObject & { options?: Partial<TranslateOptions> };
@@ -34,8 +42,12 @@ function translate(text: string): string {
       continue;
     }
     const decoded = decodeObject(value);
-    if (decoded.outcome !== 'object') throw new Error(JSON.stringify(decoded));
-    upserted.set(decoded.key, decoded.value);
+    if (decoded.outcome === 'object') upserted.set(decoded.key, decoded.value);
+    else if (decoded.outcome === 'invalid' && decoded.inPlace !== undefined) {
+      upserted.set(decoded.key, decoded.inPlace);
+      const problems = decoded.problems.map(({ path, reason }) => `${formatPath(path)}: ${reason}`);
+      invalid.push({ object: decoded.key, problems });
+    } else throw new Error(JSON.stringify(decoded));
   }
   const changes: ModelChange[] = [];
   const model = new Model(
@@ -44,19 +56,36 @@ function translate(text: string): string {
   );
   model.apply({ upserted, removed: [] });
   model.flush();
+  const [change] = changes as [ModelChange];
   const translator = new AddressTranslator(options, { model, vips: new VipPool() });
-  const updates = [...translator.translate(changes[0]!)].sort(([a], [b]) => (a < b ? -1 : 1));
+  const authorizations = translateAuthorizations(model, change.policies, options);
+  const limitations = [...authorizations.limitations].flatMap(([object, list]) =>
+    list.map((limitation) => ({ object, ...limitation })),
+  );
   return stringify(
-    updates.map(([name, resource]) => ({
-      name,
-      ...(resource === null ? { absent: true } : { ...resource, message: plain(resource.message) }),
-    })),
+    [
+      ...resourcesOf(translator.translate(change), plainAddress),
+      ...resourcesOf(authorizations.resources, plainAuthorization),
+      ...invalid,
+      ...limitations,
+    ],
     { aliasDuplicateObjects: false },
   );
 }
 
+function resourcesOf<Message>(
+  updates: ReadonlyMap<string, Resource<Message> | null>,
+  plain: (message: Message) => unknown,
+): object[] {
+  const sorted = [...updates].sort(([a], [b]) => (a < b ? -1 : 1));
+  return sorted.map(([name, resource]) => ({
+    name,
+    ...(resource === null ? { absent: true } : { ...resource, message: plain(resource.message) }),
+  }));
+}
+
 /** What is on the wire, for people: enums by name, addresses as text, defaults left out. */
-function plain(message: istio.workload.Address.$Properties): unknown {
+function plainAddress(message: istio.workload.Address.$Properties): unknown {
   const { Address } = istio.workload;
   const decoded = Address.decode(Address.encode(message).finish());
   return readable(Address.toObject(decoded, { enums: String }));
@@ -68,6 +97,12 @@ const EXTENSIONS: Readonly<Record<string, { decode(bytes: Uint8Array): object }>
   [SERVICE_DNS_TYPE_URL]: culvert.workload.ServiceDns,
   [WORKLOAD_DNS_TYPE_URL]: culvert.workload.WorkloadDns,
 };
+
+function plainAuthorization(message: istio.security.Authorization.$Properties): unknown {
+  const { Authorization } = istio.security;
+  const decoded = Authorization.decode(Authorization.encode(message).finish());
+  return readable(Authorization.toObject(decoded, { enums: String }));
+}
 
 function readable(value: unknown): unknown {
   if (typeof value === 'object' && value !== null && 'type_url' in value && 'value' in value) {

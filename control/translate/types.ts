@@ -1,3 +1,5 @@
+import { MODEL_DEFAULTS } from '../model/index.js';
+
 /** A resource before encoding: what one model object becomes. */
 export interface Resource<Message> {
   /** Resource name: a workload's uid, a service's `ns/hostname`. */
@@ -14,6 +16,10 @@ export interface TranslateOptions {
   /** Network of all pods and VIPs; '' where there is only one. */
   readonly network: string;
   readonly trustDomain: string;
+  /** Names that the trust domain had: in policies, what holds for one holds for all. */
+  readonly trustDomainAliases: readonly string[];
+  /** Its policies are the whole mesh's. */
+  readonly rootNamespace: string;
   /** DNS domain of services: `<name>.<namespace>.svc.<domain>`. */
   readonly clusterDomain: string;
   /** What pods may reach outside the mesh where no Sidecar says. */
@@ -24,6 +30,8 @@ export const TRANSLATE_DEFAULTS: TranslateOptions = {
   clusterId: 'Kubernetes',
   network: '',
   trustDomain: 'cluster.local',
+  trustDomainAliases: [],
+  rootNamespace: MODEL_DEFAULTS.rootNamespace,
   clusterDomain: 'cluster.local',
   outboundTrafficPolicy: 'allow-any',
 };

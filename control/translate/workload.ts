@@ -5,6 +5,7 @@ import { outboundExtension, workloadDnsExtension } from './extensions.js';
 import type { Memberships } from './memberships.js';
 import { addressAlias, addressBytes, podUid } from './names.js';
 import { networkGatewayOf } from './network.js';
+import { policyNamesOf } from './policies/policies.js';
 import type { Resource, TranslateOptions } from './types.js';
 
 /** Everything that decides a pod's workload. */
@@ -45,6 +46,7 @@ export function translateWorkload(input: WorkloadInput, options: TranslateOption
       status: pod.ready ? WorkloadStatus.HEALTHY : WorkloadStatus.UNHEALTHY,
       clusterId: options.clusterId,
       services,
+      authorizationPolicies: [...policyNamesOf(pod, model, options)],
       locality: wireLocality(localityOfNode(model.node(pod.nodeName))),
       networkMode: pod.hostNetwork ? NetworkMode.HOST_NETWORK : NetworkMode.STANDARD,
       extensions: [

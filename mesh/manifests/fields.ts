@@ -27,6 +27,16 @@ export class Fields {
     return this.#value[field] !== undefined && this.#value[field] !== null;
   }
 
+  /** Holds the object to these fields: another one is a problem, and so is one without a value, which would read as absent. */
+  only(fields: readonly string[]): this {
+    for (const [field, value] of Object.entries(this.#value)) {
+      if (value === null) this.wrong(field, 'has no value');
+      else if (!fields.includes(field))
+        this.wrong(field, `is not known; known here are ${fields.join(', ')}`);
+    }
+    return this;
+  }
+
   /** The object in `field`; reads as empty where it is absent. */
   object(field: string): Fields {
     return new Fields(this.#value[field], [...this.path, field], this.problems);
@@ -34,9 +44,10 @@ export class Fields {
 
   /** The objects of the list in `field`. */
   objects(field: string): readonly Fields[] {
-    return this.#list(field).map(
-      (item, index) => new Fields(item, [...this.path, field, index], this.problems),
-    );
+    return this.#list(field).map((item, index) => {
+      if (item === null) this.#wrong([...this.path, field, index], 'must be an object, not null');
+      return new Fields(item, [...this.path, field, index], this.problems);
+    });
   }
 
   text(field: string): string {

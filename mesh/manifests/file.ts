@@ -2,10 +2,17 @@ import { type ManifestDocument, readDocuments } from './documents.js';
 import { formatPath, isRecord } from './fields.js';
 import type { Decoder, FieldPath, ManifestProblem, RawObject } from './types.js';
 
-/** What one file holds in force: its valid objects, and last good versions of those that are not valid now. */
+interface FileObject<T> {
+  readonly value: T;
+  readonly line: number;
+  /** False: it holds the place of one that was never good. */
+  readonly isGood: boolean;
+}
+
+/** What one file holds in force: its valid objects, and last good versions (or what holds their place) of those that are not valid now. */
 export interface FileContent<T> {
-  readonly objects: ReadonlyMap<string, { readonly value: T; readonly line: number }>;
-  /** Keys of objects that are invalid and were never good. */
+  readonly objects: ReadonlyMap<string, FileObject<T>>;
+  /** Keys of objects that are invalid, were never good, and whose place nothing holds. */
   readonly invalidKeys: ReadonlySet<string>;
   readonly problems: readonly ManifestProblem[];
   /** Kinds that nobody here reads, with how many. */
@@ -43,7 +50,7 @@ class FileReader<T> {
   readonly #path: string;
   readonly #before: FileContent<T> | undefined;
   readonly #reading: Reading<T>;
-  readonly #objects: Map<string, { value: T; line: number }>;
+  readonly #objects: Map<string, FileObject<T>>;
   readonly #invalidKeys: Set<string>;
   readonly #problems: ManifestProblem[];
   readonly #unknownKinds: Map<string, number>;
@@ -86,11 +93,14 @@ class FileReader<T> {
     }
     const line = document.lineOf([]);
     this.#lines.set(key, line);
-    if (decoded.outcome === 'object') this.#objects.set(key, { value: decoded.value, line });
+    if (decoded.outcome === 'object') this.#objects.set(key, { value: decoded.value, line, isGood: true });
     if (decoded.outcome !== 'invalid') return;
     for (const { path, reason } of decoded.problems)
       this.#problem(document.lineOf(path), value, path, reason);
-    this.#invalid(key);
+    const { inPlace } = decoded;
+    if (inPlace !== undefined && this.#before?.objects.get(key)?.isGood !== true)
+      this.#objects.set(key, { value: inPlace, line, isGood: false });
+    else this.#invalid(key);
   }
 
   unidentified(line: number, value: unknown, path: FieldPath, reason: string): void {
@@ -120,7 +130,7 @@ class FileReader<T> {
     );
   }
 
-  /** Its last good version stays, if there was one. */
+  /** What was in force of it stays, if there was anything. */
   #invalid(key: string): void {
     const lastGood = this.#before?.objects.get(key);
     if (lastGood === undefined) this.#invalidKeys.add(key);

@@ -8,6 +8,8 @@ export interface KindDecoder<T> {
   readonly nameForm: 'label' | 'subdomain';
   /** Null: none of this program's business. What is wrong goes to `fields`, which makes the object invalid. */
   readonly decode: (fields: Fields, namespace: string, name: string) => T | null;
+  /** True: `decode` makes of an invalid object one that allows no more than it may have meant to; it holds its place until there is a good version. */
+  readonly holdsPlace?: boolean;
 }
 
 /**
@@ -25,7 +27,10 @@ export function decoderOf<T>(kinds: ReadonlyMap<string, KindDecoder<T>>): Decode
     if (!kind.namespaced && namespace !== '') metadata.wrong('namespace', `${object.kind} has no namespace`);
     const value = kind.decode(fields, namespace, name);
     const key = keyOf(object.kind, kind.namespaced ? namespace : '', name);
-    if (fields.problems.length > 0) return { outcome: 'invalid', key, problems: fields.problems };
+    if (fields.problems.length > 0) {
+      const inPlace = kind.holdsPlace === true && value !== null ? { inPlace: value } : {};
+      return { outcome: 'invalid', key, problems: fields.problems, ...inPlace };
+    }
     return value === null ? { outcome: 'ignored', key } : { outcome: 'object', key, value };
   };
 }

@@ -14,7 +14,13 @@ export interface FieldProblem {
  */
 export type Decoded<T> =
   | { readonly outcome: 'object'; readonly key: string; readonly value: T }
-  | { readonly outcome: 'invalid'; readonly key: string; readonly problems: readonly FieldProblem[] }
+  | {
+      readonly outcome: 'invalid';
+      readonly key: string;
+      readonly problems: readonly FieldProblem[];
+      /** In force as long as there is no good version: for kinds whose absence would allow more (policies). */
+      readonly inPlace?: T;
+    }
   | { readonly outcome: 'ignored'; readonly key: string }
   | { readonly outcome: 'unknown-kind' };
 
