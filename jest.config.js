@@ -22,7 +22,7 @@ export default {
       '<rootDir>/dist/test/*.test.js',
     ]),
     serialTier('bpf', ['<rootDir>/dist/test/bpf/**/*.test.js']),
-    serialTier('netns', ['<rootDir>/dist/test/{netns,lab}/**/*.test.js']),
+    serialTier('netns', ['<rootDir>/dist/test/{netns,lab,soak}/**/*.test.js']),
     serialTier('interop', ['<rootDir>/dist/test/interop/**/*.test.js']),
     serialTier('bench', ['<rootDir>/dist/test/bench/**/*.test.js']),
   ],

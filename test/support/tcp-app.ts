@@ -5,7 +5,7 @@
 //   peer         answers {peer, local} and FIN
 //   reset        resets
 //   close        closes both directions at once, whatever the client still sends
-//   stall        answers `held` and reads no more
+//   stall [N]    answers `held` and reads no more; resets after N ms, where it is given
 //   hold         answers `held` and stays; prints `hold ended: fin|reset` when the client goes
 import { createHash } from 'node:crypto';
 import { createServer, type Socket } from 'node:net';
@@ -59,6 +59,7 @@ function serve(socket: Socket, line: string, rest: Buffer): void {
     case 'stall':
       socket.write('held');
       socket.pause();
+      if (argument !== '0') setTimeout(() => socket.resetAndDestroy(), Number(argument));
       return;
     case 'hold':
       socket.write('held');
