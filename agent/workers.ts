@@ -1,9 +1,13 @@
 import type { WorkerPool } from '../mesh/io/index.js';
 import type { LogLevel } from '../mesh/log/index.js';
-import type { Store, StoreUpdate } from '../mesh/store/index.js';
+import { partsOf, type Store, type StoreUpdate, sizeOf } from '../mesh/store/index.js';
 import type { CapturedPod, CaptureHandles } from './capture/index.js';
 import type { DrainCounts, FromWorker, ToWorker, WorkerPod, WorkerReport } from './tunnel/index.js';
 
+/** Reading one such message takes a worker 1 ms, 4 while its code is cold. */
+const maxPartObjects = 50;
+/** Put in force in one go, 3 ms. */
+const maxChangedObjects = 1_000;
 /** How long the main thread waits for a worker's answer before it goes on without. */
 const answerTimeoutMs = 2_000;
 /** After the drain deadline: the process is to end within 1 s of it, even if a worker has died meanwhile. */
@@ -35,8 +39,12 @@ export class Workers {
     this.#store = deps.store;
   }
 
+  /** `update` is in the store already. */
   applyStore(update: StoreUpdate): void {
-    this.#toAll({ kind: 'store', update });
+    const objects = sizeOf(update);
+    if (objects <= maxPartObjects) this.#toAll({ kind: 'store', update });
+    // A worker takes a snapshot in beside what is in force; so many changes to what is in force would hold it up.
+    else this.#postParts('all', objects > maxChangedObjects ? this.#store.snapshot() : update);
   }
 
   setContext(identity: string, context: number | null): void {
@@ -119,7 +127,7 @@ export class Workers {
     }
     if (this.#logLevel !== null) this.#pool.post(worker, { kind: 'log-level', level: this.#logLevel });
     if (this.#revoked !== null) this.#pool.post(worker, { kind: 'revoked', keys: this.#revoked });
-    this.#pool.post(worker, { kind: 'store', update: this.#store.snapshot() });
+    this.#postParts(worker, this.#store.snapshot());
     for (const [identity, context] of this.#contexts)
       this.#pool.post(worker, { kind: 'certificate', identity, context });
     for (const { pod, handles } of this.#pods.values())
@@ -131,6 +139,17 @@ export class Workers {
     if (message.kind === 'drain-count') this.#drainCounts.set(worker, message);
     const key = answerKey(message);
     if (key !== null) this.#awaited.get(`${worker} ${key}`)?.(message);
+  }
+
+  #postParts(worker: number | 'all', update: StoreUpdate): void {
+    const parts = partsOf(update, maxPartObjects);
+    for (const [index, part] of parts.entries())
+      this.#pool.post(worker, {
+        kind: 'store-part',
+        part,
+        isFirst: index === 0,
+        isLast: index === parts.length - 1,
+      });
   }
 
   #toAll(message: ToWorker): void {

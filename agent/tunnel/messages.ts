@@ -22,6 +22,13 @@ export interface WorkerPod {
 
 export type ToWorker =
   | { readonly kind: 'store'; readonly update: StoreUpdate }
+  /** One of several that are put in force together, with the last. None comes between them, of this kind or `store`. */
+  | {
+      readonly kind: 'store-part';
+      readonly part: StoreUpdate;
+      readonly isFirst: boolean;
+      readonly isLast: boolean;
+    }
   /** Context null: the identity is gone or has expired. */
   | { readonly kind: 'certificate'; readonly identity: string; readonly context: number | null }
   /** `revocationKey`s: peers with one of them are not talked to, and what is open with them is ended. */

@@ -2,7 +2,7 @@ import { HboneClient } from '../../mesh/hbone/index.js';
 import type { Reactor, TlsContextId, TlsOptions } from '../../mesh/io/index.js';
 import type { Log } from '../../mesh/log/index.js';
 import { Authorizer } from '../../mesh/policy/index.js';
-import { createStore, type Store } from '../../mesh/store/index.js';
+import { createStore, type StagedUpdate, type Store } from '../../mesh/store/index.js';
 import { ConnectionTelemetry } from '../../mesh/telemetry/index.js';
 import { PeerVerifier } from '../../mesh/tls/index.js';
 import { ApplicationDialer, type CaptureHandles, OriginalDestinationMap } from '../capture/index.js';
@@ -54,6 +54,7 @@ export class TunnelWorker {
   readonly #router: Router;
   #context: TunnelContext | null = null;
   #telemetryIsOut = false;
+  #staged: StagedUpdate | null = null;
   #lagMs = 0;
   #drainCounts: DrainCounts | null = null;
 
@@ -103,9 +104,15 @@ export class TunnelWorker {
     switch (message.kind) {
       case 'store':
         this.#store.apply(message.update);
-        this.#storeView.forget();
-        this.#waitingRoom.poke();
-        this.#guard.changed();
+        this.#storeChanged();
+        break;
+      case 'store-part':
+        if (message.isFirst) this.#staged = this.#store.stage();
+        this.#staged?.add(message.part);
+        if (!message.isLast) break;
+        this.#staged?.commit();
+        this.#staged = null;
+        this.#storeChanged();
         break;
       case 'certificate':
         if (message.context === null) this.#contexts.delete(message.identity);
@@ -144,6 +151,12 @@ export class TunnelWorker {
         this.#deps.log.level = message.level;
         break;
     }
+  }
+
+  #storeChanged(): void {
+    this.#storeView.forget();
+    this.#waitingRoom.poke();
+    this.#guard.changed();
   }
 
   #addPod(pod: WorkerPod, handles: CaptureHandles): void {

@@ -2,6 +2,9 @@ import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_thread
 import { EpollReactor, type ReactorOptions } from './reactor.js';
 import type { IoLog } from './types.js';
 
+/** Messages of the main thread may take this much of a turn; then connections get theirs. */
+const messagesTurnMs = 2;
+
 /** What the pool tells a worker at its start. */
 export interface WorkerStart {
   readonly engineId: number;
@@ -38,10 +41,21 @@ export function runWorker<Data, ToWorker, FromWorker>(
   if (port === null) throw new Error('runWorker is for threads that WorkerPool started');
   const { engineId, index, data } = workerData as WorkerStart & { data: Data };
   let onMessage: (message: ToWorker) => void = () => {};
+  let goesOn = false;
   const drain = () => {
+    // The rest has its turn: a wake does not bring it forward.
+    if (goesOn) return;
+    const untilMs = performance.now() + messagesTurnMs;
     for (let got = receiveMessageOnPort(port); got !== undefined; got = receiveMessageOnPort(port)) {
       const { message } = got;
       reactor.guard(() => onMessage(message));
+      if (performance.now() < untilMs) continue;
+      goesOn = true;
+      reactor.setTimer(0, () => {
+        goesOn = false;
+        drain();
+      });
+      return;
     }
   };
   const reactor = new EpollReactor(

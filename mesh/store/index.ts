@@ -1,2 +1,3 @@
+export * from './parts.js';
 export * from './store.js';
 export * from './types.js';

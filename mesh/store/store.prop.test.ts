@@ -1,11 +1,12 @@
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { policyWith, serviceWith, updateWith, workloadWith } from './fixtures.js';
+import { partsOf, sizeOf } from './parts.js';
 import { createStore } from './store.js';
 import type { AuthorizationPolicy, Service, Store, StoreUpdate, Workload } from './types.js';
 
 /** The same answers by going through everything each time. Rules of sheet 6 as sorted lists. */
-class NaiveStore implements Store {
+class NaiveStore implements Omit<Store, 'stage'> {
   #workloads: Workload[] = [];
   #services: Service[] = [];
   #policies: AuthorizationPolicy[] = [];
@@ -193,7 +194,7 @@ const update: fc.Arbitrary<StoreUpdate> = fc.record({
   removedPolicies: fc.array(pick(POLICIES), { maxLength: 1 }),
 });
 
-function answersOf(store: Store): unknown {
+function answersOf(store: Omit<Store, 'stage'>): unknown {
   const endpoints = SERVICE_KEYS.map((key) => {
     const [namespace, hostname] = key.split('/') as [string, string];
     return [store.serviceByHostname(namespace, hostname), uidsOf(store.endpointsOf({ namespace, hostname }))];
@@ -239,5 +240,43 @@ describe('store', () => {
       }),
       { seed: 20261122, numRuns: 60 },
     );
+  });
+
+  test('an update in parts is not seen before its commit, and then is as if it had come whole', () => {
+    fc.assert(
+      fc.property(
+        fc.array(update, { maxLength: 6 }),
+        fc.integer({ min: 1, max: 4 }),
+        (updates, maxObjects) => {
+          const store = createStore({ preferredServiceNamespace: 'preferred' });
+          const whole = createStore({ preferredServiceNamespace: 'preferred' });
+          for (const one of updates) {
+            const before = answersOf(store);
+            const staged = store.stage();
+            for (const part of partsOf(one, maxObjects)) {
+              expect(sizeOf(part)).toBeLessThanOrEqual(maxObjects);
+              staged.add(part);
+            }
+            expect(answersOf(store)).toEqual(before);
+            staged.commit();
+            whole.apply(one);
+            expect(answersOf(store)).toEqual(answersOf(whole));
+          }
+        },
+      ),
+      { seed: 20261122, numRuns: 40 },
+    );
+  });
+
+  test('a list of endpoints that was given out never changes', () => {
+    const service = { namespace: 'shop', hostname: 'cart' };
+    const one = (uid: string) => workloadWith({ uid, services: new Map([['shop/cart', []]]) });
+    const store = createStore();
+    store.apply(updateWith({ workloads: [one('a')] }));
+    const before = store.endpointsOf(service);
+    expect(store.endpointsOf(service)).toBe(before);
+    store.apply(updateWith({ workloads: [one('b')] }));
+    expect(uidsOf(before)).toEqual(['a']);
+    expect(uidsOf(store.endpointsOf(service))).toEqual(['a', 'b']);
   });
 });

@@ -4,6 +4,7 @@ import {
   type NamespacedHostname,
   type PolicySet,
   type Service,
+  type StagedUpdate,
   type Store,
   type StoreUpdate,
   serviceKeyOf,
@@ -22,16 +23,19 @@ export function createStore(options: StoreOptions = {}): Store {
 }
 
 class IndexedStore implements Store {
-  readonly #workloads = new Map<string, Workload>();
-  readonly #workloadsByAddress = new GroupedIndex<Workload>();
-  readonly #workloadsByName = new GroupedIndex<Workload>();
+  readonly #options: StoreOptions;
+  // All state below is what `#adopt` takes over.
+  #workloads = new Map<string, Workload>();
+  #workloadsByAddress = new GroupedIndex<Workload>();
+  #workloadsByName = new GroupedIndex<Workload>();
   /** By service key, whether or not that service is known (endpoints may come first). */
-  readonly #endpoints = new GroupedIndex<Workload>();
-  readonly #services = new Map<string, Service>();
-  readonly #vips: VipIndex;
-  readonly #policies = new PolicyIndex();
+  #endpoints = new GroupedIndex<Workload>();
+  #services = new Map<string, Service>();
+  #vips: VipIndex;
+  #policies = new PolicyIndex();
 
   constructor(options: StoreOptions) {
+    this.#options = options;
     this.#vips = new VipIndex(options.preferredServiceNamespace ?? '');
   }
 
@@ -74,6 +78,32 @@ class IndexedStore implements Store {
     for (const workload of update.workloads) this.#putWorkload(workload);
     for (const service of update.services) this.#putService(service);
     for (const policy of update.policies) this.#policies.put(policy);
+  }
+
+  stage(): StagedUpdate {
+    const parts: StoreUpdate[] = [];
+    let shadow: IndexedStore | null = null;
+    return {
+      add: (part) => {
+        if (part.snapshot) shadow = new IndexedStore(this.#options);
+        if (shadow === null) parts.push(part);
+        else shadow.apply(part);
+      },
+      commit: () => {
+        if (shadow !== null) this.#adopt(shadow);
+        for (const part of parts) this.apply(part);
+      },
+    };
+  }
+
+  #adopt(other: IndexedStore): void {
+    this.#workloads = other.#workloads;
+    this.#workloadsByAddress = other.#workloadsByAddress;
+    this.#workloadsByName = other.#workloadsByName;
+    this.#endpoints = other.#endpoints;
+    this.#services = other.#services;
+    this.#vips = other.#vips;
+    this.#policies = other.#policies;
   }
 
   snapshot(): StoreUpdate {

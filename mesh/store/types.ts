@@ -202,6 +202,14 @@ export interface StoreUpdate {
   readonly removedPolicies: readonly string[];
 }
 
+/** An update that comes in parts. Nothing of it is seen before it is whole. */
+export interface StagedUpdate {
+  /** In order. The first says whether it is a snapshot. */
+  add(part: StoreUpdate): void;
+  /** Puts all in force at once: of a snapshot, however large, in no time. */
+  commit(): void;
+}
+
 /** Read side of the store. Lookups are by index, O(1). */
 export interface Store {
   workloadByUid(uid: string): Workload | undefined;
@@ -216,6 +224,8 @@ export interface Store {
   /** What applies to this workload as destination. One object for all workloads of the same policies, another once one of these has changed. */
   policiesOf(workload: Workload): PolicySet;
   apply(update: StoreUpdate): void;
+  /** For an update that is too large for one go: see `partsOf`. */
+  stage(): StagedUpdate;
   /** Everything, as one update: what a new worker starts from. */
   snapshot(): StoreUpdate;
 }

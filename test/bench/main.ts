@@ -4,6 +4,7 @@ import { parseArgs } from 'node:util';
 import { PEER_NAMES, type PeerName } from './bed.js';
 import { type BenchOptions, type BenchResult, runBench } from './bench.js';
 import { formatTable } from './report.js';
+import { formatScale, fullScale, measureScale } from './scale.js';
 import { formatVerdicts } from './targets.js';
 
 const USAGE = `npm run bench -- [--json FILE] [--rounds N] [--secs S] [--only PEER,…] [--short]
@@ -11,15 +12,16 @@ const USAGE = `npm run bench -- [--json FILE] [--rounds N] [--secs S] [--only PE
   --rounds N    rounds, of whose readings medians are taken (3)
   --secs S      seconds of load per reading (3)
   --only …      some of: ${PEER_NAMES.join(', ')}
+  --scale       only what a large mesh costs an agent
   --short       1 round of 0.3 s: shows that it works, measures nothing
 `;
 
-function parse(args: readonly string[]): BenchOptions & { json: string | undefined } {
+function parse(args: readonly string[]): BenchOptions & { json: string | undefined; onlyScale: boolean } {
   const text = { type: 'string' } as const;
   const flag = { type: 'boolean' } as const;
   const { values } = parseArgs({
     args: [...args],
-    options: { json: text, rounds: text, secs: text, only: text, short: flag, help: flag },
+    options: { json: text, rounds: text, secs: text, only: text, short: flag, scale: flag, help: flag },
   });
   if (values.help) {
     process.stdout.write(USAGE);
@@ -35,7 +37,7 @@ function parse(args: readonly string[]): BenchOptions & { json: string | undefin
   if (unknown !== undefined) throw new Error(`--only ${unknown}: one of ${PEER_NAMES.join(', ')}`);
   // Now, not after ten minutes of load.
   if (values.json !== undefined) accessSync(dirname(values.json), constants.W_OK);
-  return { json: values.json, rounds, secs, peers: names as PeerName[] };
+  return { json: values.json, onlyScale: values.scale === true, rounds, secs, peers: names as PeerName[] };
 }
 
 function print(result: BenchResult): string {
@@ -66,7 +68,11 @@ try {
   process.exit(2);
 }
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => process.exit(130));
-const { json, ...benchOptions } = options;
-const result = await runBench(benchOptions, (line) => process.stderr.write(`bench: ${line}\n`));
-process.stdout.write(print(result));
-if (json !== undefined) writeFileSync(json, `${JSON.stringify(result, null, 2)}\n`);
+const { json, onlyScale, ...benchOptions } = options;
+const result = onlyScale
+  ? null
+  : await runBench(benchOptions, (line) => process.stderr.write(`bench: ${line}\n`));
+if (result !== null) process.stdout.write(print(result));
+const scale = await measureScale();
+process.stdout.write(`\n${formatScale(scale, fullScale)}\n`);
+if (json !== undefined) writeFileSync(json, `${JSON.stringify({ ...result, scale }, null, 2)}\n`);
