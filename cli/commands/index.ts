@@ -1,4 +1,5 @@
 import type { Command } from '../command.js';
+import { authzExplain } from './authz.js';
 import { bpf } from './bpf.js';
 import { cert } from './cert.js';
 import { connections } from './connections.js';
@@ -16,6 +17,7 @@ export const commands: readonly Command[] = [
   connections,
   proxyConfig,
   cert,
+  authzExplain,
   validate,
   token,
   log,
