@@ -95,6 +95,8 @@ interface ControllerStatus {
   readonly pending: string | null;
   readonly agents: readonly ControllerClient[];
   readonly resources: Readonly<Record<string, number>>;
+  /** control/model/report.ts. */
+  readonly reports: readonly unknown[];
   readonly problems: readonly {
     readonly file: string;
     readonly line: number;
@@ -105,7 +107,7 @@ interface ControllerStatus {
 
 async function controllerStatus(controller: CommandDeps['controller']): Promise<Found> {
   const found = (await controller.json('/status')) as ControllerStatus;
-  const { pending, agents, problems } = found;
+  const { pending, agents, problems, reports } = found;
   const isBehind = agents.some(({ types }) => types.some(({ state }) => state === 'refused'));
   const rows: Rows = [
     ['WHAT', 'STATE', 'DETAIL'],
@@ -114,6 +116,11 @@ async function controllerStatus(controller: CommandDeps['controller']): Promise<
       'manifests',
       problems.length === 0 ? 'sound' : `${problems.length} problems`,
       problems.map(problemText)[0],
+    ],
+    [
+      'reports',
+      reports.length,
+      reports.length === 0 ? '' : 'accepted, but not as written: -o json lists them',
     ],
     ...Object.entries(found.resources).map(([typeUrl, count]) => [shortType(typeUrl), count, 'resources']),
     ...agents.map((agent) => [
