@@ -20,7 +20,8 @@ export const status = command({
       ['agent', node],
       ['controller', control],
     ] as const) {
-      if (found instanceof CliError) notes.push(`${name}: ${found.message}`);
+      if (found instanceof CliError)
+        notes.push(`${name}: none here, none answers at ${String(found.data['address'])}`);
       else tables.push({ title: name, rows: found.rows });
     }
     // A node need not have a controller, nor the controller's machine an agent.

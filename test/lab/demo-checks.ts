@@ -1,3 +1,4 @@
+import { checkOperations } from './demo-operations.js';
 import type { Lab } from './lab.js';
 import type { AccessLogLine, Mesh } from './mesh.js';
 import type { LabPod } from './pod.js';
@@ -51,6 +52,7 @@ export async function checkShop(parts: DemoParts, output: DemoOutput): Promise<b
   await checkAccessLog(parts, output, check);
   output.step('the counters of the same');
   await checkCounters(parts, output, check);
+  await checkOperations(parts, output, check);
   await capture.stop();
   output.step(`the capture: ${await capture.count()} packets on the wire between the nodes`);
   check((await capture.count('tcp port 15008')) > 0, 'the mesh talked on port 15008');
@@ -59,7 +61,7 @@ export async function checkShop(parts: DemoParts, output: DemoOutput): Promise<b
   return findings.every((holds) => holds);
 }
 
-type Check = (holds: boolean, what: string) => void;
+export type Check = (holds: boolean, what: string) => void;
 
 interface Answer {
   readonly books?: readonly string[];
