@@ -26,11 +26,7 @@ export class CompiledPolicies {
     this.#enforced = new Stage(this.policies.filter(({ policy }) => !policy.dryRun));
     const onTrial = this.policies.filter(({ policy }) => policy.dryRun);
     this.#onTrial = onTrial.length > 0 ? new Stage(onTrial) : null;
-    const [missing] = set.missing;
-    const always: Decision | null =
-      missing === undefined
-        ? this.#enforced.defect
-        : { policy: missing, rule: null, reason: 'policy-missing' };
+    const always = unknownIn(set) ?? this.#enforced.defect;
     this.#always = always === null ? null : verdictOf(always);
   }
 
@@ -74,6 +70,12 @@ class Stage {
     const bad = policies.find(({ defect }) => defect !== null);
     this.defect = bad === undefined ? null : { policy: bad.policy.key, rule: null, reason: 'policy-defect' };
   }
+}
+
+/** What is not known is not "none". */
+function unknownIn({ isComplete, missing }: PolicySet): Decision | null {
+  if (!isComplete) return { policy: null, rule: null, reason: 'policies-unknown' };
+  return missing.length === 0 ? null : { policy: missing[0]!, rule: null, reason: 'policy-missing' };
 }
 
 /** What would deny a connection that is allowed, were the policies on trial enforced as well. */

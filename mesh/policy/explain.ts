@@ -31,6 +31,7 @@ export function rejectionText({ policy, reason }: Pick<Verdict, 'policy' | 'reas
     'not-allowed': 'allow policies exist, but none allowed',
     'policy-missing': `policy applies, but is not known: ${policy}`,
     'policy-defect': `policy applies, but cannot be evaluated: ${policy}`,
+    'policies-unknown': 'policies are not known yet',
     allowed: `allowed by: ${policy}`,
     'no-allow-policy': 'no policy denies',
   }[reason];

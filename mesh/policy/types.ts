@@ -21,6 +21,8 @@ export type VerdictReason =
   | 'not-allowed'
   /** The workload names a policy that is not here: what it would say is not known. */
   | 'policy-missing'
+  /** The controller has not told its policies yet. */
+  | 'policies-unknown'
   /** A policy that may apply cannot be evaluated. */
   | 'policy-defect';
 

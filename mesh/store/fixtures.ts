@@ -69,6 +69,7 @@ export function updateWith(fields: Partial<StoreUpdate>): StoreUpdate {
     workloads: [],
     services: [],
     policies: [],
+    policiesAreComplete: true,
     removed: [],
     removedPolicies: [],
     ...fields,

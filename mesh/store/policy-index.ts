@@ -16,6 +16,7 @@ export class PolicyIndex {
   readonly #byKey = new Map<string, AuthorizationPolicy>();
   /** Those of scope `namespace` by namespace, and those of scope `global` under `*`, which is no namespace's name. */
   readonly #byScope = new GroupedIndex<AuthorizationPolicy>();
+  #isComplete = false;
   #ofWorkload = new WeakMap<Workload, PolicySet>();
   readonly #selections = new Map<string, Selection>();
   /** The sets of all selections, by what is in them. */
@@ -36,6 +37,16 @@ export class PolicyIndex {
     const scope = scopeKeyOf(policy);
     if (scope !== null) this.#byScope.remove(scope, policy);
     this.#forgetThoseOf(policy);
+  }
+
+  get isComplete(): boolean {
+    return this.#isComplete;
+  }
+
+  /** Until then there may be policies that nobody has told of. */
+  setComplete(isComplete: boolean): void {
+    if (isComplete !== this.#isComplete) this.#forgetAll();
+    this.#isComplete = isComplete;
   }
 
   clear(): void {
@@ -79,7 +90,7 @@ export class PolicyIndex {
       else found.add(policy);
     }
     const policies = [...found].sort((a, b) => compareText(a.key, b.key));
-    return { policies, missing: missing.sort(compareText) };
+    return { policies, missing: missing.sort(compareText), isComplete: this.#isComplete };
   }
 
   #shared(set: PolicySet): PolicySet {

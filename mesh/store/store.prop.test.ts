@@ -10,8 +10,12 @@ class NaiveStore implements Omit<Store, 'stage'> {
   #workloads: Workload[] = [];
   #services: Service[] = [];
   #policies: AuthorizationPolicy[] = [];
+  #policiesAreComplete = false;
 
   apply(update: StoreUpdate): void {
+    this.#policiesAreComplete = update.snapshot
+      ? update.policiesAreComplete!
+      : this.#policiesAreComplete || update.policiesAreComplete!;
     if (update.snapshot) [this.#workloads, this.#services, this.#policies] = [[], [], []];
     for (const name of update.removed) {
       if (this.workloadByUid(name))
@@ -30,6 +34,7 @@ class NaiveStore implements Omit<Store, 'stage'> {
       workloads: this.#workloads,
       services: this.#services,
       policies: this.#policies,
+      policiesAreComplete: this.#policiesAreComplete,
     });
   }
 
@@ -96,7 +101,8 @@ class NaiveStore implements Omit<Store, 'stage'> {
         (scope === 'namespace' && namespace === workload.namespace),
     );
     const missing = named.filter((key) => !this.#policies.some((policy) => policy.key === key));
-    return { policies: sorted(policies, (policy) => [policy.key]), missing: [...missing].sort() };
+    const isComplete = this.#policiesAreComplete;
+    return { policies: sorted(policies, (policy) => [policy.key]), missing: [...missing].sort(), isComplete };
   }
 }
 
@@ -190,6 +196,7 @@ const update: fc.Arbitrary<StoreUpdate> = fc.record({
   workloads: fc.array(workload, { maxLength: 4 }),
   services: fc.array(service, { maxLength: 3 }),
   policies: fc.array(policy, { maxLength: 1 }),
+  policiesAreComplete: fc.boolean(),
   removed: fc.array(pick([...UIDS, ...SERVICE_KEYS]), { maxLength: 2 }),
   removedPolicies: fc.array(pick(POLICIES), { maxLength: 1 }),
 });

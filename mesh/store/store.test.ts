@@ -237,6 +237,21 @@ describe('policies of a workload', () => {
     });
   });
 
+  test('are not known before the controller has told of them, whether or not it has any', () => {
+    const store = createStore();
+    const isComplete = () => store.policiesOf(workload).isComplete;
+    store.apply(updateWith({ workloads: [workload], policiesAreComplete: false }));
+    expect(isComplete()).toBe(false);
+    const copy = createStore();
+    copy.apply(store.snapshot());
+    expect(copy.policiesOf(workload).isComplete).toBe(false);
+    store.apply(updateWith({ policiesAreComplete: true }));
+    store.apply(updateWith({ workloads: [workload], policiesAreComplete: false }));
+    expect(isComplete()).toBe(true);
+    store.apply({ ...store.snapshot(), policiesAreComplete: false });
+    expect(isComplete()).toBe(false);
+  });
+
   test('are one object for all to which the same apply, and another once one of them changes', () => {
     const free = workloadWith({ uid: 'v', namespace: 'shop' });
     const far = workloadWith({ uid: 'x', namespace: 'far' });

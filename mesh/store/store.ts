@@ -78,6 +78,8 @@ class IndexedStore implements Store {
     for (const workload of update.workloads) this.#putWorkload(workload);
     for (const service of update.services) this.#putService(service);
     for (const policy of update.policies) this.#policies.put(policy);
+    if (update.snapshot) this.#policies.setComplete(update.policiesAreComplete ?? true);
+    else if (update.policiesAreComplete === true) this.#policies.setComplete(true);
   }
 
   stage(): StagedUpdate {
@@ -112,6 +114,7 @@ class IndexedStore implements Store {
       workloads: [...this.#workloads.values()],
       services: [...this.#services.values()],
       policies: this.#policies.all(),
+      policiesAreComplete: this.#policies.isComplete,
       removed: [],
       removedPolicies: [],
     };

@@ -187,6 +187,8 @@ export interface PolicySet {
   readonly policies: readonly AuthorizationPolicy[];
   /** Named by the workload and not here; unknown is not "none". */
   readonly missing: readonly string[];
+  /** False: the controller has not told its policies yet, so that there may be others. */
+  readonly isComplete: boolean;
 }
 
 /** One change to a store, applied in one step: first what is removed, then what is added or replaced. Crosses to workers by structured clone. */
@@ -196,6 +198,8 @@ export interface StoreUpdate {
   readonly workloads: readonly Workload[];
   readonly services: readonly Service[];
   readonly policies: readonly AuthorizationPolicy[];
+  /** From here on policies are known as a whole. Absent in a snapshot: they are; in another update: nothing new. */
+  readonly policiesAreComplete?: boolean;
   /** Resource names: a workload uid if one is known, else `ns/hostname`. */
   readonly removed: readonly string[];
   /** Keys `ns/name`. */

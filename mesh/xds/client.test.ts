@@ -235,12 +235,14 @@ describe('a push', () => {
     const denied = () =>
       [a, b].map((one) => store.policiesOf(one).policies.some((policy) => policy.defect !== null));
     expect(denied()).toEqual([false, false]);
+    expect(store.policiesOf(a).isComplete).toBe(false);
 
     const scopeNamespace = { namespace: 'shop', scope: 1 };
     stream.send(push(AUTHORIZATION_TYPE_URL, 'n1', [policy('shop/p', { ...scopeNamespace, action: 7 })]));
     const nack = await stream.nextRequest();
     expect(nack.errorDetail?.message).toBe('shop/p: action: value 7 is not supported');
     expect(denied()).toEqual([true, false]);
+    expect(store.policiesOf(b).isComplete).toBe(true);
 
     stream.send(push(AUTHORIZATION_TYPE_URL, 'n2', [policy('shop/p', { ...scopeNamespace, scope: 9 })]));
     await stream.nextRequest();

@@ -80,6 +80,8 @@ export class Subscription {
       update: {
         snapshot: false,
         ...changes,
+        // The first push tells of all there are.
+        policiesAreComplete: !isAddress,
         removed: isAddress ? removed : [],
         removedPolicies: isAddress ? [] : removed,
       },
