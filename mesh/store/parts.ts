@@ -5,7 +5,7 @@ import type { StoreUpdate } from './types.js';
  * and says whether it is a snapshot.
  */
 export function partsOf(update: StoreUpdate, maxObjects: number): StoreUpdate[] {
-  const { snapshot, removed, removedPolicies } = update;
+  const { snapshot, removed, removedPolicies, policiesAreComplete } = update;
   const none = {
     snapshot: false,
     workloads: [],
@@ -14,7 +14,8 @@ export function partsOf(update: StoreUpdate, maxObjects: number): StoreUpdate[] 
     removed: [],
     removedPolicies: [],
   };
-  const parts: StoreUpdate[] = [{ ...none, snapshot, removed, removedPolicies }];
+  const told = policiesAreComplete === undefined ? {} : { policiesAreComplete };
+  const parts: StoreUpdate[] = [{ ...none, ...told, snapshot, removed, removedPolicies }];
   for (const workloads of slicesOf(update.workloads, maxObjects)) parts.push({ ...none, workloads });
   for (const services of slicesOf(update.services, maxObjects)) parts.push({ ...none, services });
   for (const policies of slicesOf(update.policies, maxObjects)) parts.push({ ...none, policies });
