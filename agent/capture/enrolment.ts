@@ -178,7 +178,7 @@ export class Enrolment {
       this.#deps.tables.setExclusions(netnsCookie, pod.exclusions);
       this.#exclusions = pod.exclusions;
     }
-    this.#setAddresses(podAddresses(pod.addresses, seen.pid));
+    this.#setAddresses({ ...podAddresses(pod.addresses, seen.pid), dns: pod.dnsCapture });
     this.#list(cgroupId, 'captured');
     this.#become('captured', pod.fault);
   }

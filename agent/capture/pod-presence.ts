@@ -12,7 +12,7 @@ import {
 import { NativeError } from '../../native/index.js';
 import type { Net, NetworkNamespace } from '../../native/net/index.js';
 import type { SeenNamespace } from '../pods/index.js';
-import { interfaceNames } from '../pods/index.js';
+import { interfaceNames, podAddresses } from '../pods/index.js';
 import type { PodPresence } from './enrolment.js';
 import { adoptLink, type NodeDatapath, pinNew } from './node-datapath.js';
 import type { CapturedPod, LocalPod } from './types.js';
@@ -45,6 +45,10 @@ export function openPresence(options: PresenceOptions, deps: { datapath: NodeDat
       pod,
       netnsFd: namespace.fd,
       netnsCookie: namespace.cookie(),
+      pid: options.seen.pid,
+      addresses: Object.values(podAddresses(pod.addresses, options.seen.pid)).filter(
+        (address) => typeof address === 'string',
+      ),
       outboundFds: listenAll(outboundPort),
       inboundFds: listenAll(inboundPort),
       hboneFds: listenAll(hbonePort),

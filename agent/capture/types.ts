@@ -15,6 +15,10 @@ export interface CapturedPod {
   readonly netnsFd: number;
   /** SO_NETNS_COOKIE, the BPF maps' key. */
   readonly netnsCookie: bigint;
+  /** A process in the namespace when it was captured. */
+  readonly pid: number;
+  /** Those that BPF redirects to, one per family. */
+  readonly addresses: readonly string[];
   /** Listening sockets inside the pod's namespace, one per worker (index = worker): 15001, 15006, 15008. */
   readonly outboundFds: readonly number[];
   readonly inboundFds: readonly number[];

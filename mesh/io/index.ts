@@ -1,5 +1,6 @@
 export type { ReactorCounters } from './counters.js';
 export { IoError } from './errors.js';
+export { NamespaceSockets } from './namespace-sockets.js';
 export {
   EpollReactor,
   type ReactorDeps,

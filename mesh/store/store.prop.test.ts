@@ -88,6 +88,10 @@ class NaiveStore implements Omit<Store, 'stage'> {
     return this.#services.find((service) => service.namespace === namespace && service.hostname === hostname);
   }
 
+  servicesByHostname(hostname: string) {
+    return this.#services.filter((service) => service.hostname === hostname);
+  }
+
   endpointsOf(service: { namespace: string; hostname: string }) {
     return this.#workloads.filter((workload) => workload.services.has(nameOf(service)));
   }

@@ -31,6 +31,7 @@ class IndexedStore implements Store {
   /** By service key, whether or not that service is known (endpoints may come first). */
   #endpoints = new GroupedIndex<Workload>();
   #services = new Map<string, Service>();
+  #servicesByHostname = new GroupedIndex<Service>();
   #vips: VipIndex;
   #policies = new PolicyIndex();
 
@@ -61,6 +62,10 @@ class IndexedStore implements Store {
 
   serviceByHostname(namespace: string, hostname: string): Service | undefined {
     return this.#services.get(serviceKeyOf({ namespace, hostname }));
+  }
+
+  servicesByHostname(hostname: string): readonly Service[] {
+    return this.#servicesByHostname.get(hostname);
   }
 
   endpointsOf(service: NamespacedHostname): readonly Workload[] {
@@ -104,6 +109,7 @@ class IndexedStore implements Store {
     this.#workloadsByName = other.#workloadsByName;
     this.#endpoints = other.#endpoints;
     this.#services = other.#services;
+    this.#servicesByHostname = other.#servicesByHostname;
     this.#vips = other.#vips;
     this.#policies = other.#policies;
   }
@@ -126,6 +132,7 @@ class IndexedStore implements Store {
     this.#workloadsByName.clear();
     this.#endpoints.clear();
     this.#services.clear();
+    this.#servicesByHostname.clear();
     this.#vips.clear();
     this.#policies.clear();
   }
@@ -158,6 +165,7 @@ class IndexedStore implements Store {
     const key = serviceKeyOf(service);
     this.#removeService(key);
     this.#services.set(key, service);
+    this.#servicesByHostname.add(service.hostname, service);
     this.#vips.add(service);
   }
 
@@ -165,6 +173,7 @@ class IndexedStore implements Store {
     const service = this.#services.get(key);
     if (service === undefined) return;
     this.#services.delete(key);
+    this.#servicesByHostname.remove(service.hostname, service);
     this.#vips.remove(service);
   }
 }

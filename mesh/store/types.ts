@@ -223,6 +223,8 @@ export interface Store {
   /** The service visible to clients in `namespace` that has this VIP, exact before CIDR, by the order of preference of sheet 6.2. */
   serviceByVip(network: string, address: string, namespace: string): Service | undefined;
   serviceByHostname(namespace: string, hostname: string): Service | undefined;
+  /** Those of all namespaces that have this hostname. Valid until the next `apply`. */
+  servicesByHostname(hostname: string): readonly Service[];
   /** Workloads that name the service, with their target ports. The list never changes; while it is the same one, so are they. */
   endpointsOf(service: NamespacedHostname): readonly Workload[];
   /** What applies to this workload as destination. One object for all workloads of the same policies, another once one of these has changed. */

@@ -104,7 +104,7 @@ export interface MetricFamily {
   /** Counters end in `_total`. */
   readonly name: string;
   readonly help: string;
-  readonly type: 'counter' | 'gauge';
+  readonly type: 'counter' | 'gauge' | 'histogram';
   readonly samples: readonly MetricSample[];
 }
 
@@ -112,6 +112,8 @@ export interface MetricSample {
   /** As `labelsText` writes them: `a="b",c="d"`, or empty. */
   readonly labels: string;
   readonly value: number;
+  /** Of a histogram: `_bucket`, `_sum` or `_count`; else absent. */
+  readonly suffix?: string;
 }
 
 /** Read at every scrape. Rooms keep plain numbers and show them through one of these. */

@@ -1,0 +1,126 @@
+/** Where a pod's questions come in: port 15053 in its own namespace, on the addresses that BPF redirects to. Made and owned by this thread. */
+import { createSocket, type Socket as UdpSocket } from 'node:dgram';
+import { createServer, type Server, type Socket } from 'node:net';
+import { isIpv6, tryCanonicalAddress } from '../../mesh/common/address.js';
+import type { NamespaceSockets } from '../../mesh/io/index.js';
+import type { Transport } from './resolver.js';
+import { withLength } from './upstream.js';
+
+export const dnsPort = 15053;
+/** Per pod. */
+const maxTcpConnections = 64;
+const tcpIdleMs = 10_000;
+/** Of one connection, at once; further ones wait unread. */
+const maxTcpPipelined = 16;
+const tcpBacklog = 64;
+
+export interface ListenersOptions {
+  readonly netnsFd: number;
+  readonly netnsCookie: bigint;
+  /** The pod's own: only from these come questions. */
+  readonly addresses: readonly string[];
+}
+
+export interface ListenersDeps {
+  readonly sockets: NamespaceSockets;
+  /** False: no connection that BPF has sent here; it is reset. */
+  readonly isRedirected: (address: string, port: number) => boolean;
+  readonly handle: (bytes: Buffer, transport: Transport, respond: (answer: Buffer) => void) => void;
+  readonly onError: (error: Error) => void;
+}
+
+/** Opens on construction. Throws the native boundary's error (EADDRINUSE, …). */
+export class PodListeners {
+  readonly #deps: ListenersDeps;
+  readonly #udp: UdpSocket[] = [];
+  readonly #server: Server;
+  readonly #connections = new Set<Socket>();
+
+  constructor(options: ListenersOptions, deps: ListenersDeps) {
+    this.#deps = deps;
+    const { netnsFd, addresses } = options;
+    this.#server = createServer({ allowHalfOpen: true }, (socket) => this.#onConnection(socket));
+    this.#server.maxConnections = maxTcpConnections;
+    this.#server.on('error', deps.onError);
+    try {
+      const own = new Set(addresses);
+      for (const address of addresses) this.#bindUdp(netnsFd, address, own);
+      const family = addresses.some(isIpv6) ? 'dual' : 'ipv4';
+      const fd = deps.sockets.listenTcp(netnsFd, { port: dnsPort, family, backlog: tcpBacklog });
+      this.#server.listen({ fd });
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+  }
+
+  close(): void {
+    for (const socket of this.#udp.splice(0)) socket.close();
+    if (this.#server.listening) this.#server.close();
+    for (const connection of this.#connections) connection.destroy();
+  }
+
+  #bindUdp(netnsFd: number, address: string, own: ReadonlySet<string>): void {
+    const fd = this.#deps.sockets.bindUdp(netnsFd, address, dnsPort);
+    const socket = createSocket(isIpv6(address) ? 'udp6' : 'udp4');
+    socket.on('error', this.#deps.onError);
+    socket.on('message', (bytes, from) => {
+      // Nobody but the pod itself: this is no resolver for its network.
+      if (!own.has(from.address)) return;
+      this.#deps.handle(bytes, 'udp', (answer) => {
+        if (this.#udp.includes(socket)) socket.send(answer, from.port, from.address, () => {});
+      });
+    });
+    socket.bind({ fd });
+    this.#udp.push(socket);
+  }
+
+  #onConnection(socket: Socket): void {
+    const address = tryCanonicalAddress(socket.remoteAddress ?? '');
+    if (address === null || !this.#deps.isRedirected(address, socket.remotePort!)) {
+      socket.on('error', () => {}).resetAndDestroy();
+      return;
+    }
+    this.#connections.add(socket);
+    socket.setTimeout(tcpIdleMs, () => socket.destroy());
+    socket.on('error', () => socket.destroy());
+    socket.on('close', () => this.#connections.delete(socket));
+    readMessages(socket, (bytes, respond) => this.#deps.handle(bytes, 'tcp', respond));
+  }
+}
+
+/** Messages with their lengths before them, in any pieces; answers in the order in which they are known (RFC 7766 6.2.1.1). */
+function readMessages(socket: Socket, handle: (bytes: Buffer, respond: (answer: Buffer) => void) => void): void {
+  let received: Buffer = Buffer.alloc(0);
+  let waiting = 0;
+  let ended = false;
+  const next = () => {
+    while (waiting < maxTcpPipelined && received.length >= 2) {
+      const end = 2 + received.readUInt16BE(0);
+      if (received.length < end) break;
+      const message = received.subarray(2, end);
+      received = received.subarray(end);
+      waiting++;
+      let isFirst = true;
+      handle(Buffer.from(message), (answer) => {
+        if (!isFirst) return;
+        isFirst = false;
+        waiting--;
+        if (socket.destroyed) return;
+        socket.write(withLength(answer));
+        setImmediate(next);
+      });
+    }
+    if (waiting >= maxTcpPipelined) socket.pause();
+    else socket.resume();
+    if (ended && waiting === 0) socket.end();
+  };
+  socket.on('data', (bytes) => {
+    received = received.length === 0 ? bytes : Buffer.concat([received, bytes]);
+    next();
+  });
+  socket.on('end', () => {
+    ended = true;
+    next();
+  });
+}
