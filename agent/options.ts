@@ -28,6 +28,10 @@ export const agentOptions = {
   }),
   trustDomainAliases: option.list({ help: 'Further trust domains accepted from peers.', fallback: [] }),
   network: option.text({ help: 'Network of this node.', fallback: '' }),
+  clusterDomain: option.text({
+    help: 'Domain of the cluster: services are named NAME.NAMESPACE.svc.DOMAIN.',
+    fallback: 'cluster.local',
+  }),
   clusterId: option.text({ help: 'Cluster of this node.', fallback: 'Kubernetes' }),
   workers: option.integer({ help: 'Data path threads.', fallback: 1, min: 1, max: 64 }),
   cgroupRoot: option.text({

@@ -16,6 +16,7 @@ import {
 import { TlsContexts } from '../mesh/tls/index.js';
 import { CertificateClient, XdsClient } from '../mesh/xds/index.js';
 import { Capture, type CapturedPod, type CaptureListener, FilesPodSource } from './capture/index.js';
+import { DnsThread } from './dns/index.js';
 import { LocalIdentities } from './identities.js';
 import { agentMetrics } from './metrics.js';
 import type { agentOptions } from './options.js';
@@ -35,6 +36,7 @@ export class Agent implements CaptureListener {
   readonly #store: Store = createStore();
   readonly #pool: WorkerPool<ToWorker, FromWorker>;
   readonly #workers: Workers;
+  readonly #dns: DnsThread;
   readonly #xds: XdsClient;
   readonly #certificates: CertificateManager;
   readonly #identities: LocalIdentities;
@@ -59,6 +61,7 @@ export class Agent implements CaptureListener {
     this.#log = deps.log;
     this.#tcpMetrics = new TcpMetrics({}, { nowMs: () => performance.now() });
     this.#pool = this.#makePool();
+    this.#dns = this.#makeDns();
     this.#workers = new Workers({ count: options.workers }, { pool: this.#pool, store: this.#store });
     const controller = { ...controllerOf(options), learntRoots: () => this.#trustBundlePem };
     this.#xds = new XdsClient(
@@ -92,6 +95,7 @@ export class Agent implements CaptureListener {
     this.#capture = this.#makeCapture();
     this.#metrics.add(processMetrics({ component: 'agent', tag: 'dev' }));
     this.#metrics.add(() => this.#tcpMetrics.collect());
+    this.#metrics.add(() => this.#dns.metrics());
     this.#metrics.add(xdsMetrics(() => this.#xds.state));
     this.#metrics.add(
       agentMetrics({
@@ -106,6 +110,7 @@ export class Agent implements CaptureListener {
   /** Resolves when the hooks are attached; the controller may still be away (readiness tells). */
   async start(): Promise<void> {
     this.#pool.start();
+    this.#dns.start();
     this.#xds.start();
     this.#admin = await startAdmin(
       {
@@ -125,6 +130,7 @@ export class Agent implements CaptureListener {
     this.#draining = true;
     await this.#workers.drain(this.#options.drain);
     this.#workers.giveUpAnswers();
+    await this.#dns.stop();
     await this.#capture.stop();
     this.#xds.stop();
     this.#revocations?.close();
@@ -135,12 +141,13 @@ export class Agent implements CaptureListener {
   }
 
   async onCaptured(pod: CapturedPod): Promise<void> {
+    await this.#dns.addPod(pod, this.#capture.handles);
     this.#identities.add(pod.pod);
     this.#workers.addPod(pod, this.#capture.handles);
   }
 
   async onReleased(uid: string, reason: 'unenrolled' | 'deleted'): Promise<void> {
-    await this.#workers.releasePod(uid, reason);
+    await Promise.all([this.#workers.releasePod(uid, reason), this.#dns.releasePod(uid)]);
     this.#identities.remove(uid);
   }
 
@@ -157,6 +164,7 @@ export class Agent implements CaptureListener {
         xds: () => this.#xds.state,
         certificates: () => this.#certificates.dump(),
         capture: () => this.#capture.status(),
+        dns: () => this.#dns.report,
         workers: async () =>
           (await this.#workers.reports()).map((report) => report && { ...report, connections: undefined }),
       },
@@ -168,6 +176,7 @@ export class Agent implements CaptureListener {
         set: (level) => {
           this.#log.level = level;
           this.#workers.setLogLevel(level as LogLevel);
+          this.#dns.setLogLevel(level as LogLevel);
         },
       },
       commands: {
@@ -222,6 +231,14 @@ export class Agent implements CaptureListener {
     return revocations;
   }
 
+  #makeDns(): DnsThread {
+    const { network, clusterDomain, logLevel } = this.#options;
+    return new DnsThread(
+      { entry: new URL('./dns-thread.js', import.meta.url), data: { network, clusterDomain, logLevel } },
+      { store: this.#store, log: this.#log.child({ room: 'dns' }) },
+    );
+  }
+
   #makeContexts(): void {
     const contexts = new TlsContexts({}, { createTlsContext, releaseTlsContext, clock: systemClock });
     contexts.subscribe({ onContext: (identity, context) => this.#workers.setContext(identity, context) });
@@ -251,6 +268,7 @@ export class Agent implements CaptureListener {
   #applyStore(update: StoreUpdate): void {
     this.#store.apply(update);
     this.#workers.applyStore(update);
+    this.#dns.applyStore(update);
     this.#identities.refresh();
   }
 

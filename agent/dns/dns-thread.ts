@@ -68,7 +68,9 @@ export class DnsThread {
     const worker = new Worker(this.#options.entry, { workerData: this.#options.data });
     this.#worker = worker;
     worker.on('message', (message: FromDns) => this.#onMessage(message));
-    worker.on('error', (error) => this.#deps.log.error({ error: messageOf(error) }, 'the DNS thread has died'));
+    worker.on('error', (error) =>
+      this.#deps.log.error({ error: messageOf(error) }, 'the DNS thread has died'),
+    );
     worker.once('exit', () => this.#onExit());
     if (this.#logLevel !== null) this.#post({ kind: 'log-level', level: this.#logLevel });
     this.#post({ kind: 'store', update: this.#deps.store.snapshot() });
@@ -123,7 +125,10 @@ export class DnsThread {
         this.#awaited.delete(key);
         finish();
       };
-      const timer = setTimeout(() => end(() => reject(new Error('the DNS thread is silent'))), answerTimeoutMs);
+      const timer = setTimeout(
+        () => end(() => reject(new Error('the DNS thread is silent'))),
+        answerTimeoutMs,
+      );
       this.#awaited.set(key, {
         resolve: () => end(resolve),
         reject: (error) => end(() => reject(error)),

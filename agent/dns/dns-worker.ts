@@ -5,7 +5,7 @@ import { LOG_LEVELS, type Log } from '../../mesh/log/index.js';
 import { createStore, type Store } from '../../mesh/store/index.js';
 import { OriginalDestinationMap } from '../capture/index.js';
 import { InFlight } from './in-flight.js';
-import { PodListeners } from './listeners.js';
+import { dnsPort, PodListeners } from './listeners.js';
 import type { DnsPod, DnsWorkerData, FromDns, ToDns } from './messages.js';
 import { DnsCells, DnsMetrics, type DnsSource } from './metrics.js';
 import { Names } from './names.js';
@@ -92,7 +92,7 @@ export class DnsWorker {
     const resolver = this.#resolverOf(pod, servers);
     const listeners = new PodListeners(pod, {
       sockets: this.#sockets,
-      isRedirected: (address, port) => originals.take(pod.netnsCookie, { address, port }) !== null,
+      isRedirected: (address, port) => originals.take(pod.netnsCookie, { address, port }, dnsPort) !== null,
       handle: (bytes, transport, respond) => resolver.handle(bytes, transport, respond),
       onError: (error) => this.#deps.log.warn({ uid: pod.uid, err: error }, 'a socket for names failed'),
     });

@@ -22,7 +22,13 @@ export const maxTcpBytes = 65_535;
 /** A query has few records beside its question: OPT, TSIG. */
 const maxQueryRecords = 8;
 
-const flag = { response: 0x8000, authoritative: 0x0400, truncated: 0x0200, wanted: 0x0100, available: 0x0080 };
+const flag = {
+  response: 0x8000,
+  authoritative: 0x0400,
+  truncated: 0x0200,
+  wanted: 0x0100,
+  available: 0x0080,
+};
 const checkingDisabled = 0x0010;
 /** A pointer to the question's name, which always stands behind the header. */
 const pointerToQuestion = Buffer.from([0xc0, headerBytes]);
@@ -47,7 +53,8 @@ export function parseQuery(bytes: Buffer): Query {
     const record = readRecord(bytes, at);
     at = record.end;
     if (record.type !== recordType.opt) continue;
-    if (edns !== null || record.name !== '') throw new DnsFormatError('more than one OPT, or one with a name');
+    if (edns !== null || record.name !== '')
+      throw new DnsFormatError('more than one OPT, or one with a name');
     edns = readEdns(record);
   }
   return {
@@ -221,7 +228,7 @@ function readRecord(bytes: Buffer, at: number): Record {
     type: bytes.readUInt16BE(end),
     class: bytes.readUInt16BE(end + 2),
     // RFC 2181 8: with the top bit set it is 0.
-    ttlSeconds: bytes.readInt32BE(end + 4) < 0 ? 0 : bytes.readInt32BE(end + 4),
+    ttlSeconds: Math.max(0, bytes.readInt32BE(end + 4)),
     ttlAt: end + 4,
     dataAt,
     dataBytes,

@@ -4,7 +4,12 @@ import { labelsText, type MetricFamily, type MetricSample } from '../../mesh/tel
 /** Seconds. */
 const buckets = [0.0005, 0.001, 0.01, 0.1, 1, 5] as const;
 const maxCells = 2_000;
-const labelNames = ['request_query_type', 'request_protocol', 'source_canonical_service', 'source_canonical_revision'];
+const labelNames = [
+  'request_query_type',
+  'request_protocol',
+  'source_canonical_service',
+  'source_canonical_revision',
+];
 const typeNames = new Map([
   [1, 'A'],
   [2, 'NS'],

@@ -4,8 +4,8 @@
  */
 import { isIpv6, tryParseAddress } from '../../mesh/common/address.js';
 import { type Service, type Store, serviceKeyOf, type Workload } from '../../mesh/store/index.js';
-import { addressOfPtrName, labelsOf } from './reverse.js';
 import { encodeName } from './name.js';
+import { addressOfPtrName, labelsOf } from './reverse.js';
 import { type DnsRecord, type Question, recordType } from './types.js';
 
 /** As ztunnel's; short, as endpoints come and go. */
@@ -168,7 +168,9 @@ export class Names {
     );
     // A port without a name here may have one elsewhere: only what is known is answered.
     if (service === undefined || found === undefined) return null;
-    return type === recordType.srv ? { records: this.#srv(client, service, [found.port]), alias: null } : none;
+    return type === recordType.srv
+      ? { records: this.#srv(client, service, [found.port]), alias: null }
+      : none;
   }
 
   #srvOfAllPorts(client: NameClient, service: Service): DnsRecord[] {
@@ -194,11 +196,14 @@ export class Names {
     const dot = name.indexOf('.');
     if (dot < 1) return null;
     const service = this.#visible(client, name.slice(dot + 1));
-    if (service === undefined || !this.#isKubernetes(service.hostname) || service.vips.length > 0) return null;
+    if (service === undefined || !this.#isKubernetes(service.hostname) || service.vips.length > 0)
+      return null;
     const label = name.slice(0, dot);
     const named = this.#store
       .endpointsOf(service)
-      .filter((workload) => workload.network === client.network && labelsOfEndpoint(workload).includes(label));
+      .filter(
+        (workload) => workload.network === client.network && labelsOfEndpoint(workload).includes(label),
+      );
     if (named.length === 0) return null;
     return {
       records: addressRecords(

@@ -47,7 +47,8 @@ export class PodServers {
   #read(): void {
     const { pid, netnsFd, ownAddresses } = this.#options;
     // Ids of processes are used again: another pod's file must not be taken for this one's.
-    if (statSync(`/proc/${pid}/ns/net`).ino !== fstatSync(netnsFd).ino) throw new Error('its process has ended');
+    if (statSync(`/proc/${pid}/ns/net`).ino !== fstatSync(netnsFd).ino)
+      throw new Error('its process has ended');
     const text = this.#deps.sockets.readFileOf(pid, path, maxResolvConfBytes);
     if (text === this.#text) return;
     this.#text = text;

@@ -1,4 +1,6 @@
 /** One captured pod's questions: from the mesh's own knowledge, the pod's cache, or its own resolvers. What each pod can make us hold is bounded. */
+
+import { formatAddress } from '../../mesh/common/address.js';
 import { messageOf } from '../../mesh/common/errors.js';
 import { ResponseCache } from './cache.js';
 import type { InFlight } from './in-flight.js';
@@ -14,7 +16,6 @@ import {
 } from './message.js';
 import type { DnsMetrics } from './metrics.js';
 import { addressRecords, type NameAnswer, type NameClient, type Names } from './names.js';
-import { formatAddress } from '../../mesh/common/address.js';
 import {
   classIn,
   DnsError,
@@ -82,12 +83,19 @@ export class PodResolver {
       respond(this.#failure(query, new DnsError('TOO_MANY_QUERIES', 'too many questions are under way')));
       return;
     }
-    this.#answerLater(query, transport)
-      .catch((error: unknown) => this.#failure(query, error))
-      .then((answer) => {
-        this.#deps.inFlight.giveBack(this.#options.uid);
-        respond(answer);
-      });
+    void this.#askOthers(query, transport, respond);
+  }
+
+  /** Never rejects. */
+  async #askOthers(query: Query, transport: Transport, respond: (answer: Buffer) => void): Promise<void> {
+    let answer: Buffer;
+    try {
+      answer = await this.#answerLater(query, transport);
+    } catch (error) {
+      answer = this.#failure(query, error);
+    }
+    this.#deps.inFlight.giveBack(this.#options.uid);
+    respond(answer);
   }
 
   #parse(bytes: Buffer, respond: (answer: Buffer) => void): Query | null {
@@ -152,7 +160,8 @@ export class PodResolver {
   }
 
   #failure(query: Query, error: unknown): Buffer {
-    const known = error instanceof DnsError ? error : new DnsError('UPSTREAM_FAILED', messageOf(error), {}, error);
+    const known =
+      error instanceof DnsError ? error : new DnsError('UPSTREAM_FAILED', messageOf(error), {}, error);
     this.#deps.onFailure(known);
     return encodeAnswer(query, { rcode: rcode.serverFailure, maxBytes: maxTcpBytes });
   }

@@ -50,7 +50,9 @@ function mergeByName(families: readonly MetricFamily[]): readonly MetricFamily[]
 
 function familyText(family: MetricFamily, shownName: string): string {
   const head = `# HELP ${shownName} ${escapeHelp(family.help)}\n# TYPE ${shownName} ${family.type}\n`;
-  return head + family.samples.map((sample) => sampleText(`${family.name}${sample.suffix ?? ''}`, sample)).join('');
+  return (
+    head + family.samples.map((sample) => sampleText(`${family.name}${sample.suffix ?? ''}`, sample)).join('')
+  );
 }
 
 function sampleText(name: string, sample: MetricSample): string {

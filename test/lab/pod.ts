@@ -1,4 +1,5 @@
 import { randomBytes, randomUUID } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import {
@@ -40,6 +41,8 @@ export interface PodOptions {
   readonly inPlaceOf?: LabPod;
   /** spec.containers of the manifest; it only tells, nothing is started by it. */
   readonly containers?: readonly object[];
+  /** What its processes find in /etc/resolv.conf; absent: what the machine has. */
+  readonly resolvConf?: string;
   /** False: nobody is told of the pod (no manifest) until `publish`. */
   readonly published?: boolean;
 }
@@ -65,6 +68,8 @@ export class LabPod {
   /** Host side of its veth; '' for host-network pods. */
   readonly hostDevice: string;
   #labels: Readonly<Record<string, string>>;
+  /** Of `PodOptions.resolvConf`; '' without. */
+  readonly resolvConf: string;
   #annotations: Readonly<Record<string, string>>;
   #containers: readonly object[];
   #place: Place;
@@ -87,6 +92,9 @@ export class LabPod {
     this.cgroup = join(node.cgroup, podCgroupName(node.cgroupDriver, options.qos ?? 'besteffort', this.uid));
     this.netns = this.hostNetwork ? node.netns : `${node.netns}-p${index}`;
     this.hostDevice = this.hostNetwork ? '' : `veth${index}`;
+    this.resolvConf =
+      options.resolvConf === undefined ? '' : join(node.stateDir, `resolv-${this.index}-${name}.conf`);
+    if (this.resolvConf !== '') writeFileSync(this.resolvConf, options.resolvConf!);
     this.#labels = options.labels ?? {};
     this.#annotations = options.annotations ?? {};
     this.#containers = options.containers ?? [{ name: 'app', image: 'lab' }];
@@ -189,7 +197,7 @@ export class LabPod {
   #container(): Place {
     const id = randomBytes(32).toString('hex');
     const cgroup = makeCgroup(join(this.cgroup, containerCgroupName(this.node.cgroupDriver, id)));
-    return { cgroup, netns: this.netns };
+    return { cgroup, netns: this.netns, ...(this.resolvConf === '' ? {} : { resolvConf: this.resolvConf }) };
   }
 
   /** Waits until the pause process is what it will be: then the namespace is to be found from the cgroup. */

@@ -9,6 +9,8 @@ export interface Place {
   readonly cgroup: string;
   /** Name in /run/netns. */
   readonly netns: string;
+  /** File that its processes find at /etc/resolv.conf; absent: the machine's. */
+  readonly resolvConf?: string;
 }
 
 export interface SpawnOptions {
@@ -143,12 +145,22 @@ export function spawnIn(place: Place, command: readonly string[], options: Spawn
   const enter = 'echo $$ > "$1" || exit 1; netns=$2; shift 2; exec nsenter --net="$netns" -- "$@"';
   const child = spawn(
     'sh',
-    ['-c', enter, 'lab', join(place.cgroup, 'cgroup.procs'), `/run/netns/${place.netns}`, ...command],
+    [
+      ...['-c', enter, 'lab', join(place.cgroup, 'cgroup.procs'), `/run/netns/${place.netns}`],
+      ...(place.resolvConf === undefined ? [] : withResolvConf(place.resolvConf)),
+      ...command,
+    ],
     { cwd: options.cwd, env: { ...process.env, NODE_OPTIONS: '', ...options.env }, detached: true },
   );
   child.stdin.on('error', () => undefined); // It may end before it read its input.
   if (options.input !== undefined) child.stdin.end(options.input);
   return new LabProcess(child, command, options.logFile);
+}
+
+/** In a mount namespace of its own, as a container has it. */
+function withResolvConf(file: string): string[] {
+  const mount = 'mount --bind "$1" /etc/resolv.conf || exit 1; shift; exec "$@"';
+  return ['unshare', '--mount', 'sh', '-c', mount, 'lab', file];
 }
 
 /** Runs `command` in `place` to its end. Never rejects because of an exit code. */
