@@ -19,6 +19,9 @@ export interface TrackedConnection {
   end(reason: string): boolean;
 }
 
+/** What is older than it may be and not quiet for so long is reset. */
+const ageGraceMs = 10_000;
+
 export interface ConnectionTableOptions {
   /** Without a byte either way for this long a connection counts as quiet. At least; at most twice as long. */
   readonly quietMs: number;
@@ -36,6 +39,8 @@ export class ConnectionTable {
   readonly #reactor: Pick<Reactor, 'setTimer'>;
   readonly #all = new Set<TrackedConnection>();
   readonly #watched = new Map<TrackedConnection, Watched>();
+  /** Of those whose age is limited: until it is reached, then until the grace is over. */
+  readonly #ages = new Map<TrackedConnection, Timer>();
   #timer: Timer | null = null;
   #endAll: Pick<Watched, 'reason' | 'onEnded'> | null = null;
 
@@ -56,6 +61,9 @@ export class ConnectionTable {
   remove(connection: TrackedConnection): void {
     this.#all.delete(connection);
     if (this.#watched.size > 0) this.#watched.delete(connection);
+    if (this.#ages.size === 0) return;
+    this.#ages.get(connection)?.cancel();
+    this.#ages.delete(connection);
   }
 
   /** Stays good while connections come and go. */
@@ -79,6 +87,16 @@ export class ConnectionTable {
   endWhenQuiet(connection: TrackedConnection, reason: string, onEnded: () => void = () => {}): void {
     this.#watched.set(connection, { reason, onEnded, movedBytes: connection.movedBytes });
     this.#timer ??= this.#reactor.setTimer(this.#quietMs, () => this.#endQuietOnes());
+  }
+
+  /** From this age on it is ended when it is quiet, and reset a grace later. */
+  endAtAge(connection: TrackedConnection, maxAgeMs: number): void {
+    const endLater = (delayMs: number, onEnd: () => void): void =>
+      void this.#ages.set(connection, this.#reactor.setTimer(delayMs, onEnd));
+    endLater(maxAgeMs, () => {
+      endLater(ageGraceMs, () => connection.abort('too old, and not quiet'));
+      this.endWhenQuiet(connection, 'too old, connection was quiet');
+    });
   }
 
   /** The same for all that are here and all that come. */

@@ -88,8 +88,11 @@ export class OutboundTunnel extends TunnelCopy implements ClientTunnelHandler, T
   onEstablished(response: ConnectMetadata): void {
     this.#deadline?.cancel();
     this.#deadline = null;
-    const { telemetry, router } = this.#context;
-    if (this.#route.endpoint !== null) router.connected(this.#route.endpoint);
+    const { telemetry, router, connections } = this.#context;
+    const { endpoint, service } = this.#route;
+    if (endpoint !== null) router.connected(endpoint);
+    const maxAgeMs = service?.trafficPolicy?.maxConnectionAgeMs ?? 0;
+    if (maxAgeMs > 0) connections.endAtAge(this, maxAgeMs);
     this.#record = telemetry.opened(this.#info(response));
     this.#record.addReceived(this.#early);
   }

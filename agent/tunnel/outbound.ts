@@ -171,6 +171,7 @@ class OutboundStart implements Waiting, ConnectionHandler, Redial {
       info: this.#infoOf(source, workload, chosen.service, chosen.to),
       via: chosen.kind,
       onConnected: () => endpoint !== null && router.connected(endpoint),
+      maxAgeMs: chosen.service?.trafficPolicy?.maxConnectionAgeMs ?? 0,
       onDialFailed: ({ code }) =>
         chosen.kind === 'direct' && !isOurs(code) && this.attemptFailed(chosen, nothingSent),
       onOver: () => endpoint !== null && router.left(endpoint),

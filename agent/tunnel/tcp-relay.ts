@@ -21,6 +21,8 @@ export interface TcpRelayParts {
   readonly admission?: Admission;
   /** Called once, when all is over. */
   readonly onOver?: () => void;
+  /** 0 or absent: any. */
+  readonly maxAgeMs?: number;
   readonly onConnected?: () => void;
   /** The dial failed. True: `downstream` goes on elsewhere, and this relay is over. */
   readonly onDialFailed?: (error: Error & { code: IoErrorCode }) => boolean;
@@ -54,8 +56,9 @@ export class TcpRelay implements ConnectionHandler, TcpCopyOwner, TrackedConnect
 
   /** The upstream is there: the copy takes both connections over. */
   onConnected(upstream: Connection): void {
-    const { context, downstream, info, onConnected } = this.#parts;
+    const { context, downstream, info, maxAgeMs = 0, onConnected } = this.#parts;
     onConnected?.();
+    if (maxAgeMs > 0) context.connections.endAtAge(this, maxAgeMs);
     this.#record = context.telemetry.opened(info);
     this.#copy = new TcpCopy(downstream, upstream, context.reactor.receiveBuffer, this);
     this.#copy.start();
