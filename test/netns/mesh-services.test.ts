@@ -1,0 +1,167 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { type LabPod, type Manifest, waitFor } from '../lab/index.js';
+import {
+  accessLines,
+  appPort,
+  EchoConnection,
+  type MeshBed,
+  makeMeshBed,
+  notInMesh,
+  startApp,
+  talk,
+} from './mesh-harness.js';
+
+const agentFlags = ['--outlier-failures', '3', '--outlier-ejection', '60s', '--outlier-max-percent', '50'];
+
+describe('services through the mesh', () => {
+  let bed: MeshBed;
+  let vip: string;
+  let dead: LabPod;
+
+  beforeAll(async () => {
+    bed = await makeMeshBed({ agentFlags });
+    // Ready, and nobody listens.
+    dead = await bed.nodes[1].pod('dead', {
+      namespace: 'shop',
+      serviceAccount: 'server',
+      labels: { app: 'server' },
+    });
+    await bed.mesh.waitUntilCaptured([dead]);
+    vip = service('server', { app: 'server' });
+  }, 90_000);
+  afterAll(() => bed?.[Symbol.dispose]());
+
+  function service(name: string, selector: Readonly<Record<string, string>>): string {
+    const ports = [{ port: 80, targetPort: appPort }];
+    return bed.lab.service({ name, namespace: 'shop', selector, ports })[0]!;
+  }
+
+  const counters = async () => (await bed.mesh.agents[0]!.config()).workers[0]!.tunnel;
+
+  /** Until the agents know of a change: every other way to see it would be the test's own subject. */
+  async function answers(host: string): Promise<void> {
+    await waitFor(`${host} to answer`, async () => {
+      const { ended } = await talk(bed.client, { host, port: 80, line: 'peer', timeoutMs: 3000 });
+      return ended === 'fin';
+    });
+  }
+
+  async function expectAllGood(host: string, count: number): Promise<void> {
+    for (let index = 0; index < count; index++) {
+      const outcome = await talk(bed.client, { host, port: 80, line: 'count', bytes: 5_000, end: true });
+      expect(outcome).toMatchObject({ ended: 'fin', error: '' });
+      expect(JSON.parse(outcome.text)).toMatchObject({ bytes: 5_000 });
+    }
+  }
+
+  test('an endpoint that takes no connection fails none: another is tried, with the bytes sent so far, and the bad one is left out', async () => {
+    await answers(vip);
+    await expectAllGood(vip, 20);
+    const { retriedConnects = 0, ejections } = await counters();
+    expect(ejections).toBe(1);
+    // Three in a row and it is out; one that another succeeds between is in another row.
+    expect(retriedConnects).toBeGreaterThanOrEqual(3);
+    await expectAllGood(vip, 5);
+    expect((await counters())['retriedConnects']).toBe(retriedConnects);
+  }, 60_000);
+
+  test('the same without tunnels, towards pods that are not in the mesh', async () => {
+    const labels = { app: 'plain', ...notInMesh };
+    const plain = { namespace: 'shop', labels };
+    await startApp(await bed.nodes[1].pod('plain-1', plain));
+    await bed.nodes[1].pod('plain-2', plain);
+    const host = service('plain', { app: 'plain' });
+    await answers(host);
+    const before = (await counters())['retriedConnects']!;
+    await expectAllGood(host, 20);
+    expect((await counters())['retriedConnects']).toBeGreaterThan(before);
+  }, 60_000);
+
+  test('no endpoint works: the client is reset, and the log tells why', async () => {
+    const host = service('none', { app: 'nobody' });
+    const lines = async () =>
+      await accessLines(bed.mesh.agents[0]!, 'the client', ({ error }) =>
+        String(error).includes('service shop/none.shop.svc.cluster.local has no usable endpoint'),
+      );
+    await waitFor('the service to be known', async () => {
+      const { ended } = await talk(bed.client, { host, port: 80, line: 'peer', timeoutMs: 3000 });
+      return ended === 'error';
+    });
+    expect((await lines()).length).toBeGreaterThan(0);
+  }, 60_000);
+
+  test('REGISTRY_ONLY refuses what the mesh does not know, and nothing else, as long as it is said', async () => {
+    const outside = { host: bed.nodes[1].ip, port: 9955 };
+    bed.nodes[1].spawn(['node', '-e', `require('net').createServer((s) => s.end('out')).listen(9955)`]);
+    const reaches = async () =>
+      (await talk(bed.client, { ...outside, line: 'x', timeoutMs: 3000 })).text === 'out';
+    await waitFor('what is outside', reaches);
+
+    const sidecar: Manifest = {
+      apiVersion: 'networking.istio.io/v1',
+      kind: 'Sidecar',
+      metadata: { name: 'default', namespace: 'shop' },
+      spec: { outboundTrafficPolicy: { mode: 'REGISTRY_ONLY' } },
+    };
+    bed.lab.manifests.apply(sidecar);
+    await waitFor('the refusal', async () => !(await reaches()));
+    const [line] = await accessLines(bed.mesh.agents[0]!, 'the client', ({ error }) =>
+      String(error).includes('REGISTRY_ONLY'),
+    );
+    expect(line!['error']).toContain(outside.host);
+    await expectAllGood(vip, 2);
+    bed.lab.manifests.delete('Sidecar', 'default', 'shop');
+    await waitFor('what is outside', reaches);
+  }, 60_000);
+
+  test('a connection that is older than its service allows is ended by FIN while it is quiet', async () => {
+    const rule: Manifest = {
+      apiVersion: 'networking.istio.io/v1',
+      kind: 'DestinationRule',
+      metadata: { name: 'server', namespace: 'shop' },
+      spec: {
+        host: 'server',
+        trafficPolicy: { connectionPool: { tcp: { maxConnectionDuration: '2s' } } },
+      },
+    };
+    bed.lab.manifests.apply(rule);
+    await waitFor('the rule to be in force', async () => {
+      const echo = await EchoConnection.open(bed.client, { host: vip, port: 80 });
+      const ended = await Promise.race([echo.outcome, delay(7_000, undefined, { ref: false })]);
+      if (ended === undefined) await echo.close();
+      else expect(ended).toMatchObject({ ended: 'fin', error: '' });
+      return ended !== undefined;
+    });
+    bed.lab.manifests.delete('DestinationRule', 'server', 'shop');
+    const lines = await accessLines(bed.mesh.agents[0]!, 'the client', ({ error }) =>
+      String(error).startsWith('too old'),
+    );
+    expect(lines.length).toBeGreaterThan(0);
+  }, 90_000);
+
+  test('an endpoint whose hostname has no address is no reason to wait for ever', async () => {
+    const entry: Manifest = {
+      apiVersion: 'networking.istio.io/v1',
+      kind: 'ServiceEntry',
+      metadata: { name: 'far', namespace: 'shop' },
+      spec: {
+        hosts: ['far.example.org'],
+        addresses: ['10.123.0.1'],
+        ports: [{ number: 80, name: 'tcp', protocol: 'TCP' }],
+        resolution: 'DNS',
+        endpoints: [{ address: 'nowhere.invalid' }],
+      },
+    };
+    bed.lab.manifests.apply(entry);
+    const lines = async () =>
+      await waitFor('its refusal', async () => {
+        await talk(bed.client, { host: '10.123.0.1', port: 80, line: 'x', timeoutMs: 8_000 });
+        const found = bed.mesh.agents[0]!.accessLog().filter(({ error }) =>
+          /nowhere.invalid|has no usable endpoint/.test(String(error)),
+        );
+        return found.find((line) => line['dst.service'] === 'far.example.org');
+      });
+    expect(await lines()).toBeDefined();
+  }, 60_000);
+});
