@@ -9,7 +9,6 @@ import {
   AggregatedDiscoveryService,
   AUTHORIZATION_TYPE_URL,
   IstioCertificateService,
-  istio,
   PROXY_CONFIG_TYPE_URL,
 } from '../mesh/proto/index.js';
 import { openAuthority, publishBundle } from './authority.js';
@@ -18,16 +17,11 @@ import { type ControllerMetrics, createMetrics } from './metrics.js';
 import { decodeObject, type MeshObject, MODEL_DEFAULTS, Model } from './model/index.js';
 import { type StatusSections, startMonitoring, startStatus } from './monitoring.js';
 import type { ControllerOptions } from './options.js';
+import { PUBLISHER_DEFAULTS, Publisher } from './publisher.js';
 import { Reports } from './reports.js';
-import {
-  AddressTranslator,
-  type AddressUpdates,
-  type AuthorizationUpdates,
-  strictPolicy,
-  translateAuthorizations,
-} from './translate/index.js';
+import { AddressTranslator } from './translate/index.js';
 import { loadVipState } from './vip-state.js';
-import { type ResourceContent, XDS_DEFAULTS, XdsServer } from './xds/index.js';
+import { XDS_DEFAULTS, XdsServer } from './xds/index.js';
 
 /** A running controller. */
 export interface Controller {
@@ -64,6 +58,7 @@ export async function startController(
     pending = 'stopping';
     plane.source.stop();
     plane.model.stop();
+    plane.publisher.stop();
     plane.xds.close();
     await shutDown(grpc, options.shutdownTimeout);
     serverCertificate.close();
@@ -98,6 +93,7 @@ export async function startController(
 interface Plane {
   readonly source: FolderSource<MeshObject>;
   readonly model: Model;
+  readonly publisher: Publisher;
   readonly xds: XdsServer;
   readonly reports: Reports;
   readonly certificates: CertificateService;
@@ -114,13 +110,8 @@ function buildPlane(
     { ...MODEL_DEFAULTS, ...options },
     {
       onChange: (change) => {
-        // Policies before the workloads that name them.
-        const { resources, limitations } = translateAuthorizations(model, change.policies, options);
-        xds.update(AUTHORIZATION_TYPE_URL, encodeAuthorizations(resources));
-        const updates = addresses.translate(change);
+        publisher.publish(change);
         vips.save();
-        xds.update(ADDRESS_TYPE_URL, encodeAddresses(updates));
-        reports.update(limitations);
       },
     },
   );
@@ -137,8 +128,7 @@ function buildPlane(
       log: log.child({ room: 'xds' }),
     },
   );
-  const strict = strictPolicy(options);
-  xds.update(AUTHORIZATION_TYPE_URL, encodeAuthorizations(new Map([[strict.name, strict]])));
+  const publisher = new Publisher({ ...PUBLISHER_DEFAULTS, ...options }, { model, addresses, xds, reports });
   const certificates = new CertificateService({
     authenticator,
     issuer,
@@ -150,7 +140,7 @@ function buildPlane(
     { decode: decodeObject, onBatch: (batch) => model.apply(batch), log: log.child({ room: 'files' }) },
   );
   metrics.observe({ resources: () => xds.sizes, manifestProblems: () => source.problems.length });
-  return { source, model, xds, reports, certificates };
+  return { source, model, publisher, xds, reports, certificates };
 }
 
 /** What `culvertctl status` shows. */
@@ -175,26 +165,6 @@ function createIssuer(options: ControllerOptions, authority: Authority, model: M
     },
     { authority, pods: model, nowMs: Date.now },
   );
-}
-
-function encodeAuthorizations(
-  updates: AuthorizationUpdates['resources'],
-): Map<string, ResourceContent | null> {
-  const encoded = new Map<string, ResourceContent | null>();
-  for (const [key, resource] of updates) {
-    const { Authorization } = istio.security;
-    encoded.set(key, resource && { ...resource, value: Authorization.encode(resource.message).finish() });
-  }
-  return encoded;
-}
-
-function encodeAddresses(updates: AddressUpdates): Map<string, ResourceContent | null> {
-  const encoded = new Map<string, ResourceContent | null>();
-  for (const [key, resource] of updates) {
-    const { Address } = istio.workload;
-    encoded.set(key, resource && { ...resource, value: Address.encode(resource.message).finish() });
-  }
-  return encoded;
 }
 
 function createGrpcServer(xds: XdsServer, certificates: CertificateService): Server {

@@ -26,6 +26,7 @@ describe('controller and its clients', () => {
   let port: number;
   let client: XdsClient | null;
   let store: Store;
+  let onUpdate: () => void;
 
   beforeEach(async () => {
     directory = mkdtempSync(join(tmpdir(), 'culvert-control-'));
@@ -50,6 +51,7 @@ describe('controller and its clients', () => {
     port = 0;
     client = null;
     store = createStore();
+    onUpdate = () => {};
     await startServer();
   });
 
@@ -99,7 +101,13 @@ describe('controller and its clients', () => {
     const node = { podName: 'agent-1', podNamespace: 'culvert-system', nodeName: 'node-1' };
     client = new XdsClient(
       { controller: await connection(), node, maxBackoffMs: 100 },
-      { log, onUpdate: (update) => store.apply(update) },
+      {
+        log,
+        onUpdate: (update) => {
+          store.apply(update);
+          onUpdate();
+        },
+      },
     );
     client.start();
     await until(() => client!.state.isReady);
@@ -126,6 +134,30 @@ describe('controller and its clients', () => {
     await startServer();
     await until(() => store.endpointsOf(service).length === 1);
     expect(store.workloadByAddress('', '10.1.0.1')).toBe(web);
+  });
+
+  test('policies reach the store before the workloads that name them, and leave it after', async () => {
+    await startClient();
+    const web = () => store.workloadByAddress('', '10.1.0.1')!;
+    const policy = (name: string, spec: object) => ({
+      apiVersion: 'security.istio.io/v1',
+      kind: 'AuthorizationPolicy',
+      metadata: { name, namespace: 'shop' },
+      spec,
+    });
+    const selector = { matchLabels: { app: 'web' } };
+    const missing: string[] = [];
+    onUpdate = () => missing.push(...store.policiesOf(web()).missing);
+    for (let i = 0; i < 8; i++)
+      write(`deny-${i}.yaml`, [policy(`deny-${i}`, { selector, action: 'DENY', rules: [{}] })]);
+    write('allow.yaml', [policy('allow', { rules: [{ from: [{ source: { namespaces: ['shop'] } }] }] })]);
+    await until(
+      () => web().authorizationPolicies.length === 8 && store.policiesOf(web()).policies.length === 9,
+    );
+    for (let i = 0; i < 8; i++) rmSync(join(manifests, `deny-${i}.yaml`));
+    await until(() => web().authorizationPolicies.length === 0);
+    expect(store.policiesOf(web()).policies.map(({ key }) => key)).toEqual(['shop/allow']);
+    expect(missing).toEqual([]);
   });
 
   test('certificates for the identities of the node, and for no others', async () => {

@@ -12,6 +12,8 @@ export interface ResourceSetOptions {
 export interface Cursor {
   /** Names changed since the last `take`; null: too far behind, this reader cannot go on. */
   take(): ReadonlySet<string> | null;
+  /** Something has changed since. */
+  readonly isBehind: boolean;
   close(): void;
 }
 
@@ -83,7 +85,11 @@ export class ResourceSet {
 
   /** A reader that has seen everything so far. Close it. */
   cursor(): Cursor {
+    const set = this;
     const cursor: LogCursor = {
+      get isBehind() {
+        return this.position < set.position;
+      },
       position: this.position,
       take: () => this.#take(cursor),
       close: () => this.#cursors.delete(cursor),

@@ -193,6 +193,25 @@ describe('a wildcard client', () => {
     stream.cancel();
   });
 
+  test('is sent what a type names first: a later type waits while an earlier one has something unsent', async () => {
+    const [first, later] = [ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL];
+    const stream = new Stream();
+    for (const typeUrl of [first, later]) {
+      stream.send({ node: NODE, typeUrl });
+      stream.ack(await stream.next());
+    }
+    put(content('a'));
+    const outstanding = await stream.next();
+    put(content('b'));
+    xds.update(later, new Map([['x', content('x')]]));
+    await stream.silent();
+    stream.ack(outstanding);
+    const [then, last] = [await stream.next(), await stream.next()];
+    expect([then.typeUrl, names(then)]).toEqual([first, ['b']]);
+    expect([last.typeUrl, names(last)]).toEqual([later, ['x']]);
+    stream.cancel();
+  });
+
   test('that reconnects is sent what differs from its versions; what vanished is removed', async () => {
     put(content('same'), content('changes'), content('goes'));
     const first = new Stream();

@@ -8,7 +8,7 @@ import { type StreamOptions, XdsStream } from './stream.js';
 import type { ClientStatus, DeltaCall, ResourceContent, XdsEvents } from './types.js';
 
 export interface XdsServerOptions extends StreamOptions {
-  /** What is served; other types end the stream. */
+  /** What is served; other types end the stream. What names resources of another type comes after it: a client is sent it later. */
   readonly typeUrls: readonly string[];
 }
 

@@ -34,6 +34,10 @@ interface TypeState {
   lastNack: string | null;
 }
 
+function hasUnsent({ outstanding, subscription }: TypeState): boolean {
+  return outstanding !== null && subscription.isBehind;
+}
+
 /** NACK reasons and node ids are the client's text: cut before they are logged. */
 const MAX_LOGGED_CHARS = 4096;
 
@@ -62,6 +66,7 @@ export class XdsStream {
   push(typeUrl: string): void {
     const type = this.#types.get(typeUrl);
     if (type === undefined || type.outstanding !== null || !this.#isOpen) return;
+    if (this.#precedingOf(typeUrl).some(hasUnsent)) return; // until its ACK lets it be sent
     const push = type.subscription.next();
     if (push === null) return;
     if (push === 'lost') {
@@ -109,7 +114,17 @@ export class XdsStream {
     }
     if (this.#types.get(typeUrl)!.subscription.isExcessive)
       this.end(status.RESOURCE_EXHAUSTED, `more than ${this.#options.maxNamesPerType} names subscribed`);
-    else this.push(typeUrl);
+    else {
+      this.push(typeUrl);
+      // What waited for it.
+      for (const other of this.#types.keys()) if (other !== typeUrl) this.push(other);
+    }
+  }
+
+  /** Types served before this one: what it names must have been sent. */
+  #precedingOf(typeUrl: string): TypeState[] {
+    const order = [...this.#deps.sets.keys()];
+    return order.slice(0, order.indexOf(typeUrl)).flatMap((one) => this.#types.get(one) ?? []);
   }
 
   /** Ends the stream with a status other than OK, or (no code) cleanly. Idempotent. */

@@ -53,6 +53,11 @@ export class Subscription {
     return this.#names.size > this.#options.maxNames;
   }
 
+  /** Something has changed since the last push. */
+  get isBehind(): boolean {
+    return this.#cursor.isBehind;
+  }
+
   /** Applies the subscribe and unsubscribe lists of a request. */
   change(request: DeltaRequest): void {
     for (const name of request.resourceNamesSubscribe ?? []) {

@@ -102,7 +102,7 @@ describe('the first requests', () => {
     expect(stream.metadata.get('authorization')).toEqual(['Bearer token-1']);
     expect(stream.metadata.get('clusterid')).toEqual(['cluster-1']);
     expect(stream.metadata.get('x-extra')).toEqual(['yes']);
-    expect(requests.map((request) => request.typeUrl)).toEqual([ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL]);
+    expect(requests.map((request) => request.typeUrl)).toEqual([AUTHORIZATION_TYPE_URL, ADDRESS_TYPE_URL]);
     for (const { node, resourceNamesSubscribe, initialResourceVersions, responseNonce } of requests) {
       expect(node?.id).toBe('ztunnel~10.0.0.9~agent-x.mesh-system~mesh-system.svc.cluster.local');
       expect(plain(node?.metadata)).toMatchObject({
@@ -183,8 +183,8 @@ describe('a push', () => {
     );
     expect(store.workloadByUid('good')).toBeDefined();
     expect(store.workloadByUid('bad')?.defect).toMatch(/^addresses\[0\]/);
-    expect(client!.state.types[0]!.rejected.size).toBe(2);
-    expect(client!.state.pending[0]).toMatch(/2 resources .* were rejected, first bad: addresses\[0\]/);
+    expect(client!.state.types[1]!.rejected.size).toBe(2);
+    expect(client!.state.pending.at(-1)).toMatch(/2 resources .* were rejected, first bad: addresses\[0\]/);
   });
 
   test('that is bad from the start holds its place, under its name, until it is sound or gone', async () => {
@@ -219,7 +219,7 @@ describe('a push', () => {
     stream.send(push(ADDRESS_TYPE_URL, 'n3', [workload('a', { canonicalName: 'three' })]));
     expect((await stream.nextRequest()).errorDetail).toBeNull();
     expect(store.workloadByUid('a')?.canonicalName).toBe('three');
-    expect(client!.state.types[0]!.rejected.size).toBe(0);
+    expect(client!.state.types[1]!.rejected.size).toBe(0);
     stream.send(push(ADDRESS_TYPE_URL, 'n4', [], ['a']));
     await stream.nextRequest();
     expect(store.workloadByUid('a')).toBeUndefined();
@@ -284,6 +284,7 @@ describe('a push', () => {
     await stream.nextRequest();
     stream.send(bytes);
     const next = await controller.nextStream();
+    await next.nextRequest(); // policies
     expect((await next.nextRequest()).initialResourceVersions).toEqual({ a: 'v-a' });
     expect(client!.state.terminations.Error).toBe(1);
   });
@@ -297,6 +298,7 @@ describe('a push', () => {
     const stream = await openStream();
     stream.send(push(ADDRESS_TYPE_URL, 'n1', [workload('a')]));
     const next = await controller.nextStream();
+    await next.nextRequest(); // policies
     expect((await next.nextRequest()).initialResourceVersions).toEqual({});
     expect(client!.state.lastError).toBe('store says no');
     next.send(push(ADDRESS_TYPE_URL, 'n1', [workload('a')]));
@@ -318,8 +320,8 @@ describe('when the stream is lost', () => {
     await stream.nextRequest();
     stream.end();
     const next = await controller.nextStream();
-    const [addresses, policies] = [await next.nextRequest(), await next.nextRequest()];
-    expect(addresses.node?.id).toMatch(/^ztunnel~/);
+    const [policies, addresses] = [await next.nextRequest(), await next.nextRequest()];
+    expect(policies.node?.id).toMatch(/^ztunnel~/);
     expect(addresses.initialResourceVersions).toEqual({ a: 'v-a', bad: '' });
     expect(policies.initialResourceVersions).toEqual({ 'root/p': '' });
     expect(client!.state.terminations.Complete).toBe(1);
@@ -333,9 +335,10 @@ describe('when the stream is lost', () => {
     await stream.nextRequest();
     controller.stop();
     await until(() => client!.state.terminations.ConnectionError > 2);
-    expect(client!.state).toMatchObject({ isConnected: false, types: [{ resources: 1 }, { resources: 0 }] });
+    expect(client!.state).toMatchObject({ isConnected: false, types: [{ resources: 0 }, { resources: 1 }] });
     await controller.start();
     const next = await controller.nextStream();
+    await next.nextRequest(); // policies
     expect((await next.nextRequest()).initialResourceVersions).toEqual({ a: 'v-a' });
   });
 

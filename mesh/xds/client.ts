@@ -59,7 +59,8 @@ const MAX_NACK_CHARS = 64 * 1024;
 export class XdsClient {
   readonly #options: XdsClientOptions;
   readonly #deps: XdsClientDeps;
-  readonly #subscriptions = [new Subscription(ADDRESS_TYPE_URL), new Subscription(AUTHORIZATION_TYPE_URL)];
+  /** Policies first: workloads name them, and one that is not known denies. */
+  readonly #subscriptions = [new Subscription(AUTHORIZATION_TYPE_URL), new Subscription(ADDRESS_TYPE_URL)];
   readonly #trustBundle: TrustBundleSubscription | null;
   readonly #terminations: Record<TerminationReason, number> = {
     ConnectionError: 0,
