@@ -42,7 +42,7 @@ export class LocalIdentities {
 
   /** The store or the pods changed: fetch what is new, forget what nobody has any more. */
   refresh(): void {
-    const wanted = new Set([...this.#pods.values()].map((pod) => this.#identityOf(pod)));
+    const wanted = new Set([...this.#pods.values()].map((pod) => this.identityOf(pod)));
     for (const identity of wanted) if (!this.#wanted.has(identity)) this.#certificates.prefetch(identity);
     for (const identity of this.#wanted) {
       if (wanted.has(identity)) continue;
@@ -64,7 +64,8 @@ export class LocalIdentities {
     return this.#wanted.has(identity);
   }
 
-  #identityOf(pod: LocalPod): string {
+  /** As the store has it; before that, as the pod's manifest has it. */
+  identityOf(pod: LocalPod): string {
     const workload = this.#store.workloadOfPod(pod.namespace, pod.name, pod.serviceAccount);
     return identityOf(workload ?? { ...pod, trustDomain: this.#options.trustDomain });
   }

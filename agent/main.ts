@@ -15,7 +15,11 @@ async function main(): Promise<void> {
   }
   const options = parseOptions(agentOptions, { argv, env: process.env, envPrefix });
   const log = createLog({ level: options.logLevel, component: 'agent' });
-  const agent = new Agent(options, { log });
+  const onSucceeded = () => {
+    log.info({}, 'the next agent of this node has taken over, and the last connection has ended');
+    process.exit(0);
+  };
+  const agent = new Agent(options, { log, onSucceeded });
   const stop = (signal: string) => {
     log.info({ signal }, 'stopping');
     agent.stop().then(

@@ -54,6 +54,11 @@ export const agentOptions = {
     fallback: '/sys/fs/bpf/culvert',
     metavar: 'DIR',
   }),
+  runDir: option.text({
+    help: 'Folder, root only, where the next agent of this node finds this one to take over from it.',
+    fallback: '/run/culvert',
+    metavar: 'DIR',
+  }),
   metricsListen: option.socketAddress({ help: 'Metrics.', fallback: { address: '0.0.0.0', port: 15020 } }),
   readinessListen: option.socketAddress({
     help: 'Readiness.',

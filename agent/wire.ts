@@ -1,4 +1,5 @@
 import { performance } from 'node:perf_hooks';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type AdminDeps, type AdminServers, startAdmin } from '../mesh/admin/index.js';
 import { systemClock } from '../mesh/common/clock.js';
 import type { OptionValues } from '../mesh/config/index.js';
@@ -21,13 +22,23 @@ import { LocalIdentities } from './identities.js';
 import { agentMetrics } from './metrics.js';
 import type { agentOptions } from './options.js';
 import { HostLookups } from './routing/index.js';
+import { Succession } from './succession.js';
 import type { FromWorker, ToWorker, WorkerData, WorkerReport } from './tunnel/index.js';
 import { Workers } from './workers.js';
 
 /** At the end, for whoever reads the access log. */
 const accessLogFlushMs = 1_000;
+const adminPatienceMs = 5_000;
+const adminRetryMs = 50;
 
 export type AgentOptions = OptionValues<typeof agentOptions>;
+
+interface Ending {
+  /** Nothing is accepted any more. */
+  readonly stopped: Promise<void>;
+  /** The process may end. */
+  readonly ended: Promise<void>;
+}
 
 /** The agent's rooms, put together. One per process; nobody imports it but `main.ts`. */
 export class Agent implements CaptureListener {
@@ -41,6 +52,7 @@ export class Agent implements CaptureListener {
   readonly #certificates: CertificateManager;
   readonly #identities: LocalIdentities;
   readonly #capture: Capture;
+  readonly #succession: Succession;
   readonly #tcpMetrics: TcpMetrics;
   readonly #metrics = new MetricsRegistry();
   /** As of the last scrape. */
@@ -55,8 +67,12 @@ export class Agent implements CaptureListener {
   #admin: AdminServers | null = null;
   #captureStarted = false;
   #draining = false;
+  #ending: Ending | null = null;
+  readonly #onSucceeded: () => void;
 
-  constructor(options: AgentOptions, deps: { readonly log: Log }) {
+  /** `onSucceeded`: another agent has taken over, and the last connection here has ended. */
+  constructor(options: AgentOptions, deps: { readonly log: Log; readonly onSucceeded: () => void }) {
+    this.#onSucceeded = deps.onSucceeded;
     this.#options = options;
     this.#log = deps.log;
     this.#tcpMetrics = new TcpMetrics({}, { nowMs: () => performance.now() });
@@ -93,6 +109,7 @@ export class Agent implements CaptureListener {
     this.#makeContexts();
     this.#identities = new LocalIdentities(options, { store: this.#store, certificates: this.#certificates });
     this.#capture = this.#makeCapture();
+    this.#succession = this.#makeSuccession();
     this.#metrics.add(processMetrics({ component: 'agent', tag: 'dev' }));
     this.#metrics.add(() => this.#tcpMetrics.collect());
     this.#metrics.add(() => this.#dns.metrics());
@@ -112,23 +129,49 @@ export class Agent implements CaptureListener {
     this.#pool.start();
     this.#dns.start();
     this.#xds.start();
-    this.#admin = await startAdmin(
-      {
-        metrics: this.#options.metricsListen,
-        readiness: this.#options.readinessListen,
-        admin: this.#options.adminListen,
-      },
-      this.#adminDeps(),
-    );
-    await this.#capture.start();
+    const handed = await this.#succession.begin();
+    if (handed === null) await this.#startAdmin();
+    await this.#capture.start(handed ?? []);
+    await this.#succession.complete();
+    if (handed !== null) await this.#startAdmin(adminPatienceMs);
     this.#captureStarted = true;
+    await this.#succession.serve();
     this.#log.info({ node: this.#options.node }, 'capture is in place');
   }
 
-  /** Pins stay: what is captured stays captured (and is refused) until the next agent adopts it. */
+  /** Pins stay: what is captured stays captured (and is refused) until the next agent adopts it. That one may come while this one drains. */
   async stop(): Promise<void> {
-    this.#draining = true;
-    await this.#workers.drain(this.#options.drain);
+    await this.#drain().ended;
+  }
+
+  /** The next agent serves. Resolves when nothing here accepts and the admin ports are free; open connections go on, as after SIGTERM. */
+  async #giveWay(): Promise<void> {
+    const { stopped, ended } = this.#drain();
+    await stopped;
+    await this.#capture.abdicate();
+    await this.#admin?.close();
+    this.#admin = null;
+    void ended.then(this.#onSucceeded);
+  }
+
+  #drain(): Ending {
+    if (this.#ending === null) {
+      this.#draining = true;
+      this.#succession.abandon();
+      let onStopped = () => {};
+      const stopped = new Promise<void>((resolve) => {
+        onStopped = resolve;
+      });
+      this.#ending = { stopped, ended: this.#end(onStopped) };
+    }
+    return this.#ending;
+  }
+
+  async #end(onStopped: () => void): Promise<void> {
+    const { drain } = this.#options;
+    await this.#workers.drain(drain, onStopped);
+    this.#log.info({ ...this.#workers.drainCounts }, 'drained');
+    this.#succession.stop();
     this.#workers.giveUpAnswers();
     await this.#dns.stop();
     await this.#capture.stop();
@@ -143,12 +186,28 @@ export class Agent implements CaptureListener {
   async onCaptured(pod: CapturedPod): Promise<void> {
     await this.#dns.addPod(pod, this.#capture.handles);
     this.#identities.add(pod.pod);
+    await this.#succession.ready(pod);
     this.#workers.addPod(pod, this.#capture.handles);
   }
 
   async onReleased(uid: string, reason: 'unenrolled' | 'deleted'): Promise<void> {
     await Promise.all([this.#workers.releasePod(uid, reason), this.#dns.releasePod(uid)]);
     this.#identities.remove(uid);
+  }
+
+  /** Ports that another agent has just freed may be in use for a moment. */
+  async #startAdmin(patienceMs = 0): Promise<void> {
+    const untilMs = performance.now() + patienceMs;
+    const { metricsListen: metrics, readinessListen: readiness, adminListen: admin } = this.#options;
+    while (this.#admin === null && !this.#draining) {
+      try {
+        this.#admin = await startAdmin({ metrics, readiness, admin }, this.#adminDeps());
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE' || performance.now() >= untilMs)
+          throw error;
+        await sleep(adminRetryMs);
+      }
+    }
   }
 
   #adminDeps(): AdminDeps {
@@ -263,6 +322,17 @@ export class Agent implements CaptureListener {
   #applyTrustBundle(roots: readonly Buffer[]): void {
     this.#trustBundlePem = roots.map((root) => derToPem(root, 'CERTIFICATE')).join('');
     this.#certificates.setTrustBundle(roots);
+  }
+
+  #makeSuccession(): Succession {
+    return new Succession(this.#options, {
+      capture: this.#capture,
+      workers: this.#workers,
+      identities: this.#identities,
+      log: this.#log.child({ room: 'handover' }),
+      pending: () => this.#xds.state.pending,
+      onSucceeded: () => this.#giveWay(),
+    });
   }
 
   #applyStore(update: StoreUpdate): void {

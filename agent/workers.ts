@@ -58,6 +58,11 @@ export class Workers {
     this.#toAll({ kind: 'revoked', keys });
   }
 
+  /** True: workers can speak TLS for this identity. */
+  hasContext(identity: string): boolean {
+    return this.#contexts.has(identity);
+  }
+
   setLogLevel(level: LogLevel): void {
     this.#logLevel = level;
     this.#toAll({ kind: 'log-level', level });

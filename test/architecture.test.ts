@@ -19,6 +19,7 @@ const MESH_FLOORS = [
 ];
 /** Of its own program a room imports only those named before it. */
 const PROGRAM_ROOMS = [
+  'agent/handover',
   'agent/pods',
   'agent/capture',
   'agent/routing',
@@ -29,7 +30,7 @@ const PROGRAM_ROOMS = [
   'control/ca',
   'control/xds',
 ];
-const NATIVE_USERS = ['mesh/io', 'agent/pods', 'agent/capture'];
+const NATIVE_USERS = ['mesh/io', 'agent/handover', 'agent/pods', 'agent/capture'];
 /** Who may use which package; a package that is not here may be used by tests only. */
 const PACKAGE_USERS: Readonly<Record<string, readonly string[]>> = {
   koffi: ['native'],
@@ -84,7 +85,7 @@ describe('imports', () => {
     expect(broken.map(({ from, room }) => `${from.path}: ${from.room} may not import ${room}`)).toEqual([]);
   });
 
-  test('native is imported by the engine and the capture room only', () => {
+  test('native is imported by the engine, the handover and the capture room only', () => {
     const broken = betweenRooms().filter(
       ({ from, room }) => room === 'native' && !NATIVE_USERS.includes(from.room),
     );

@@ -1,5 +1,5 @@
 /** Which local pods are in the mesh, and that their traffic comes to us: pod source × cgroup tree → one `Enrolment` per pod. */
-import { statSync } from 'node:fs';
+import { closeSync, statSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../../mesh/common/errors.js';
 import type { Log } from '../../mesh/log/index.js';
@@ -21,7 +21,14 @@ import { Enrolment, type PodState } from './enrolment.js';
 import { NodeDatapath } from './node-datapath.js';
 import { openPresence } from './pod-presence.js';
 import { createShownPorts, ShownPorts } from './shown-ports.js';
-import type { CaptureHandles, CaptureListener, LocalPod, PodSource } from './types.js';
+import type {
+  CapturedPod,
+  CaptureHandles,
+  CaptureListener,
+  InheritedPod,
+  LocalPod,
+  PodSource,
+} from './types.js';
 
 export interface CaptureOptions {
   /** Worker threads: as many listening sockets per pod and port. */
@@ -100,6 +107,10 @@ export class Capture {
   #datapath: NodeDatapath | null = null;
   #sightings: PodSightings | null = null;
   #ownUid: string | null = null;
+  /** By uid, until somebody needs them. */
+  readonly #inherited = new Map<string, InheritedPod>();
+  /** Nothing is captured or released in the kernel: the next agent is taking over, or has. */
+  #isHeld = false;
 
   constructor(options: CaptureOptions, deps: CaptureDeps) {
     this.#options = { ...captureDefaults, ...options };
@@ -129,9 +140,10 @@ export class Capture {
 
   /**
    * Resolves when the hooks are attached and every pod that runs now is plain or captured (or refused, with the reason in the log).
-   * Throws CaptureError; what an agent before us has pinned is then still there.
+   * Throws CaptureError; what an agent before us has pinned is then still there. `inherited`: of an agent that is still at work.
    */
-  async start(): Promise<void> {
+  async start(inherited: readonly InheritedPod[] = []): Promise<void> {
+    for (const pod of inherited) this.#inherited.set(pod.uid, pod);
     try {
       await this.#start();
     } catch (error) {
@@ -199,8 +211,41 @@ export class Capture {
     await Promise.all([...this.#enrolments.values()].map((enrolment) => enrolment.stop()));
     this.#enrolments.clear();
     this.#pods.clear();
+    this.dropInherited();
     this.#datapath?.close();
     this.#datapath = null;
+  }
+
+  /** Closes what was inherited for pods that are gone. */
+  dropInherited(): void {
+    for (const { sockets } of this.#inherited.values())
+      for (const fd of Object.values(sockets).flat()) closeSync(fd);
+    this.#inherited.clear();
+  }
+
+  /** Nothing changes any more, until `resume` or `abdicate`. Resolves with what is captured. */
+  async hold(): Promise<readonly CapturedPod[]> {
+    this.#isHeld = true;
+    await Promise.all([...this.#enrolments.values()].map((enrolment) => enrolment.hold()));
+    return [...this.#enrolments.values()].flatMap(({ captured }) => (captured === null ? [] : [captured]));
+  }
+
+  /** Nobody has taken over. What happened meanwhile is made up for; what the other may have changed is set right. */
+  async resume(): Promise<void> {
+    this.#isHeld = false;
+    await Promise.all([...this.#enrolments.values()].map((enrolment) => enrolment.resume()));
+    const uids = new Set([
+      ...this.#pods.keys(),
+      ...this.#enrolments.keys(),
+      ...this.#sightings!.cgroups.keys(),
+    ]);
+    await Promise.all([...uids].map((uid) => this.#touch(uid)));
+    this.#sweep();
+  }
+
+  /** The next agent has taken over, with our listeners: they are closed here. Open connections go on, as long as their pods. */
+  async abdicate(): Promise<void> {
+    await Promise.all([...this.#enrolments.values()].map((enrolment) => enrolment.abdicate()));
   }
 
   status(): CaptureStatus {
@@ -251,10 +296,10 @@ export class Capture {
     if (pod?.enrolled && !pod.hostNetwork) sightings.follow(uid);
     else sightings.unfollow(uid);
     const sighting = sightings.sightingOf(uid);
-    this.#noteCgroup(uid, sighting?.cgroup.id ?? null, datapath);
+    if (!this.#isHeld) this.#noteCgroup(uid, sighting?.cgroup.id ?? null, datapath);
     let enrolment = this.#enrolments.get(uid);
     if (enrolment === undefined) {
-      if (pod === null) return; // unknown: refused as it is
+      if (pod === null || this.#isHeld) return; // unknown: refused as it is; or the next agent's
       enrolment = this.#newEnrolment(uid, datapath);
       this.#enrolments.set(uid, enrolment);
     }
@@ -280,7 +325,11 @@ export class Capture {
       {
         tables: datapath,
         listener: this.#deps.listener,
-        openPresence: (pod, seen) => openPresence({ pod, seen, workers, listenBacklog }, { datapath }),
+        openPresence: (pod, seen) => {
+          const inherited = this.#inherited.get(uid) ?? null;
+          this.#inherited.delete(uid);
+          return openPresence({ pod, seen, workers, listenBacklog, inherited }, { datapath });
+        },
         log: this.#log,
       },
     );

@@ -41,6 +41,7 @@ beforeEach(() => {
     captured: { netnsCookie: BigInt(inode) } as CapturedPod,
     steer: () => steps.push(`steer ${inode}`),
     unsteer: () => steps.push(`unsteer ${inode}`),
+    closeListeners: () => steps.push(`close listeners ${inode}`),
     close: () => steps.push(`close ${inode}`),
   });
   enrolment = new Enrolment(
@@ -248,4 +249,48 @@ test('stop closes descriptors and leaves the kernel as it is, also in the middle
   taken();
   await enrolment.stop();
   expect(taken()).toEqual(['close 1']);
+});
+
+test('a takeover that fails: nothing is done meanwhile, and all of it afterwards', async () => {
+  await enrolment.update(pod(), seen(1));
+  taken();
+  await enrolment.hold();
+  await enrolment.update(null, null);
+  expect(taken()).toEqual([]);
+  await enrolment.resume();
+  expect(taken()).toEqual([
+    'unlist 7',
+    'uncaptured 1',
+    'unsteer 1',
+    'released deleted',
+    'close 1',
+    'forget 1',
+  ]);
+});
+
+test('a takeover: the listeners go, and the rest with the pod; the kernel is left to the next agent', async () => {
+  await enrolment.update(pod(), seen(1));
+  taken();
+  await enrolment.hold();
+  await enrolment.abdicate();
+  expect(taken()).toEqual(['close listeners 1']);
+  await enrolment.update(pod(), seen(1, 8n));
+  expect(taken()).toEqual([]);
+  await enrolment.update(pod({ enrolled: false }), seen(1, 8n));
+  expect(taken()).toEqual(['released unenrolled', 'close 1']);
+  await enrolment.update(pod(), seen(2, 8n));
+  await enrolment.update(null, null);
+  expect([taken(), enrolment.isOver]).toEqual([[], true]);
+});
+
+test('a step under way is waited for by a takeover', async () => {
+  let go = () => {};
+  ready = new Promise((resolve) => {
+    go = resolve;
+  });
+  const update = enrolment.update(pod(), seen(1));
+  const held = enrolment.hold();
+  go();
+  await Promise.all([update, held]);
+  expect(taken()).toEqual(enrol);
 });

@@ -41,9 +41,17 @@ export interface PodPresence {
   steer(): void;
   /** Inbound connections go where they would without us. */
   unsteer(): void;
+  /** Nothing is accepted here any more: another agent has the same sockets. */
+  closeListeners(): void;
   /** Closes every descriptor. */
   close(): void;
 }
+
+/**
+ * `active`: the kernel's part is ours. `held`: nothing is done until it is known whether the next agent takes over. `passive`: it has; what is
+ * open here goes on, and ends with its pod.
+ */
+type Mode = 'active' | 'held' | 'passive';
 
 export interface EnrolmentDeps {
   readonly tables: PodTables;
@@ -81,6 +89,7 @@ export class Enrolment {
   #running: Promise<void> | null = null;
   #again = false;
   #stopped = false;
+  #mode: Mode = 'active';
   #retry: NodeJS.Timeout | null = null;
   #retryDelayMs = firstRetryMs;
 
@@ -128,8 +137,28 @@ export class Enrolment {
     this.#presence = null;
   }
 
+  /** For a takeover. Resolves when no step is under way; until `resume` or `abdicate` there is none. */
+  async hold(): Promise<void> {
+    this.#mode = 'held';
+    await this.#running;
+  }
+
+  /** Nobody has taken over: makes up for what has happened meanwhile. */
+  async resume(): Promise<void> {
+    this.#mode = 'active';
+    await this.#touch();
+  }
+
+  /** Another agent has taken over, and has our listeners. */
+  async abdicate(): Promise<void> {
+    this.#mode = 'passive';
+    this.#presence?.closeListeners();
+    await this.#touch();
+  }
+
   #touch(): Promise<void> {
     this.#again = true;
+    if (this.#mode === 'held') return Promise.resolve();
     this.#running ??= this.#run();
     return this.#running;
   }
@@ -137,7 +166,7 @@ export class Enrolment {
   async #run(): Promise<void> {
     if (this.#retry !== null) clearTimeout(this.#retry);
     this.#retry = null;
-    while (this.#again && !this.#stopped) {
+    while (this.#again && !this.#stopped && this.#mode !== 'held') {
       this.#again = false;
       try {
         await this.#step();
@@ -151,6 +180,10 @@ export class Enrolment {
 
   async #step(): Promise<void> {
     const [pod, sighting] = [this.#pod, this.#sighting];
+    if (this.#mode === 'passive') {
+      await this.#follow(pod, sighting);
+      return;
+    }
     if (this.#listedCgroup !== null && this.#listedCgroup !== sighting?.cgroup.id) this.#unlist();
     if (pod === null || sighting === null) {
       await this.#end();
@@ -166,6 +199,16 @@ export class Enrolment {
       if (this.#state === 'unknown') this.#become('waiting', 'workers are getting ready');
       await this.#capture(pod, sighting.namespace, sighting.cgroup.id);
     }
+  }
+
+  /** Lets go of the pod when it ends or leaves the mesh. What that means for the kernel is the next agent's to do. */
+  async #follow(pod: LocalPod | null, sighting: PodSighting | null): Promise<void> {
+    const presence = this.#presence;
+    if (presence === null) return;
+    const isGone = pod === null || sighting === null;
+    if (!isGone && pod.enrolled && sighting.namespace?.inode === this.#seen?.inode) return;
+    this.#presence = null;
+    await this.#letGo(presence, isGone || pod.enrolled ? 'deleted' : 'unenrolled');
   }
 
   async #capture(pod: LocalPod, seen: SeenNamespace, cgroupId: bigint): Promise<void> {

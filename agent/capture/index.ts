@@ -12,6 +12,7 @@ export type {
   CapturedPod,
   CaptureHandles,
   CaptureListener,
+  InheritedPod,
   LocalPod,
   OriginalDestinations,
   PodSource,

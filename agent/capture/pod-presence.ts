@@ -15,60 +15,76 @@ import type { SeenNamespace } from '../pods/index.js';
 import { interfaceNames, podAddresses } from '../pods/index.js';
 import type { PodPresence } from './enrolment.js';
 import { adoptLink, type NodeDatapath, pinNew } from './node-datapath.js';
-import type { CapturedPod, LocalPod } from './types.js';
+import type { CapturedPod, InheritedPod, LocalPod } from './types.js';
 import { CaptureError } from './types.js';
 
 /** The inbound listener's own port; connections come to it by sk_lookup only. */
 const inboundPort = 15006;
+const listenerPorts = { outbound: outboundPort, inbound: inboundPort, hbone: hbonePort } as const;
+type ListenerKind = keyof typeof listenerPorts;
 
 export interface PresenceOptions {
   readonly pod: LocalPod;
   readonly seen: SeenNamespace;
   readonly workers: number;
   readonly listenBacklog: number;
+  /** Of the agent before us; they are closed if they are not of this pod's namespace. */
+  readonly inherited: InheritedPod | null;
 }
 
 /** Listens in the pod's namespace; nothing comes there before `steer`. Throws CaptureError (POD_GONE, ROUTE_LOCALNET). */
 export function openPresence(options: PresenceOptions, deps: { datapath: NodeDatapath }): PodPresence {
-  const namespace = openNamespace(deps.datapath.net, options.seen);
-  const fds: number[] = [];
+  const { pod, workers, listenBacklog, inherited } = options;
+  // Whatever comes, they are closed.
+  const fds = inherited === null ? [] : allSockets(inherited);
+  let namespace: NetworkNamespace | null = null;
   try {
-    refuseRouteLocalnet(namespace, options.seen.pid);
-    const { pod, workers, listenBacklog } = options;
-    const listenAll = (port: number): number[] =>
-      Array.from({ length: workers }, () => {
-        const fd = listen(namespace, port, listenBacklog);
+    const entered = openNamespace(deps.datapath.net, options.seen);
+    namespace = entered;
+    refuseRouteLocalnet(entered, options.seen.pid);
+    const netnsCookie = entered.cookie();
+    const found = inherited?.netnsCookie === netnsCookie ? inherited.sockets : {};
+    const listenAll = (kind: ListenerKind): number[] => {
+      const sockets = [...(found[kind] ?? [])];
+      while (sockets.length < workers) {
+        const fd = listen(entered, listenerPorts[kind], listenBacklog);
+        sockets.push(fd);
         fds.push(fd);
-        return fd;
-      });
+      }
+      return sockets;
+    };
     const captured: CapturedPod = {
       pod,
-      netnsFd: namespace.fd,
-      netnsCookie: namespace.cookie(),
+      netnsFd: entered.fd,
+      netnsCookie,
       pid: options.seen.pid,
       addresses: Object.values(podAddresses(pod.addresses, options.seen.pid)).filter(
         (address) => typeof address === 'string',
       ),
-      outboundFds: listenAll(outboundPort),
-      inboundFds: listenAll(inboundPort),
-      hboneFds: listenAll(hbonePort),
+      outboundFds: listenAll('outbound'),
+      inboundFds: listenAll('inbound'),
+      hboneFds: listenAll('hbone'),
     };
-    return new Presence({ captured, namespace, fds }, deps);
+    return new Presence({ captured, namespace: entered, fds }, deps);
   } catch (error) {
     for (const fd of fds) closeSync(fd);
-    namespace.close();
+    namespace?.close();
     throw error;
   }
+}
+
+function allSockets({ sockets }: InheritedPod): number[] {
+  return Object.values(sockets).flat();
 }
 
 class Presence implements PodPresence {
   readonly captured: CapturedPod;
   readonly #namespace: NetworkNamespace;
-  readonly #fds: readonly number[];
+  readonly #fds: number[];
   readonly #datapath: NodeDatapath;
 
   constructor(
-    options: { captured: CapturedPod; namespace: NetworkNamespace; fds: readonly number[] },
+    options: { captured: CapturedPod; namespace: NetworkNamespace; fds: number[] },
     deps: { datapath: NodeDatapath },
   ) {
     this.captured = options.captured;
@@ -94,8 +110,12 @@ class Presence implements PodPresence {
     this.#datapath.removePod(this.captured.pod.uid);
   }
 
+  closeListeners(): void {
+    for (const fd of this.#fds.splice(0)) closeSync(fd);
+  }
+
   close(): void {
-    for (const fd of this.#fds) closeSync(fd);
+    this.closeListeners();
     this.#namespace.close();
   }
 

@@ -19,10 +19,21 @@ export interface CapturedPod {
   readonly pid: number;
   /** Those that BPF redirects to, one per family. */
   readonly addresses: readonly string[];
-  /** Listening sockets inside the pod's namespace, one per worker (index = worker): 15001, 15006, 15008. */
+  /**
+   * Listening sockets inside the pod's namespace, at least one per worker (worker = index modulo workers; more where an agent with more workers
+   * has handed its own over): 15001, 15006, 15008.
+   */
   readonly outboundFds: readonly number[];
   readonly inboundFds: readonly number[];
   readonly hboneFds: readonly number[];
+}
+
+/** What the agent before us had of a pod; its descriptors are ours. */
+export interface InheritedPod {
+  readonly uid: string;
+  readonly netnsCookie: bigint;
+  /** `outbound`, `inbound`, `hbone`: as in `CapturedPod`. */
+  readonly sockets: Readonly<Record<string, readonly number[]>>;
 }
 
 export interface CaptureListener {

@@ -1,2 +1,3 @@
 export { cgroupId, cgroupLevel, cgroupRoot } from './cgroup.js';
 export { type ListenOptions, Net, NetworkNamespace } from './netns.js';
+export { connectPass, PassChannel, type Passed, PassListener, type PeerProcess } from './pass.js';

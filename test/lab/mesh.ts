@@ -58,6 +58,7 @@ export class MeshAgent {
   readonly logFile: string;
   #command: readonly string[];
   #process: LabProcess;
+  #successors = 0;
 
   constructor(pod: LabPod, command: readonly string[]) {
     this.node = pod.node;
@@ -69,6 +70,19 @@ export class MeshAgent {
 
   get process(): LabProcess {
     return this.#process;
+  }
+
+  /** Starts another agent beside this one, in a pod of its own; it takes over. Resolves at once: see `waitUntilServing`. */
+  async startSuccessor(): Promise<MeshAgent> {
+    const { namespace, serviceAccount } = this.pod;
+    const name = `${this.pod.name}-${++this.#successors}`;
+    const pod = await this.node.pod(name, { namespace, serviceAccount, hostNetwork: true });
+    return new MeshAgent(pod, this.#command);
+  }
+
+  /** It has its place to itself: another agent's admin answers as well. */
+  async waitUntilServing(): Promise<void> {
+    await this.#process.waitForOutput(/capture is in place/, 30_000);
   }
 
   /** Starts the program again after its end, with the same flags. */
@@ -205,6 +219,7 @@ function meshCommands({ lab, controlNode, stateDir, node, options }: CommandInpu
         ...['--controller', `${controlNode.ip}:${PORTS.controller}`],
         ...['--controller-root', join(stateDir, 'root-cert.pem')],
         ...['--pods-cgroup', agentNode.kubepods, '--bpffs', agentNode.bpffsDir],
+        ...['--run-dir', join(agentNode.stateDir, 'run')],
         ...['--host-netns', `/run/netns/${agentNode.netns}`],
         ...['--workers', String(options.workers ?? 1), '--access-log', options.accessLog ?? 'json'],
         ...(options.agentFlags ?? []),

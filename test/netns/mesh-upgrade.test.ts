@@ -1,0 +1,116 @@
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { packageRoot } from '../../native/package-root.js';
+import { type MeshAgent, waitFor } from '../lab/index.js';
+import type { LoadReport } from '../support/load-client.js';
+import { appPort, EchoConnection, type MeshBed, makeMeshBed, startApp, talk } from './mesh-harness.js';
+
+// Agents follow one another on a node while short, keep-alive and streaming clients are at work: not one of their connections or requests fails.
+
+const failures = ({ short, keepAlive, stream }: LoadReport) =>
+  Object.entries({ short, keepAlive, stream }).flatMap(([kind, counts]) =>
+    counts.failedConnections + counts.failedRequests === 0 ? [] : [`${kind} ${JSON.stringify(counts)}`],
+  );
+
+describe('an agent takes over from another', () => {
+  let bed: MeshBed;
+  let clientSide: MeshAgent;
+  let serverSide: MeshAgent;
+  const to = () => ({ host: bed.server.ip, port: appPort });
+
+  beforeAll(async () => {
+    bed = await makeMeshBed({ agentFlags: ['--drain', '20s'] });
+    [clientSide, serverSide] = [bed.mesh.agents[0]!, bed.mesh.agents[1]!];
+  }, 90_000);
+  afterAll(() => bed?.[Symbol.dispose]());
+
+  async function startLoad() {
+    const program = join(packageRoot(), 'dist/test/support/load-client.js');
+    const load = bed.client.spawn(['node', program, bed.server.ip, String(appPort)]);
+    await load.waitForOutput(/started/);
+    return {
+      /** What became of each kind. */
+      stop: async (what: string): Promise<LoadReport> => {
+        load.write('stop\n');
+        const report = JSON.parse((await load.waitForOutput(/^\{.*\}$/m))[0]) as LoadReport;
+        process.stderr.write(`${what}: ${JSON.stringify(report)}\n`);
+        for (const counts of Object.values(report)) expect(counts.requests).toBeGreaterThan(1);
+        return report;
+      },
+    };
+  }
+
+  async function succeed(agent: MeshAgent): Promise<MeshAgent> {
+    const next = await agent.startSuccessor();
+    await next.waitUntilServing();
+    return next;
+  }
+
+  async function endedWell(agent: MeshAgent): Promise<void> {
+    const { code } = await agent.process.ended;
+    expect(code).toBe(0);
+  }
+
+  test("on the client's node", async () => {
+    const load = await startLoad();
+    await sleep(500);
+    const next = await succeed(clientSide);
+    await endedWell(clientSide);
+    await sleep(500);
+    expect(failures(await load.stop("client's node"))).toEqual([]);
+    clientSide = next;
+    expect(await clientSide.admin('/config_dump')).toContain('"captured"');
+  }, 40_000);
+
+  test("on the server's node", async () => {
+    const load = await startLoad();
+    await sleep(500);
+    const next = await succeed(serverSide);
+    await endedWell(serverSide);
+    await sleep(500);
+    expect(failures(await load.stop("server's node"))).toEqual([]);
+    serverSide = next;
+  }, 40_000);
+
+  test('three times in a row, while those before still drain', async () => {
+    const load = await startLoad();
+    const held = await EchoConnection.open(bed.client, to());
+    await sleep(500);
+    const before = [serverSide];
+    for (let round = 0; round < 3; round++) {
+      serverSide = await succeed(serverSide);
+      await held.say('still-here');
+      before.push(serverSide);
+    }
+    before.pop();
+    await sleep(500);
+    await held.close();
+    expect(failures(await load.stop('three in a row'))).toEqual([]);
+    for (const agent of before) await endedWell(agent);
+  }, 60_000);
+
+  test('one that is killed in the middle of it leaves the other as it was', async () => {
+    const load = await startLoad();
+    await sleep(300);
+    const doomed = await serverSide.startSuccessor();
+    await doomed.process.waitForOutput(/sockets of the agent that runs are here/);
+    doomed.process.signal('SIGKILL');
+    await serverSide.process.waitForOutput(/the next agent has not taken over/);
+    await sleep(1_000);
+    expect(failures(await load.stop('killed in the middle'))).toEqual([]);
+    const born = await bed.nodes[1].pod('born-after', { namespace: 'shop', serviceAccount: 'server' });
+    await startApp(born);
+    await waitFor('the new pod to be captured', async () => (await serverSide.stateOf(born)) === 'captured');
+    await waitFor(
+      'the new pod to answer',
+      async () => (await talk(bed.client, { host: born.ip, port: appPort, line: 'peer' })).ended === 'fin',
+    );
+    const next = await succeed(serverSide);
+    await endedWell(serverSide);
+    serverSide = next;
+    expect(await talk(bed.client, { host: born.ip, port: appPort, line: 'peer' })).toMatchObject({
+      ended: 'fin',
+    });
+  }, 60_000);
+});
