@@ -2,6 +2,7 @@ import { describe, expect, test } from '@jest/globals';
 import { serviceWith, updateWith, workloadWith } from '../../mesh/store/fixtures.js';
 import { createStore, type Service, type StoreUpdate, type Workload } from '../../mesh/store/index.js';
 import { type RouteRequest, Router, type RouterDeps } from './router.js';
+import type { Route } from './types.js';
 import { WorkloadTexts } from './workload-texts.js';
 
 const locality = { region: 'r1', zone: 'z1', subzone: '' };
@@ -198,5 +199,147 @@ describe('route', () => {
       target: { address: '10.96.0.1', port: 80 },
       expectedIdentities: ['spiffe://cluster.local/ns/shop/sa/proxy'],
     });
+  });
+});
+
+const sent = (route: Route): string =>
+  route.kind === 'hbone' || route.kind === 'direct' ? route.workload.name : route.kind;
+
+describe('unknown destinations', () => {
+  test('REGISTRY_ONLY refuses them, and only them', () => {
+    const source = { ...client, outboundPolicy: 'registry-only' as const };
+    const router = routerOf({
+      workloads: [workload('cart', { services: cartPorts })],
+      services: [service()],
+    });
+    expect(router.route(request('192.0.2.1', 443, { source }))).toMatchObject({
+      kind: 'refused',
+      reason: expect.stringContaining('REGISTRY_ONLY'),
+    });
+    expect(sent(router.route(request('10.96.0.1', 80, { source })))).toBe('cart');
+    expect(sent(router.route(request('10.0.0.1', 9, { source })))).toBe('cart');
+  });
+
+  test('a service of mode PASSTHROUGH gives the original destination, but nothing in clear to who speaks HBONE', () => {
+    const loadBalancing = {
+      routingPreference: [],
+      mode: 'passthrough' as const,
+      healthPolicy: 'only-healthy' as const,
+    };
+    const range = service({ vips: [{ network: '', address: '10.0.0.0', prefixLength: 24 }], loadBalancing });
+    const router = routerOf({ workloads: [workload('cart')], services: [range] });
+    expect(router.route(request('10.0.0.77', 5))).toMatchObject({
+      kind: 'passthrough',
+      to: { address: '10.0.0.77', port: 5 },
+    });
+    expect(router.route(request('10.0.0.1', 5))).toMatchObject({
+      kind: 'hbone',
+      target: { address: '10.0.0.1', port: 5 },
+    });
+  });
+});
+
+describe('endpoints', () => {
+  test("the address that was dialled, where it is one of the endpoint's own", () => {
+    const range = service({ vips: [{ network: '', address: '10.0.0.0', prefixLength: 24 }] });
+    const cart = workload('cart', { addresses: ['10.0.0.1', '10.0.0.2'], services: cartPorts });
+    const router = routerOf({ workloads: [cart], services: [range] });
+    for (const [dialled, reached] of [
+      ['10.0.0.2', '10.0.0.2'],
+      ['10.0.0.1', '10.0.0.1'],
+      ['10.0.0.9', '10.0.0.1'],
+    ] as const)
+      expect(router.route(request(dialled, 80))).toMatchObject({ target: { address: reached, port: 8080 } });
+  });
+
+  test("one on another network is not dialled by an address that may be somebody else's here", () => {
+    const far = workload('far', { network: 'far', services: cartPorts });
+    expect(decide({ workloads: [far], services: [service()] }, '10.96.0.1', 80)).toMatchObject({
+      kind: 'refused',
+    });
+  });
+
+  test('one that keeps failing is left out; if all are, any is used again', () => {
+    let nowMs = 0;
+    const workloads = ['a', 'b'].map((name, index) =>
+      workload(name, { addresses: [`10.0.0.${index + 1}`], services: cartPorts }),
+    );
+    const router = routerOf({ workloads, services: [service()] }, { nowMs: () => nowMs });
+    const next = (tried: readonly string[] = []) => router.route(request('10.96.0.1', 80, { tried }));
+    const endpointOf = (route: Route) => (route.kind === 'hbone' ? route.endpoint! : null)!;
+    const a = endpointOf(next());
+    expect(sent(next([a.key]))).toBe('b');
+    const b = endpointOf(next([a.key]));
+    router.failed(a);
+    expect(sent(next())).toBe('a');
+    router.failed(a);
+    expect(sent(next())).toBe('b');
+    expect(next([b.key])).toMatchObject({ workload: { name: 'a' } });
+    expect(next([a.key, b.key])).toMatchObject({ kind: 'refused' });
+    nowMs = 1_001;
+    expect(sent(next())).toBe('a');
+  });
+
+  test('a hostname waits for its addresses, one of them is used, of the family asked for; those tried are not', () => {
+    let addresses: readonly string[] | null = null;
+    const db = workload('db', {
+      addresses: [],
+      hostname: 'db.example.org',
+      tunnelProtocol: 'none',
+      services: cartPorts,
+    });
+    const router = routerOf(
+      { workloads: [db], services: [service()] },
+      { hostnames: { addressesOf: () => addresses } },
+    );
+    const next = (tried: readonly string[] = []) => router.route(request('10.96.0.1', 80, { tried }));
+    expect(next()).toMatchObject({ kind: 'unresolved', hostname: 'db.example.org' });
+    addresses = ['127.0.0.1', '2001:db8::1', '192.0.2.1'];
+    const first = next();
+    expect(first).toMatchObject({ kind: 'direct', to: { address: '192.0.2.1', port: 8080 } });
+    const second = next([first.kind === 'direct' ? first.endpoint!.key : '']);
+    expect(second).toMatchObject({ kind: 'direct', to: { address: '2001:db8::1', port: 8080 } });
+    addresses = [];
+    expect(next()).toMatchObject({ kind: 'refused' });
+  });
+
+  test("the next of a waypoint's endpoints, and what its service says for itself", () => {
+    const waypoint = {
+      destination: {
+        kind: 'hostname' as const,
+        hostname: { namespace: 'shop', hostname: 'waypoint.shop.svc.cluster.local' },
+      },
+      hboneMtlsPort: 15008,
+    };
+    const key = 'shop/waypoint.shop.svc.cluster.local';
+    const proxies = ['p1', 'p2'].map((name, index) =>
+      workload(name, { addresses: [`10.0.1.${index + 1}`], services: new Map([[key, []]]) }),
+    );
+    const behind = serviceWith({
+      name: 'waypoint',
+      namespace: 'shop',
+      hostname: 'waypoint.shop.svc.cluster.local',
+      subjectAltNames: ['spiffe://cluster.local/ns/shop/sa/any-waypoint'],
+    });
+    const update = { workloads: proxies, services: [service({ waypoint }), behind] };
+    const router = routerOf(update);
+    const first = router.route(request('10.96.0.1', 80));
+    expect(first).toMatchObject({
+      kind: 'hbone',
+      via: 'waypoint',
+      nextHop: { address: '10.0.1.1', port: 15008 },
+      target: { address: '10.96.0.1', port: 80 },
+      expectedIdentities: [
+        'spiffe://cluster.local/ns/shop/sa/p1',
+        'spiffe://cluster.local/ns/shop/sa/any-waypoint',
+      ],
+      service: { name: 'cart' },
+    });
+    const tried = [first.kind === 'hbone' ? first.endpoint!.key : ''];
+    expect(router.route(request('10.96.0.1', 80, { tried }))).toMatchObject({
+      nextHop: { address: '10.0.1.2' },
+    });
+    const unreadable = { ...update, services: [service({ waypoint }), { ...behind, defect: 'x' }] };
+    expect(decide(unreadable, '10.96.0.1', 80)).toMatchObject({ kind: 'refused' });
   });
 });

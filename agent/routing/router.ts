@@ -1,4 +1,4 @@
-import { isIpv6, type SocketAddress } from '../../mesh/common/address.js';
+import { isIpv6, isLoopback, type SocketAddress } from '../../mesh/common/address.js';
 import {
   type GatewayAddress,
   type OutlierDetection,
@@ -184,7 +184,8 @@ export class Router {
     const { set, workload, port } = endpoint;
     const { ipFamilies } = set.service;
     const allowed = addresses
-      .filter((address) => ipFamilies !== (isIpv6(address) ? 'ipv4' : 'ipv6'))
+      // Loopback would be the client's own pod.
+      .filter((address) => !isLoopback(address) && ipFamilies !== (isIpv6(address) ? 'ipv4' : 'ipv6'))
       .map((address) => new Endpoint(set, workload, address, port))
       .filter(({ key }) => !tried.includes(key));
     const sound = allowed.filter(({ key }) => !this.outliers.isOut(set.serviceKey, key));

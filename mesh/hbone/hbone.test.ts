@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { describe, expect, test } from '@jest/globals';
-import { accept, CLIENT_ID, HboneLab, SERVER_ID, type TunnelRecorder } from '../../test/support/hbone.js';
+import { accept, CLIENT_ID, echo, HboneLab, SERVER_ID, TunnelRecorder } from '../../test/support/hbone.js';
 import { WireProxy } from '../../test/support/wire-proxy.js';
 import type { TunnelRequest } from './index.js';
 
@@ -183,6 +183,32 @@ describe('bytes before the answer', () => {
     expect(lab.client.stats).toMatchObject({ connections: 1, tunnels: 0 });
   });
 
+  test('of a refused tunnel are given back, and go first into another, with the end that came behind them', async () => {
+    using lab = new HboneLab({ decide: (request) => request.refuse(503) });
+    const first = lab.open();
+    first.send('at first', true);
+    await lab.t.until(() => first.isDone);
+    expect(first.undelivered).toEqual({ bytes: Buffer.from('at first'), ended: true });
+    const unsent = lab.open();
+    await lab.t.until(() => unsent.isDone);
+    expect(unsent.undelivered).toEqual({ bytes: null, ended: false });
+
+    lab.acceptor.decide = echo;
+    const second = new TunnelRecorder();
+    second.tunnel = lab.client.open(lab.hop(), '127.0.0.1:8080', {}, second, first.undelivered);
+    await lab.t.until(() => second.has('end'));
+    expect(second.events).toEqual(['established', 'end']);
+    expect(second.received.toString()).toBe('at first');
+    const third = new TunnelRecorder();
+    third.tunnel = lab.client.open(lab.hop(), '127.0.0.1:8080', {}, third, {
+      bytes: Buffer.from('kept '),
+      ended: false,
+    });
+    third.send('and new', true);
+    await lab.t.until(() => third.has('end'));
+    expect(third.received.toString()).toBe('kept and new');
+  });
+
   test('a connection lost before the answer is a failure', async () => {
     using lab = new HboneLab();
     using wire = await WireProxy.to(lab.listening.port);
@@ -196,6 +222,8 @@ describe('bytes before the answer', () => {
     await lab.t.until(() => client.isDone);
     expect(client.events).toEqual(['failed']);
     expect(client.failure!.flag).toBe('CONNECT');
+    // They may have arrived.
+    expect(client.undelivered).toBeNull();
   });
 });
 

@@ -9,6 +9,7 @@ import type {
   TunnelFailure,
   TunnelHandler,
   TunnelRequest,
+  Undelivered,
 } from '../../mesh/hbone/index.js';
 import { HboneClient, HboneServer } from '../../mesh/hbone/index.js';
 import type { TlsMaterial, TlsOptions } from '../../mesh/io/index.js';
@@ -32,6 +33,7 @@ export class TunnelRecorder implements ClientTunnelHandler {
   tunnel: Tunnel | null = null;
   response: ConnectMetadata | null = null;
   failure: TunnelFailure | null = null;
+  undelivered: Undelivered | null = null;
   resetCause: string | null = null;
   /** Bytes still to be sent, then END_STREAM if `endsAfter`. */
   private outgoing: Buffer = Buffer.alloc(0);
@@ -67,9 +69,10 @@ export class TunnelRecorder implements ClientTunnelHandler {
     this.pump();
   }
 
-  onFailed(failure: TunnelFailure): void {
+  onFailed(failure: TunnelFailure, undelivered: Undelivered | null): void {
     this.events.push('failed');
     this.failure = failure;
+    this.undelivered = undelivered;
   }
 
   onData(bytes: Buffer, start: number, end: number): void {
