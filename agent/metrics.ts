@@ -1,3 +1,4 @@
+import type { CertificateState } from '../mesh/identity/index.js';
 import type { MetricFamily, MetricSource } from '../mesh/telemetry/index.js';
 import { labelsText } from '../mesh/telemetry/index.js';
 import type { CaptureStatus } from './capture/index.js';
@@ -5,6 +6,12 @@ import type { WorkerReport } from './tunnel/index.js';
 
 export interface AgentMetricsDeps {
   readonly capture: () => CaptureStatus | null;
+  readonly certificates: () => readonly CertificateState[];
+  /** Certificates revoked, and what is wrong with the list; null: none is given. */
+  readonly revocations: () => {
+    readonly revokedCertificates: number;
+    readonly problems: readonly string[];
+  } | null;
   readonly pool: { readonly restarts: number; readonly connectionsLost: number };
   /** As of this scrape; null: a worker that did not answer. */
   readonly workers: () => readonly (WorkerReport | null)[];
@@ -19,6 +26,46 @@ export function agentMetrics(deps: AgentMetricsDeps): MetricSource {
     drainMetrics(deps.drained()),
     ...reportMetrics(deps.workers()),
     ...captureMetrics(deps.capture()),
+    ...certificateMetrics(deps),
+  ];
+}
+
+function certificateMetrics({ certificates, revocations }: AgentMetricsDeps): MetricFamily[] {
+  const states = certificates();
+  const list = revocations();
+  return [
+    {
+      name: 'culvert_certificate_expiry_timestamp_seconds',
+      type: 'gauge',
+      help: 'Unix time at which the certificate of an identity ends; absent while it has none',
+      samples: states.flatMap(({ identity, notAfter }) =>
+        notAfter === null
+          ? []
+          : [{ labels: labelsText(['identity'], [identity]), value: Date.parse(notAfter) / 1000 }],
+      ),
+    },
+    single(
+      'culvert_certificates_missing',
+      'gauge',
+      'Identities of this node without a valid certificate: their new connections are refused',
+      states.filter(({ state }) => state === 'missing').length,
+    ),
+    ...(list === null
+      ? []
+      : [
+          single(
+            'culvert_revoked_certificates',
+            'gauge',
+            'Certificates that are revoked',
+            list.revokedCertificates,
+          ),
+          single(
+            'culvert_revocation_problems',
+            'gauge',
+            'What is wrong with the revocation lists',
+            list.problems.length,
+          ),
+        ]),
   ];
 }
 

@@ -117,6 +117,8 @@ export class Agent implements CaptureListener {
     this.#metrics.add(
       agentMetrics({
         capture: () => this.#capture.status(),
+        certificates: () => this.#certificates.dump(),
+        revocations: () => this.#revocations,
         pool: this.#pool,
         workers: () => this.#reports,
         drained: () => this.#workers.drainCounts,

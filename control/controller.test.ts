@@ -392,7 +392,10 @@ describe('certificates', () => {
       reason: 'not-a-node-agent',
     });
     const { text } = await get('/metrics');
-    expect(text).toContain('culvert_csrs_total{result="refused"} 5');
+    expect(text).toMatch(/citadel_server_csr_count \d+/);
+    expect(text).toMatch(/citadel_server_root_cert_expiry_timestamp \d{10}/);
+    expect(text).toMatch(/culvert_source_age_seconds\{source="files"\} \d/);
+    expect(text).toContain('culvert_ca_roots 1');
     expect(text).toContain('culvert_refusals_total{service="ca",reason="no-such-pod-on-node"} 2');
     expect(controller.lines).toContainEqual(
       expect.objectContaining({ msg: 'certificate refused', reason: 'not-a-node-agent', node: 'n1' }),
@@ -403,13 +406,9 @@ describe('certificates', () => {
 describe('operating it', () => {
   test('metrics and readiness', async () => {
     const agent = new Agent();
-    await eventually(async () =>
-      expect((await get('/metrics')).text).toContain('culvert_xds_connected_agents 1'),
-    );
+    await eventually(async () => expect((await get('/metrics')).text).toContain('pilot_xds 1'));
     agent.close();
-    await eventually(async () =>
-      expect((await get('/metrics')).text).toContain('culvert_xds_connected_agents 0'),
-    );
+    await eventually(async () => expect((await get('/metrics')).text).toContain('pilot_xds 0'));
     expect((await get('/metrics')).text).toMatch(
       /culvert_xds_resources{type="istio.workload.Address"} [1-9]/,
     );

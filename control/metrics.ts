@@ -6,6 +6,10 @@ import type { XdsEvents } from './xds/index.js';
 export interface MetricSources {
   readonly resources: () => ReadonlyMap<string, number>;
   readonly manifestProblems: () => number;
+  /** By source: since it was last seen whole, milliseconds. */
+  readonly sourceAges: () => ReadonlyMap<string, number>;
+  /** Unix milliseconds: when the root that signs, and the way to it, end. */
+  readonly expiries: () => { readonly rootMs: number; readonly chainMs: number; readonly roots: number };
 }
 
 /** The controller's metrics in one registry, and the event sinks that feed them. */
@@ -42,21 +46,23 @@ export function createMetrics(): ControllerMetrics {
 
 type Refusals = Counter<'service' | 'reason'>;
 
+const SECONDS = [0.001, 0.005, 0.02, 0.1, 0.5, 2, 10, 60];
+
 function xdsEvents(registers: Registry[], refusals: Refusals): XdsEvents {
   const counter = (name: string, help: string) =>
     new Counter({ name, help, labelNames: ['type'], registers });
-  const connected = new Gauge({ name: 'culvert_xds_connected_agents', help: 'Open xDS streams.', registers });
-  const pushes = counter('culvert_xds_pushes_total', 'Responses sent.');
+  const connected = new Gauge({ name: 'pilot_xds', help: 'Agents connected by xDS.', registers });
+  const pushes = counter('pilot_xds_pushes', 'Responses sent.');
   const resources = counter('culvert_xds_pushed_resources_total', 'Resources sent or removed in responses.');
   const bytes = counter('culvert_xds_pushed_bytes_total', 'Bytes of responses.');
-  const nacks = counter('culvert_xds_nacks_total', 'Responses rejected.');
-  const roundTrips = new Histogram({
-    name: 'culvert_xds_ack_seconds',
-    help: 'From a push to its ACK.',
-    labelNames: ['type'],
-    buckets: [0.001, 0.005, 0.02, 0.1, 0.5, 2, 10, 60],
-    registers,
-  });
+  const nacks = counter('pilot_total_xds_rejects', 'Responses that agents rejected in part (NACK).');
+  const histogram = (name: string, help: string) =>
+    new Histogram({ name, help, labelNames: ['type'], buckets: SECONDS, registers });
+  const roundTrips = histogram('culvert_xds_ack_seconds', 'From a push to its ACK.');
+  const convergence = histogram(
+    'pilot_proxy_convergence_time',
+    'From a change of what is served to the ACK of the push that carries it, seconds.',
+  );
   return {
     connected: () => connected.inc(),
     disconnected: () => connected.dec(),
@@ -66,26 +72,37 @@ function xdsEvents(registers: Registry[], refusals: Refusals): XdsEvents {
       resources.inc({ type }, count);
       bytes.inc({ type }, size);
     },
-    acknowledged: (typeUrl, ms) => roundTrips.observe({ type: shortType(typeUrl) }, ms / 1000),
+    acknowledged: (typeUrl, roundTripMs, convergenceMs) => {
+      const type = shortType(typeUrl);
+      roundTrips.observe({ type }, roundTripMs / 1000);
+      convergence.observe({ type }, convergenceMs / 1000);
+    },
     rejected: (typeUrl) => nacks.inc({ type: shortType(typeUrl) }),
     refused: (reason) => refusals.inc({ service: 'xds', reason }),
   };
 }
 
 function caEvents(registers: Registry[], refusals: Refusals): CaEvents {
-  const csrs = new Counter({
-    name: 'culvert_csrs_total',
-    help: 'Certificates asked for.',
-    labelNames: ['result'],
-    registers,
-  });
+  const counter = (name: string, help: string) => new Counter({ name, help, registers });
+  const csrs = counter(
+    'citadel_server_csr_count',
+    'Certificates asked for; why some were refused: culvert_refusals_total.',
+  );
+  const issued = counter('citadel_server_success_cert_issuance_count', 'Certificates issued.');
+  const failures = counter('culvert_ca_failures_total', 'Requests that failed by an error of our own.');
   return {
-    issued: () => csrs.inc({ result: 'issued' }),
+    issued: () => {
+      csrs.inc();
+      issued.inc();
+    },
     refused: (reason) => {
-      csrs.inc({ result: 'refused' });
+      csrs.inc();
       refusals.inc({ service: 'ca', reason });
     },
-    failed: () => csrs.inc({ result: 'failed' }),
+    failed: () => {
+      csrs.inc();
+      failures.inc();
+    },
   };
 }
 
@@ -100,11 +117,49 @@ function observe(registers: Registry[], sources: MetricSources): void {
     },
   });
   new Gauge({
+    name: 'culvert_source_age_seconds',
+    help: 'Since a source of configuration was last seen whole.',
+    labelNames: ['source'],
+    registers,
+    collect() {
+      for (const [source, ageMs] of sources.sourceAges()) this.set({ source }, ageMs / 1000);
+    },
+  });
+  gauge(
+    registers,
+    'citadel_server_root_cert_expiry_timestamp',
+    'Unix time at which the signing root ends.',
+    () => sources.expiries().rootMs / 1000,
+  );
+  gauge(
+    registers,
+    'citadel_server_cert_chain_expiry_timestamp',
+    'Unix time at which the first certificate of the signing chain ends.',
+    () => sources.expiries().chainMs / 1000,
+  );
+  gauge(
+    registers,
+    'culvert_ca_roots',
+    'Roots in the trust bundle: more than one while one follows another.',
+    () => sources.expiries().roots,
+  );
+  new Gauge({
     name: 'culvert_manifest_problems',
     help: 'Manifests, or parts of them, that are not in force as written.',
     registers,
     collect() {
       this.set(sources.manifestProblems());
+    },
+  });
+}
+
+function gauge(registers: Registry[], name: string, help: string, read: () => number): void {
+  new Gauge({
+    name,
+    help,
+    registers,
+    collect() {
+      this.set(read());
     },
   });
 }

@@ -14,6 +14,11 @@ export const OPTIONS = {
     metavar: 'DIR',
     help: 'Folder of Kubernetes manifests, watched (source `files`).',
   }),
+  statusFile: option.text({
+    metavar: 'FILE',
+    help: 'Where to write what is wrong with the manifests, JSON; none: files-status.json in the state folder.',
+    fallback: '',
+  }),
   state: option.text({
     metavar: 'DIR',
     help: 'Folder for root and token keys; made at first start. Secret.',

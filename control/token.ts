@@ -1,5 +1,4 @@
-import { messageOf } from '../mesh/common/errors.js';
-import { helpOf, option, parseOptions } from '../mesh/config/index.js';
+import { option, runCommand } from '../mesh/config/index.js';
 import { TokenAuthority, writeFileAtomically } from './ca/index.js';
 import { ENV_PREFIX } from './options.js';
 
@@ -36,28 +35,22 @@ const OPTIONS = {
 };
 
 /** Mints the join token of one node, with the key that the controller keeps in its state folder (and makes it, if the controller has not yet). */
-async function main(): Promise<void> {
-  const argv = process.argv.slice(2);
-  if (argv.includes('--help')) {
-    process.stdout.write(helpOf(OPTIONS, USAGE, ENV_PREFIX));
-    return;
-  }
-  const options = parseOptions(OPTIONS, {
-    argv,
-    env: process.env,
+await runCommand(
+  {
+    options: OPTIONS,
+    usage: USAGE,
     envPrefix: ENV_PREFIX,
+    failure: 'no token was minted',
     validate: ({ pod, podUid }) =>
       (pod === '') === (podUid === '') ? [] : ['--pod and --pod-uid go together'],
-  });
-  const [namespace, serviceAccount] = options.account.split('/') as [string, string];
-  const pod = options.pod === '' ? {} : { pod: { name: options.pod, uid: options.podUid } };
-  const subject = { namespace, serviceAccount, nodeName: options.node, ...pod };
-  const token = await TokenAuthority.load(options.state).mint(subject, options.lifetime);
-  if (options.out === '') process.stdout.write(`${token}\n`);
-  else writeFileAtomically(options.out, `${token}\n`, 0o600);
-}
-
-main().catch((error) => {
-  process.stderr.write(`${messageOf(error)}\n`);
-  process.exitCode = 1;
-});
+  },
+  async (options) => {
+    const [namespace, serviceAccount] = options.account.split('/') as [string, string];
+    const pod = options.pod === '' ? {} : { pod: { name: options.pod, uid: options.podUid } };
+    const subject = { namespace, serviceAccount, nodeName: options.node, ...pod };
+    const token = await TokenAuthority.load(options.state).mint(subject, options.lifetime);
+    if (options.out === '') process.stdout.write(`${token}\n`);
+    else writeFileAtomically(options.out, `${token}\n`, 0o600);
+    return 0;
+  },
+);

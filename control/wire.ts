@@ -1,9 +1,10 @@
 import { hostname, networkInterfaces } from 'node:os';
+import { join } from 'node:path';
 import { experimental, Server, type ServerCredentials } from '@grpc/grpc-js';
 import type { TextServer } from '../mesh/admin/index.js';
 import { formatSocketAddress, type SocketAddress, tryCanonicalAddress } from '../mesh/common/address.js';
 import type { Log } from '../mesh/log/index.js';
-import { FOLDER_SOURCE_DEFAULTS, FolderSource } from '../mesh/manifests/index.js';
+import { FOLDER_SOURCE_DEFAULTS, FolderSource, type ManifestProblem } from '../mesh/manifests/index.js';
 import {
   ADDRESS_TYPE_URL,
   AggregatedDiscoveryService,
@@ -12,7 +13,16 @@ import {
   PROXY_CONFIG_TYPE_URL,
 } from '../mesh/proto/index.js';
 import { openAuthority, publishBundle } from './authority.js';
-import { type Authority, CertificateService, Issuer, ServerCertificate, TokenAuthority } from './ca/index.js';
+import {
+  type Authority,
+  CertificateService,
+  chainNotAfterMs,
+  Issuer,
+  rootNotAfterMs,
+  ServerCertificate,
+  TokenAuthority,
+} from './ca/index.js';
+import { type FilesStatus, writeFilesStatus } from './files-status.js';
 import { type ControllerMetrics, createMetrics } from './metrics.js';
 import { decodeObject, type MeshObject, MODEL_DEFAULTS, Model } from './model/index.js';
 import { type StatusSections, startMonitoring, startStatus } from './monitoring.js';
@@ -120,7 +130,7 @@ function buildPlane(
   const authenticator = TokenAuthority.load(options.state);
   const issuer = createIssuer(options, authority, model);
   const xds = new XdsServer(
-    { ...XDS_DEFAULTS, typeUrls: [AUTHORIZATION_TYPE_URL, ADDRESS_TYPE_URL, PROXY_CONFIG_TYPE_URL] },
+    { ...XDS_DEFAULTS, typeUrls: [PROXY_CONFIG_TYPE_URL, AUTHORIZATION_TYPE_URL, ADDRESS_TYPE_URL] },
     {
       authenticator,
       authorize: (caller) => issuer.checkAgent(caller),
@@ -135,11 +145,31 @@ function buildPlane(
     events: metrics.ca,
     log: log.child({ room: 'ca' }),
   });
-  const source = new FolderSource(
+  const source: FolderSource<MeshObject> = new FolderSource(
     { ...FOLDER_SOURCE_DEFAULTS, folder: options.manifests },
-    { decode: decodeObject, onBatch: (batch) => model.apply(batch), log: log.child({ room: 'files' }) },
+    {
+      decode: decodeObject,
+      onBatch: (batch) => model.apply(batch),
+      onProblems: (problems) => writeFilesStatus(statusFile, statusOfFiles(problems), log),
+      log: log.child({ room: 'files' }),
+    },
   );
-  metrics.observe({ resources: () => xds.sizes, manifestProblems: () => source.problems.length });
+  const statusFile = options.statusFile || join(options.state, 'files-status.json');
+  const statusOfFiles = (problems: readonly ManifestProblem[]): FilesStatus => ({
+    folder: source.folder,
+    changedAt: new Date().toISOString(),
+    problems,
+  });
+  metrics.observe({
+    resources: () => xds.sizes,
+    manifestProblems: () => source.problems.length,
+    sourceAges: () => new Map([['files', source.ageMs]]),
+    expiries: () => ({
+      rootMs: rootNotAfterMs(authority.current),
+      chainMs: chainNotAfterMs(authority.current),
+      roots: authority.current.roots.length,
+    }),
+  });
   return { source, model, publisher, xds, reports, certificates };
 }
 

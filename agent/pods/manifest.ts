@@ -4,7 +4,7 @@
  */
 import type { Log } from '../../mesh/log/index.js';
 import {
-  DATAPLANE_MODE_LABEL,
+  checkDataplaneMode,
   dataplaneModeOf,
   decoderOf,
   type Fields,
@@ -91,7 +91,7 @@ export function localPods(
 function decodeNamespace(fields: Fields): NamespaceManifest {
   const metadata = fields.object('metadata');
   const labels = metadata.textMap('labels');
-  checkMode(metadata, labels);
+  checkDataplaneMode(metadata, labels);
   return { kind: 'Namespace', labels };
 }
 
@@ -102,17 +102,8 @@ function podDecoder(nodeName: string): KindDecoder<Manifest>['decode'] {
     if (spec.text('nodeName') !== nodeName) return null;
     const metadata = fields.object('metadata');
     const pod = readPod(metadata, spec, fields.object('status'));
-    checkMode(metadata, pod.labels);
     const uid = pod.annotations[staticPodAnnotation] ?? pod.uid;
     if (!uidPattern.test(uid)) metadata.wrong('uid', 'is missing or not a pod uid');
     return { kind: 'Pod', namespace, name, ...pod, uid };
   };
-}
-
-function checkMode(metadata: Fields, labels: Labels): void {
-  const mode = labels[DATAPLANE_MODE_LABEL] ?? '';
-  if (mode !== '' && dataplaneModeOf(labels) === null)
-    metadata
-      .object('labels')
-      .wrong(DATAPLANE_MODE_LABEL, `is "${mode}": only "ambient" and "none" are known`);
 }

@@ -1,4 +1,10 @@
-import { decoderOf, type Fields, type KindDecoder, readPod } from '../../mesh/manifests/index.js';
+import {
+  checkDataplaneMode,
+  decoderOf,
+  type Fields,
+  type KindDecoder,
+  readPod,
+} from '../../mesh/manifests/index.js';
 import { decodeEndpointSlice } from './decode-endpoint-slice.js';
 import { decodeServiceEntry, decodeWorkloadEntry, isHostname } from './decode-service-entry.js';
 import { decodeDestinationRule, decodeSidecar } from './decode-traffic.js';
@@ -50,10 +56,12 @@ export const decodeObject = decoderOf(KINDS);
 
 function decodeNamespace(fields: Fields, _namespace: string, name: string): MeshObject {
   const metadata = fields.object('metadata');
+  const labels = metadata.textMap('labels');
+  checkDataplaneMode(metadata, labels);
   return {
     kind: 'Namespace',
     name,
-    labels: metadata.textMap('labels'),
+    labels,
     annotations: metadata.textMap('annotations'),
   };
 }

@@ -43,7 +43,7 @@ export class XdsServer {
     const set = this.#sets.get(typeUrl);
     if (set === undefined) throw new TypeError(`${typeUrl} is not among the types served`);
     if (set.update(updates) === 0) return;
-    for (const stream of this.#streams) stream.push(typeUrl);
+    for (const stream of this.#streams) stream.changed(typeUrl);
   }
 
   /** Resources served, by type. */

@@ -27,8 +27,12 @@ interface TypeState {
   outstanding: {
     readonly nonce: string;
     readonly sentMs: number;
+    /** Of the first change that it carries. */
+    readonly changedMs: number;
     readonly timer: NodeJS.Timeout;
   } | null;
+  /** The first change that no push carries yet. */
+  changedMs: number | null;
   nacks: number;
   /** Of the last push, if it was refused. */
   lastNack: string | null;
@@ -62,12 +66,22 @@ export class XdsStream {
     this.#isOpen = true;
   }
 
+  /** Something of this type has changed. */
+  changed(typeUrl: string): void {
+    const type = this.#types.get(typeUrl);
+    if (type === undefined) return;
+    type.changedMs ??= performance.now();
+    this.#push(typeUrl);
+  }
+
   /** Sends what has changed of this type, if the client wants it and owes no answer. */
-  push(typeUrl: string): void {
+  #push(typeUrl: string): void {
     const type = this.#types.get(typeUrl);
     if (type === undefined || type.outstanding !== null || !this.#isOpen) return;
     if (this.#precedingOf(typeUrl).some(hasUnsent)) return; // until its ACK lets it be sent
     const push = type.subscription.next();
+    const changedMs = type.changedMs ?? performance.now();
+    type.changedMs = null;
     if (push === null) return;
     if (push === 'lost') {
       this.end(status.UNAVAILABLE, 'too far behind; reconnect');
@@ -82,7 +96,7 @@ export class XdsStream {
       removed: push.removed,
     });
     const timer = setTimeout(() => this.#unanswered(typeUrl), this.#options.ackTimeoutMs);
-    type.outstanding = { nonce, sentMs: performance.now(), timer };
+    type.outstanding = { nonce, sentMs: performance.now(), changedMs, timer };
     this.#call.write(bytes);
     this.#deps.events.pushed(typeUrl, push.resources.length + push.removed.length, bytes.length);
   }
@@ -115,9 +129,9 @@ export class XdsStream {
     if (this.#types.get(typeUrl)!.subscription.isExcessive)
       this.end(status.RESOURCE_EXHAUSTED, `more than ${this.#options.maxNamesPerType} names subscribed`);
     else {
-      this.push(typeUrl);
+      this.#push(typeUrl);
       // What waited for it.
-      for (const other of this.#types.keys()) if (other !== typeUrl) this.push(other);
+      for (const other of this.#types.keys()) if (other !== typeUrl) this.#push(other);
     }
   }
 
@@ -173,6 +187,7 @@ export class XdsStream {
       set,
       subscription,
       outstanding: null,
+      changedMs: null,
       nacks: 0,
       lastNack: null,
     });
@@ -185,10 +200,11 @@ export class XdsStream {
     if (type.outstanding === null || request.responseNonce !== type.outstanding.nonce) return;
     clearTimeout(type.outstanding.timer);
     const roundTripMs = performance.now() - type.outstanding.sentMs;
+    const { changedMs } = type.outstanding;
     type.outstanding = null;
     if (request.errorDetail == null) {
       type.lastNack = null;
-      this.#deps.events.acknowledged(typeUrl, roundTripMs);
+      this.#deps.events.acknowledged(typeUrl, roundTripMs, performance.now() - changedMs);
       return;
     }
     this.#deps.events.rejected(typeUrl);

@@ -31,7 +31,8 @@ export interface XdsEvents {
   connected(): void;
   disconnected(): void;
   pushed(typeUrl: string, resources: number, bytes: number): void;
-  acknowledged(typeUrl: string, roundTripMs: number): void;
+  /** `roundTripMs` since the push, `convergenceMs` since the first change that it carries (or the subscription). */
+  acknowledged(typeUrl: string, roundTripMs: number, convergenceMs: number): void;
   rejected(typeUrl: string): void;
   refused(reason: string): void;
 }

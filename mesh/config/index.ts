@@ -1,4 +1,5 @@
 export { ConfigError } from './errors.js';
 export { option } from './kinds.js';
 export { flagOf, helpOf, type ParseInput, parseOptions } from './parse.js';
+export { type Daemon, type ProgramSpec, runCommand, runDaemon } from './run.js';
 export type { OptionSpec, OptionTable, OptionValues } from './types.js';

@@ -1,3 +1,4 @@
+import type { Fields } from './fields.js';
 import type { Labels } from './types.js';
 
 /** Value `ambient` or `none`; on pods and namespaces. */
@@ -27,6 +28,15 @@ export function isEnrolled(
   if (pod.hostNetwork || SIDECAR_ANNOTATION in pod.annotations) return false;
   if (excludedNamespaces.includes(pod.namespace)) return false;
   return (dataplaneModeOf(pod.labels) ?? dataplaneModeOf(namespace?.labels ?? {})) === 'ambient';
+}
+
+/** A value of the label that means nothing is a mistake (`Ambient`), and must not be read as "not in the mesh": the object is invalid. */
+export function checkDataplaneMode(metadata: Fields, labels: Labels): void {
+  const mode = labels[DATAPLANE_MODE_LABEL] ?? '';
+  if (mode !== '' && dataplaneModeOf(labels) === null)
+    metadata
+      .object('labels')
+      .wrong(DATAPLANE_MODE_LABEL, `is "${mode}": only "ambient" and "none" are known`);
 }
 
 /** Null where the label is absent; so are values that mean nothing. */

@@ -35,11 +35,11 @@ export interface Reading<T> {
  * be identified, nothing of the file is taken as deleted.
  */
 export function readFileContent<T>(
-  file: { readonly path: string; readonly text: string },
+  file: { readonly path: string; readonly text: string; readonly secretFault?: string | null },
   before: FileContent<T> | undefined,
   reading: Reading<T>,
 ): FileContent<T> {
-  const reader = new FileReader(file.path, before, reading);
+  const reader = new FileReader(file, before, reading);
   const { documents, problems } = readDocuments(file.text, file.path.endsWith('.json') ? 'json' : 'yaml');
   for (const { line, reason } of problems) reader.unidentified(line, {}, [], reason);
   for (const document of documents) reader.read(document);
@@ -48,6 +48,8 @@ export function readFileContent<T>(
 
 class FileReader<T> {
   readonly #path: string;
+  /** Why the file may hold no Secret; null: it may. */
+  readonly #secretFault: string | null;
   readonly #before: FileContent<T> | undefined;
   readonly #reading: Reading<T>;
   readonly #objects: Map<string, FileObject<T>>;
@@ -58,8 +60,13 @@ class FileReader<T> {
   readonly #lines: Map<string, number>;
   #allIdentified: boolean;
 
-  constructor(path: string, before: FileContent<T> | undefined, reading: Reading<T>) {
-    this.#path = path;
+  constructor(
+    file: { readonly path: string; readonly secretFault?: string | null },
+    before: FileContent<T> | undefined,
+    reading: Reading<T>,
+  ) {
+    this.#path = file.path;
+    this.#secretFault = file.secretFault ?? null;
     this.#before = before;
     this.#reading = reading;
     this.#objects = new Map();
@@ -79,6 +86,10 @@ class FileReader<T> {
       return;
     }
     const object = value as RawObject;
+    if (object.kind === 'Secret' && this.#secretFault !== null) {
+      this.unidentified(document.lineOf([]), value, [], `the file holds a Secret and ${this.#secretFault}`);
+      return;
+    }
     const decoded = this.#reading.decode(object);
     if (decoded.outcome === 'unknown-kind') {
       const kind = `${object.apiVersion} ${object.kind}`;
@@ -151,6 +162,8 @@ function faultOfForm(value: unknown): { path: FieldPath; reason: string } | null
   if (!isRecord(value['metadata']))
     return { path: ['metadata'], reason: 'must be an object and is required' };
   const { name } = value['metadata'];
+  if (name === undefined && typeof value['metadata']['generateName'] === 'string')
+    return { path: ['metadata', 'name'], reason: 'is required: nobody here makes a name of generateName' };
   if (typeof name !== 'string' || name === '')
     return { path: ['metadata', 'name'], reason: 'must be a text and is required' };
   return null;

@@ -20,17 +20,23 @@ export interface FolderScan {
 }
 
 const MANIFEST = /\.(ya?ml|json)$/;
+/** A folder that is gone may come back, and nobody tells. */
+const RETRY_MS = 100;
 /** Also ends loops of symbolic links. */
 const MAX_DEPTH = 16;
 
-/** All manifests below `folder`. Names that begin with a dot are left out (temporary files, what a ConfigMap volume keeps aside); links are followed. */
+/** All manifests below `folder`, or the one file that it is. Names that begin with a dot are left out (temporary files, what a ConfigMap volume keeps aside); links are followed. */
 export function scanFolder(folder: string): FolderScan {
   const scan = {
     files: [] as FolderFile[],
     directories: new Map<string, string>(),
     unreadable: [] as { path: string; reason: string }[],
   };
-  attempt(scan, folder, () => scanDirectory(scan, folder, statSync(folder, { bigint: true }), 0));
+  attempt(scan, folder, () => {
+    const stat = statSync(folder, { bigint: true });
+    if (stat.isDirectory()) scanDirectory(scan, folder, stat, 0);
+    else addFile(scan, folder, stat);
+  });
   scan.files.sort((a, b) => (a.path < b.path ? -1 : 1));
   return scan;
 }
@@ -63,12 +69,14 @@ function scanEntry(scan: OpenScan, path: string, depth: number): void {
   const stat = statSync(path, { bigint: true, throwIfNoEntry: false });
   if (stat === undefined) return; // gone since readdir, or a dangling link
   if (stat.isDirectory() && depth < MAX_DEPTH) scanDirectory(scan, path, stat, depth + 1);
-  if (stat.isFile() && MANIFEST.test(path)) {
-    // Times tick in steps of some ms: what was written just now may be written again within its stamp.
-    const settled = Date.now() - Number(stat.mtimeMs) > 50;
-    const stamp = `${stat.dev}:${stat.ino}:${stat.size}:${stat.mtimeNs}:${stat.ctimeNs}${settled ? '' : `:${performance.now()}`}`;
-    scan.files.push({ path, stamp, bytes: Number(stat.size) });
-  }
+  if (stat.isFile() && MANIFEST.test(path)) addFile(scan, path, stat);
+}
+
+function addFile(scan: OpenScan, path: string, stat: BigIntStats): void {
+  // Times tick in steps of some ms: what was written just now may be written again within its stamp.
+  const settled = Date.now() - Number(stat.mtimeMs) > 50;
+  const stamp = `${stat.dev}:${stat.ino}:${stat.size}:${stat.mtimeNs}:${stat.ctimeNs}${settled ? '' : `:${performance.now()}`}`;
+  scan.files.push({ path, stamp, bytes: Number(stat.size) });
 }
 
 export interface FolderWatchOptions {
@@ -124,6 +132,11 @@ export class FolderWatch {
       }
     }
     this.#unwatched = unwatched;
+  }
+
+  /** What could not be looked at has no events: it is looked at again soon. */
+  again(): void {
+    this.#timer ??= setTimeout(() => this.#due(), RETRY_MS);
   }
 
   close(): void {

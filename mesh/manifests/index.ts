@@ -1,4 +1,10 @@
-export { DATAPLANE_MODE_LABEL, dataplaneModeOf, EXCLUDED_NAMESPACES, isEnrolled } from './enrolment.js';
+export {
+  checkDataplaneMode,
+  DATAPLANE_MODE_LABEL,
+  dataplaneModeOf,
+  EXCLUDED_NAMESPACES,
+  isEnrolled,
+} from './enrolment.js';
 export { ManifestsError } from './errors.js';
 export { type Fields, formatPath } from './fields.js';
 export { decoderOf, type KindDecoder, keyOf } from './kinds.js';
@@ -10,3 +16,4 @@ export {
   type FolderSourceOptions,
 } from './source.js';
 export type { Labels, ManifestProblem, RawObject, SourceBatch } from './types.js';
+export { type ValidationReport, validateManifests } from './validate.js';

@@ -1,3 +1,4 @@
+import { checkDataplaneMode } from './enrolment.js';
 import type { Fields } from './fields.js';
 import type { Labels } from './types.js';
 
@@ -17,9 +18,11 @@ export interface PodFields {
 
 /** Reads the parts of a Pod; what is wrong goes to their problems. */
 export function readPod(metadata: Fields, spec: Fields, status: Fields): PodFields {
+  const labels = metadata.textMap('labels');
+  checkDataplaneMode(metadata, labels);
   return {
     uid: metadata.text('uid'),
-    labels: metadata.textMap('labels'),
+    labels,
     annotations: metadata.textMap('annotations'),
     nodeName: spec.name('nodeName', 'subdomain'),
     serviceAccount: spec.name('serviceAccountName', 'subdomain', 'default'),

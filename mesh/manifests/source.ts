@@ -1,5 +1,7 @@
+import { isUtf8 } from 'node:buffer';
 import { readFileSync } from 'node:fs';
 import { messageOf } from '../common/errors.js';
+import { worldAccessTo } from '../common/secret-mode.js';
 import type { Log } from '../log/index.js';
 import { ManifestsError } from './errors.js';
 import { type FileContent, type Reading, readFileContent } from './file.js';
@@ -33,6 +35,8 @@ export interface FolderSourceDeps<T> {
   readonly decode: Decoder<T>;
   /** After a scan that changed what is in force, or `invalidKeys`. */
   readonly onBatch: (batch: SourceBatch<T>) => void;
+  /** After every scan that found other problems than the one before, and after the first. */
+  readonly onProblems?: (problems: readonly ManifestProblem[]) => void;
   readonly log: Log;
 }
 
@@ -52,6 +56,8 @@ export class FolderSource<T> {
   #invalidKeys: ReadonlySet<string>;
   #problems: readonly ManifestProblem[];
   #unknownKinds: ReadonlyMap<string, number>;
+  #readAtMs = performance.now();
+  #hasReported = false;
 
   constructor(options: FolderSourceOptions, deps: FolderSourceDeps<T>) {
     this.#options = options;
@@ -68,6 +74,15 @@ export class FolderSource<T> {
   /** Everything wrong right now, by file and line. */
   get problems(): readonly ManifestProblem[] {
     return this.#problems;
+  }
+
+  /** Since the folder was last seen whole, milliseconds. */
+  get ageMs(): number {
+    return performance.now() - this.#readAtMs;
+  }
+
+  get folder(): string {
+    return this.#options.folder;
   }
 
   /** What is in force, by key. */
@@ -107,10 +122,14 @@ export class FolderSource<T> {
     );
     // Watch before reading: what changes from here on brings another scan.
     this.#watch?.watch(scan.directories);
+    const { folder } = this.#options;
+    if (scan.unreadable.some(({ path }) => path === folder)) this.#watch?.again();
+    else this.#readAtMs = performance.now();
     this.#files = this.#readAll(scan, problems);
     const { inForce, invalidKeys } = this.#merge(problems);
-    this.#report(problems);
+    const isNews = this.#report(problems);
     this.#emit(inForce, invalidKeys);
+    if (isNews) this.#deps.onProblems?.(problems);
   }
 
   #readAll(scan: FolderScan, problems: ManifestProblem[]): Map<string, KnownFile<T>> {
@@ -134,8 +153,12 @@ export class FolderSource<T> {
     try {
       if (file.bytes > this.#options.maxFileBytes)
         throw new Error(`${file.bytes} bytes are more than the limit of ${this.#options.maxFileBytes}`);
-      const text = readFileSync(file.path, 'utf8');
-      const content = readFileContent({ path: file.path, text }, known?.content, this.#reading);
+      const text = textOfUtf8(readFileSync(file.path));
+      const content = readFileContent(
+        { path: file.path, text, secretFault: worldAccessTo(file.path) },
+        known?.content,
+        this.#reading,
+      );
       return { stamp: file.stamp, content };
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined; // gone since the scan
@@ -170,7 +193,8 @@ export class FolderSource<T> {
     return { inForce, invalidKeys };
   }
 
-  #report(problems: readonly ManifestProblem[]): void {
+  /** Tells the log what is new and what is gone; true where anything is. */
+  #report(problems: readonly ManifestProblem[]): boolean {
     const before = new Set(this.#problems.map(textOf));
     const now = new Set(problems.map(textOf));
     for (const problem of problems)
@@ -178,7 +202,11 @@ export class FolderSource<T> {
         this.#deps.log.warn({ ...problem }, 'manifest problem; what was good before stays in force');
     for (const problem of this.#problems)
       if (!now.has(textOf(problem))) this.#deps.log.info({ ...problem }, 'manifest problem is gone');
+    const isSame =
+      this.#hasReported && before.size === now.size && [...now].every((text) => before.has(text));
     this.#problems = problems;
+    this.#hasReported = true;
+    return !isSame;
   }
 
   #reportUnknownKinds(unknownKinds: ReadonlyMap<string, number>): void {
@@ -199,6 +227,12 @@ export class FolderSource<T> {
     this.#invalidKeys = invalidKeys;
     if (upserted.size > 0 || removed.length > 0 || !sameInvalid) this.#deps.onBatch({ upserted, removed });
   }
+}
+
+/** Throws where it is not UTF-8: a replaced character would be read as something else. */
+function textOfUtf8(bytes: Buffer): string {
+  if (!isUtf8(bytes)) throw new Error('is not UTF-8');
+  return bytes.toString('utf8').replace(/^\uFEFF/, '');
 }
 
 function problemOfSecond(key: string, file: string, line: number, first: string): ManifestProblem {

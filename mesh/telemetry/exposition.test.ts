@@ -74,7 +74,14 @@ describe('exposition', () => {
         lastError: null,
         terminations: { ConnectionError: 3, Error: 0, Reconnect: 0, Complete: 1 },
         types: [
-          { typeUrl: 'T', messages: 2, messageBytes: 300, resources: 5, rejected: new Map([['bad', 'why']]) },
+          {
+            typeUrl: 'T',
+            messages: 2,
+            messageBytes: 300,
+            ageMs: 1500,
+            resources: 5,
+            rejected: new Map([['bad', 'why']]),
+          },
         ],
       })),
     );
@@ -86,6 +93,7 @@ describe('exposition', () => {
       'istio_xds_message_bytes_total{url="T"} 300',
       'istio_xds_connection_terminations_total{reason="ConnectionError"} 3',
       'culvert_xds_rejected_resources{url="T"} 1',
+      'culvert_xds_message_age_seconds{url="T"} 1.5',
     ]) {
       expect(body.split('\n')).toContain(line);
     }

@@ -32,6 +32,14 @@ export function xdsMetrics(read: () => XdsState): MetricSource {
         ends.map(([reason, value]) => ({ labels: labelsText(['reason'], [reason]), value })),
       ),
       {
+        name: 'culvert_xds_message_age_seconds',
+        help: 'Since the last discovery response; an idle mesh has old ones',
+        type: 'gauge',
+        samples: types.flatMap(({ typeUrl, ageMs }) =>
+          ageMs === null ? [] : [{ labels: labelsText(['url'], [typeUrl]), value: ageMs / 1000 }],
+        ),
+      },
+      {
         ...counter(
           'culvert_xds_rejected_resources',
           'Resources refused',

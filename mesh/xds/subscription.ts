@@ -44,6 +44,7 @@ export class Subscription {
   readonly #rejected = new Map<string, string>();
   #messages = 0;
   #messageBytes = 0;
+  #messageAtMs: number | null = null;
   #wasAccepted = false;
 
   constructor(typeUrl: typeof ADDRESS_TYPE_URL | typeof AUTHORIZATION_TYPE_URL) {
@@ -60,6 +61,7 @@ export class Subscription {
       typeUrl: this.typeUrl,
       messages: this.#messages,
       messageBytes: this.#messageBytes,
+      ageMs: this.#messageAtMs === null ? null : performance.now() - this.#messageAtMs,
       resources: this.#held.size,
       rejected: new Map(this.#rejected),
     };
@@ -93,6 +95,7 @@ export class Subscription {
   /** The update of this push is in force: remember what we hold. */
   commit(response: Response, push: Push, bytes: number): void {
     this.#messages++;
+    this.#messageAtMs = performance.now();
     this.#messageBytes += bytes;
     for (const name of response.removedResources ?? []) {
       this.#held.delete(name);

@@ -24,6 +24,7 @@ export class TrustBundleSubscription {
   #rejected: string | null = null;
   #messages = 0;
   #messageBytes = 0;
+  #messageAtMs: number | null = null;
   #hasRoots = false;
 
   get state(): XdsTypeState {
@@ -31,6 +32,7 @@ export class TrustBundleSubscription {
       typeUrl: this.typeUrl,
       messages: this.#messages,
       messageBytes: this.#messageBytes,
+      ageMs: this.#messageAtMs === null ? null : performance.now() - this.#messageAtMs,
       resources: this.#hasRoots ? 1 : 0,
       rejected: new Map(this.#rejected === null ? [] : [[this.#name, this.#rejected]]),
     };
@@ -53,6 +55,7 @@ export class TrustBundleSubscription {
 
   commit(response: Response, push: TrustBundlePush, bytes: number): void {
     this.#messages++;
+    this.#messageAtMs = performance.now();
     this.#messageBytes += bytes;
     this.#rejected = push.problems[0] ?? null;
     const resource = response.resources?.[0];

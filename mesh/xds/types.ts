@@ -55,6 +55,8 @@ export interface XdsTypeState {
   readonly typeUrl: string;
   readonly messages: number;
   readonly messageBytes: number;
+  /** Since the last message, milliseconds; null: none came yet. */
+  readonly ageMs: number | null;
   /** Resources held. */
   readonly resources: number;
   /** Resources whose last version was refused, with the reason. */

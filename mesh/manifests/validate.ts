@@ -1,0 +1,25 @@
+import { createLog } from '../log/index.js';
+import { FOLDER_SOURCE_DEFAULTS, FolderSource } from './source.js';
+import type { Decoder, ManifestProblem } from './types.js';
+
+/** What is wrong with a folder of manifests, and how much of it is not. */
+export interface ValidationReport {
+  readonly objects: number;
+  /** By file and line. */
+  readonly problems: readonly ManifestProblem[];
+}
+
+/** Reads a folder, or one file, once, as `FolderSource` does at its start. Throws ManifestsError where it cannot be read at all. */
+export async function validateManifests<T>(path: string, decode: Decoder<T>): Promise<ValidationReport> {
+  const log = createLog({ level: 'silent', component: 'validate' });
+  const source = new FolderSource(
+    { ...FOLDER_SOURCE_DEFAULTS, folder: path },
+    { decode, onBatch: () => {}, log },
+  );
+  try {
+    await source.start();
+    return { objects: source.objects.size, problems: source.problems };
+  } finally {
+    source.stop();
+  }
+}
