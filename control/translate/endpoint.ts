@@ -16,6 +16,7 @@ import {
 } from './memberships.js';
 import { addressAlias, addressBytes, endpointUid, gatewayUid } from './names.js';
 import { gatewayOfService, meshNetwork, networkGatewayOf, networkOfNode } from './network.js';
+import { policyNamesOf } from './policies/policies.js';
 import type { TranslateOptions } from './types.js';
 import {
   canonicalNames,
@@ -39,8 +40,13 @@ export function translateWorkloadEntry(
   if (isPodAddress(entry.address, model)) return [];
   const services = membershipsOfWorkloadEntry(entry, model, options);
   const uid = endpointUid(entry, '', options);
+  const what = { uid, of: entry, endpoint: entry, healthy: entry.healthy, services };
+  const { message, ...resource } = endpointWorkload(what, model, options);
   return [
-    endpointWorkload({ uid, of: entry, endpoint: entry, healthy: entry.healthy, services }, model, options),
+    {
+      ...resource,
+      message: { ...message, authorizationPolicies: [...policyNamesOf(entry, model, options)] },
+    },
   ];
 }
 

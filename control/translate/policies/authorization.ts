@@ -14,6 +14,7 @@ import { forAllTrustDomains } from './trust-domains.js';
 const { Action, Scope } = istio.security;
 
 type Authorization = istio.security.Authorization.$Properties;
+type Group = istio.security.Group.$Properties;
 type Match = istio.security.Match.$Properties;
 type StringMatch = istio.security.StringMatch.$Properties;
 
@@ -40,13 +41,12 @@ export function translateAuthorization(
   if (policy.action === 'AUDIT' || (policy.targets.length > 0 && boundTargets.length === 0))
     return { resource: null, limitations };
   const isAllow = policy.action === 'ALLOW';
-  const rules = isAllow ? policy.rules.filter(({ beyond }) => beyond.length === 0) : policy.rules;
   const message = {
     name: policy.name,
     namespace: policy.namespace,
     scope: scopeOf(policy, options),
     action: isAllow ? Action.ALLOW : Action.DENY,
-    groups: rules.flatMap((rule) => groupsOf(rule, options)),
+    groups: groupsOf(policy, options),
     dryRun: policy.dryRun,
   };
   const name = `${policy.namespace}/${policy.name}`;
@@ -95,8 +95,24 @@ function effectOf(action: AuthorizationPolicy['action'], rule: AuthorizationRule
     : 'the rule denies whatever the rest of it matches';
 }
 
+/** Group i is of rule i, so that verdicts name the rule as it is written; what a rule needs beside comes after all. */
+function groupsOf({ action, rules }: AuthorizationPolicy, options: TranslateOptions): Group[] {
+  const first: Group[] = [];
+  const more: Group[] = [];
+  for (const rule of rules) {
+    const isVoid = action === 'ALLOW' && rule.beyond.length > 0;
+    const [group = NEVER, ...others] = isVoid ? [] : groupsOfRule(rule, options);
+    first.push(group);
+    more.push(...others);
+  }
+  return [...first, ...more];
+}
+
+/** A match without conditions never matches (hbone-and-wds.md 3.6). */
+const NEVER: Group = { rules: [{ matches: [{}] }] };
+
 /** One group; one for each source where a source needs several matches. */
-function groupsOf(rule: AuthorizationRule, options: TranslateOptions): istio.security.Group.$Properties[] {
+function groupsOfRule(rule: AuthorizationRule, options: TranslateOptions): Group[] {
   let groups: istio.security.Rules.$Properties[][] = [[]];
   for (const clause of rule.clauses) {
     const alternatives = clause.map((match) => matchesOf(match, options));
