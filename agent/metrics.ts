@@ -140,6 +140,18 @@ function reportMetrics(reports: readonly (WorkerReport | null)[]): MetricFamily[
       'TLS handshakes that failed, of either side',
       ({ engine }) => engine['handshakesFailed'],
     ),
+    family(
+      'culvert_connects_retried_total',
+      'counter',
+      'Connects that failed and went on to another endpoint',
+      ({ tunnel }) => tunnel['retriedConnects'],
+    ),
+    family(
+      'culvert_endpoint_ejections_total',
+      'counter',
+      'Endpoints left out for a while, because connecting to them kept failing',
+      ({ tunnel }) => tunnel['ejections'],
+    ),
     resets(reports),
   ];
 }
