@@ -5,10 +5,12 @@ import {
   type AddressTranslator,
   type AddressUpdates,
   type AuthorizationUpdates,
+  limitationsOf,
   strictPolicy,
   type TranslateOptions,
   translateAuthorizations,
 } from './translate/index.js';
+import type { VipState } from './vip-state.js';
 import type { ResourceContent, XdsServer } from './xds/index.js';
 
 export interface PublisherOptions extends TranslateOptions {
@@ -22,6 +24,7 @@ export const PUBLISHER_DEFAULTS = { lingerMs: 5000 } as const;
 export interface PublisherDeps {
   readonly model: Model;
   readonly addresses: AddressTranslator;
+  readonly vips: VipState;
   readonly xds: Pick<XdsServer, 'update'>;
   readonly reports: Reports;
 }
@@ -44,11 +47,14 @@ export class Publisher {
   }
 
   publish(change: ModelChange): void {
-    const { model, addresses, xds, reports } = this.#deps;
+    const { model, addresses, vips, xds, reports } = this.#deps;
     const { resources, limitations } = translateAuthorizations(model, change.policies, this.#options);
+    const updates = addresses.translate(change);
+    vips.save();
     xds.update(AUTHORIZATION_TYPE_URL, encodeAuthorizations(this.#withoutLingering(resources)));
-    xds.update(ADDRESS_TYPE_URL, encodeAddresses(addresses.translate(change)));
+    xds.update(ADDRESS_TYPE_URL, encodeAddresses(updates));
     reports.update(limitations);
+    reports.update(limitationsOf(change, model, vips.pool, this.#options));
   }
 
   stop(): void {

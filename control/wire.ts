@@ -121,7 +121,6 @@ function buildPlane(
     {
       onChange: (change) => {
         publisher.publish(change);
-        vips.save();
       },
     },
   );
@@ -138,7 +137,10 @@ function buildPlane(
       log: log.child({ room: 'xds' }),
     },
   );
-  const publisher = new Publisher({ ...PUBLISHER_DEFAULTS, ...options }, { model, addresses, xds, reports });
+  const publisher = new Publisher(
+    { ...PUBLISHER_DEFAULTS, ...options },
+    { model, addresses, vips, xds, reports },
+  );
   const certificates = new CertificateService({
     authenticator,
     issuer,

@@ -145,6 +145,8 @@ function readAddresses(spec: Fields): readonly EntryAddress[] {
   return spec.texts('addresses').flatMap((text, index) => {
     const [base = '', length] = text.split('/');
     const address = tryCanonicalAddress(base);
+    if (address !== null && isAutomatic(address))
+      spec.wrong('addresses', `[${index}] is of a range whose addresses are given automatically`);
     const bits = address?.includes(':') ? 128 : 32;
     const prefixLength = length === undefined ? bits : Number(length);
     if (address !== null && /^\d{1,3}$/.test(length ?? '0') && prefixLength <= bits && prefixLength > 0)
@@ -152,6 +154,15 @@ function readAddresses(spec: Fields): readonly EntryAddress[] {
     spec.wrong('addresses', `[${index}] must be an IP address or a CIDR of at least one bit, not '${text}'`);
     return [];
   });
+}
+
+/** 240.240.0.0/16 and 2001:2::/48, where entries without addresses get theirs (mesh-apis.md 2.5). */
+function isAutomatic(address: string): boolean {
+  const groups = address.split(':');
+  return (
+    address.startsWith('240.240.') ||
+    (groups[0] === '2001' && groups[1] === '2' && (groups[2] || '0') === '0')
+  );
 }
 
 const PROTOCOLS = [

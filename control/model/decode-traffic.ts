@@ -186,6 +186,7 @@ function readOutlierDetection(fields: Fields, limits: Limits): RuleTrafficPolicy
 
 const MODES = ['ALLOW_ANY', 'REGISTRY_ONLY'] as const;
 
+/** One that is invalid and was never good holds its place as registry-only: it may have meant that. */
 export function decodeSidecar(fields: Fields, namespace: string, name: string): Sidecar {
   const metadata = fields.object('metadata');
   const spec = fields.object('spec');
@@ -209,7 +210,7 @@ export function decodeSidecar(fields: Fields, namespace: string, name: string): 
     namespace,
     name,
     createdAt: readCreatedAt(metadata),
-    outbound: mode === null ? null : mode === 'REGISTRY_ONLY' ? 'registry-only' : 'allow-any',
+    outbound: fields.problems.length > 0 || mode === 'REGISTRY_ONLY' ? 'registry-only' : mode && 'allow-any',
     isForNamespace: !spec.has('workloadSelector'),
     limits: limits.list,
   };

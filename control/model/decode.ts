@@ -26,8 +26,13 @@ const KINDS: ReadonlyMap<string, KindDecoder<MeshObject>> = new Map([
     ServiceEntry: decodeServiceEntry,
     WorkloadEntry: decodeWorkloadEntry,
     DestinationRule: decodeDestinationRule,
-    Sidecar: decodeSidecar,
   }),
+  ...inVersions(
+    'networking.istio.io',
+    ['v1', 'v1beta1', 'v1alpha3'],
+    { Sidecar: decodeSidecar },
+    { holdsPlace: true },
+  ),
   ...inVersions(
     'security.istio.io',
     ['v1', 'v1beta1'],

@@ -3,7 +3,13 @@ import { keyOf, type SourceBatch } from '../../mesh/manifests/index.js';
 import { PolicyRelations } from './policies/policy-relations.js';
 import type { AuthorizationPolicy, PeerAuthentication } from './policies/types.js';
 import { Relations, type RelationsOptions } from './relations.js';
-import type { DestinationRule, EndpointSlice, ServiceEntry, WorkloadEntry } from './service-types.js';
+import type {
+  DestinationRule,
+  EndpointSlice,
+  ServiceEntry,
+  Sidecar,
+  WorkloadEntry,
+} from './service-types.js';
 import { type ModelChange, Touched } from './touched.js';
 import type { MeshObject, Namespace, Node, ObjectKey, Pod, Service } from './types.js';
 
@@ -93,6 +99,16 @@ export class Model {
   endpointSlice(key: ObjectKey): EndpointSlice | undefined {
     const object = this.#objects.get(key);
     return object?.kind === 'EndpointSlice' ? object : undefined;
+  }
+
+  destinationRule(key: ObjectKey): DestinationRule | undefined {
+    const object = this.#objects.get(key);
+    return object?.kind === 'DestinationRule' ? object : undefined;
+  }
+
+  sidecar(key: ObjectKey): Sidecar | undefined {
+    const object = this.#objects.get(key);
+    return object?.kind === 'Sidecar' ? object : undefined;
   }
 
   namespace(name: string): Namespace | undefined {

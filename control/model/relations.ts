@@ -44,6 +44,7 @@ export class Relations {
   readonly #entriesByHost: Multimap<ServiceEntry>;
   /** By `namespace/host`, the host in full or with its wildcard. */
   readonly #rules: Multimap<DestinationRule>;
+  readonly #rulesByHost: Multimap<DestinationRule>;
   readonly #sidecars: Multimap<Sidecar>;
   /** By network. */
   readonly #gateways: Multimap<Service>;
@@ -61,6 +62,7 @@ export class Relations {
     this.#slices = new Multimap();
     this.#entriesByHost = new Multimap();
     this.#rules = new Multimap();
+    this.#rulesByHost = new Multimap();
     this.#sidecars = new Multimap();
     this.#gateways = new Multimap();
     this.#all = new Set();
@@ -193,11 +195,7 @@ export class Relations {
         this.#touchRule(object, touched);
         break;
       case 'Sidecar':
-        touched.add(
-          object.namespace === this.#options.rootNamespace
-            ? this.#all
-            : this.#ofNamespace.get(object.namespace),
-        );
+        this.#touchSidecar(object, touched);
         break;
       case 'ServiceAccount':
       case 'WorkloadEntry':
@@ -216,11 +214,13 @@ export class Relations {
   }
 
   #touchHosts(hosts: readonly string[], touched: Touched): void {
-    for (const host of hosts)
+    for (const host of hosts) {
+      touched.add(this.#rulesByHost.get(host));
       for (const entry of this.#entriesByHost.get(host)) {
         touched.add([entry]);
         this.#touchEntry(entry, touched);
       }
+    }
   }
 
   #touchEntry(entry: ServiceEntry, touched: Touched): void {
@@ -230,6 +230,7 @@ export class Relations {
 
   #touchRule(rule: DestinationRule, touched: Touched): void {
     const host = this.hostOfRule(rule);
+    touched.add(this.#rulesByHost.get(host));
     if (host.startsWith('*')) {
       touched.add([...this.#all].filter((one) => one.kind === 'Service' || one.kind === 'ServiceEntry'));
       return;
@@ -237,6 +238,12 @@ export class Relations {
     touched.add(this.#entriesByHost.get(host));
     const service = this.serviceNameOf(host);
     if (service !== null) touched.services.add(keyOf('Service', service.namespace, service.name));
+  }
+
+  #touchSidecar({ namespace }: Sidecar, touched: Touched): void {
+    const isMeshWide = namespace === this.#options.rootNamespace;
+    for (const one of isMeshWide ? this.#all : this.#ofNamespace.get(namespace))
+      if (one.kind === 'Pod' || one.kind === 'Sidecar') touched.add([one]);
   }
 
   #forEachIndex(
@@ -261,8 +268,10 @@ export class Relations {
       for (const { address } of object.endpoints) visit(this.#listingAddress, address, object);
     }
     if (object.kind === 'WorkloadEntry') visit(this.#listingAddress, object.address, object);
-    if (object.kind === 'DestinationRule')
+    if (object.kind === 'DestinationRule') {
       visit(this.#rules, `${object.namespace}/${this.hostOfRule(object)}`, object);
+      visit(this.#rulesByHost, this.hostOfRule(object), object);
+    }
     if (object.kind === 'Sidecar' && object.isForNamespace) visit(this.#sidecars, object.namespace, object);
   }
 
@@ -280,8 +289,13 @@ export class Relations {
 
 /** As Kubernetes: a service without a selector, or with an empty one, has no pods by label. */
 export function selects(selector: Labels | null, labels: Labels): boolean {
-  const wanted = Object.entries(selector ?? {});
-  return wanted.length > 0 && wanted.every(([label, value]) => labels[label] === value);
+  let isEmpty = true;
+  // Not Object.entries: this runs for each pair of a pod and a service that share a label.
+  for (const label in selector) {
+    if (labels[label] !== selector[label]) return false;
+    isEmpty = false;
+  }
+  return !isEmpty;
 }
 
 function selectorKeyOf(object: Selecting): string {

@@ -10,6 +10,9 @@ export interface ModelChange {
   readonly endpointSlices: ReadonlySet<ObjectKey>;
   /** PeerAuthentications and AuthorizationPolicies. */
   readonly policies: ReadonlySet<ObjectKey>;
+  /** These two have no resources of their own: what has is in the other sets. */
+  readonly destinationRules: ReadonlySet<ObjectKey>;
+  readonly sidecars: ReadonlySet<ObjectKey>;
 }
 
 /** Collects a change. */
@@ -20,6 +23,8 @@ export class Touched implements ModelChange {
   readonly workloadEntries: Set<ObjectKey>;
   readonly endpointSlices: Set<ObjectKey>;
   readonly policies: Set<ObjectKey>;
+  readonly destinationRules: Set<ObjectKey>;
+  readonly sidecars: Set<ObjectKey>;
 
   constructor() {
     this.pods = new Set();
@@ -28,6 +33,8 @@ export class Touched implements ModelChange {
     this.workloadEntries = new Set();
     this.endpointSlices = new Set();
     this.policies = new Set();
+    this.destinationRules = new Set();
+    this.sidecars = new Set();
   }
 
   get isEmpty(): boolean {
@@ -37,11 +44,13 @@ export class Touched implements ModelChange {
       this.serviceEntries.size === 0 &&
       this.workloadEntries.size === 0 &&
       this.endpointSlices.size === 0 &&
-      this.policies.size === 0
+      this.policies.size === 0 &&
+      this.destinationRules.size === 0 &&
+      this.sidecars.size === 0
     );
   }
 
-  /** Objects that have no resources of their own pass. */
+  /** Objects that others depend on only pass. */
   add(objects: Iterable<MeshObject>): void {
     for (const object of objects) {
       if (object.kind === 'Pod') this.pods.add(keyOfObject(object));
@@ -51,6 +60,8 @@ export class Touched implements ModelChange {
       else if (object.kind === 'EndpointSlice') this.endpointSlices.add(keyOfObject(object));
       else if (object.kind === 'PeerAuthentication' || object.kind === 'AuthorizationPolicy')
         this.policies.add(keyOfObject(object));
+      else if (object.kind === 'DestinationRule') this.destinationRules.add(keyOfObject(object));
+      else if (object.kind === 'Sidecar') this.sidecars.add(keyOfObject(object));
     }
   }
 }

@@ -5,7 +5,6 @@ import type {
   Model,
   Service,
   ServiceEntry,
-  SliceEndpoint,
   WorkloadEntry,
 } from '../model/index.js';
 import {
@@ -15,13 +14,18 @@ import {
   membershipsOfWorkloadEntry,
 } from './memberships.js';
 import { addressAlias, addressBytes, endpointUid, gatewayUid } from './names.js';
-import { gatewayOfService, meshNetwork, networkGatewayOf, networkOfNode } from './network.js';
+import {
+  gatewayOfService,
+  networkGatewayOf,
+  networkOfEndpoint,
+  networkOfSliceEndpoint,
+  podAt,
+} from './network.js';
 import { policyNamesOf } from './policies/policies.js';
 import type { TranslateOptions } from './types.js';
 import {
   canonicalNames,
   hasNativeTunnel,
-  isLive,
   localityOfNode,
   type WorkloadResource,
   wireLocality,
@@ -37,7 +41,8 @@ export function translateWorkloadEntry(
   options: TranslateOptions,
 ): readonly WorkloadResource[] {
   // A pod's address says what the pod is, and that the entry must not send in clear to it.
-  if (isPodAddress(entry.address, model)) return [];
+  const network = networkOfEndpoint(entry, model, options);
+  if (podAt(entry.address, network, model, options) !== undefined) return [];
   const services = membershipsOfWorkloadEntry(entry, model, options);
   const uid = endpointUid(entry, '', options);
   const what = { uid, of: entry, endpoint: entry, healthy: entry.healthy, services };
@@ -59,7 +64,9 @@ export function translateEntryEndpoints(
   const resolves = entry.resolution !== 'NONE' && entry.resolution !== 'STATIC';
   const uids = new Set<string>();
   const of = (endpoint: EndpointFields, services: Memberships): WorkloadResource[] => {
-    if (Object.keys(services).length === 0 || isPodAddress(endpoint.address, model)) return [];
+    const network = networkOfEndpoint(endpoint, model, options);
+    if (Object.keys(services).length === 0 || podAt(endpoint.address, network, model, options) !== undefined)
+      return [];
     const uid = freeUid(
       endpointUid(entry, endpoint.address || endpoint.hostname || endpoint.network, options),
       uids,
@@ -96,30 +103,24 @@ export function translateSlice(
 ): readonly WorkloadResource[] {
   const services = membershipsOfSlice(slice, model, options);
   if (Object.keys(services).length === 0) return [];
-  return slice.endpoints.flatMap((endpoint) =>
-    endpoint.addresses
-      .filter((address) => !isPodAddress(address, model))
+  return slice.endpoints.flatMap((endpoint) => {
+    const network = networkOfSliceEndpoint(endpoint, model, options);
+    const locality = localityOfNode(model.node(endpoint.nodeName));
+    const place = { network, locality: { ...locality, zone: locality.zone || endpoint.zone } };
+    return endpoint.addresses
+      .filter((address) => podAt(address, network, model, options) === undefined)
       .map((address) => {
         const what = {
           uid: endpointUid(slice, address, options),
           of: slice,
-          endpoint: { ...HOST_ENDPOINT, ...placeOf(endpoint, model), address },
+          endpoint: { ...HOST_ENDPOINT, ...place, address },
           healthy: endpoint.ready,
           services,
           node: endpoint.nodeName,
         };
         return endpointWorkload(what, model, options);
-      }),
-  );
-}
-
-function placeOf(endpoint: SliceEndpoint, model: Model): Pick<EndpointFields, 'locality' | 'network'> {
-  const node = model.node(endpoint.nodeName);
-  const locality = localityOfNode(node);
-  return {
-    locality: { ...locality, zone: locality.zone || endpoint.zone },
-    network: networkOfNode(node) ?? '',
-  };
+      });
+  });
 }
 
 /** What clients in other networks must know of a network's gateway to trust it: its addresses and its identity. */
@@ -167,7 +168,7 @@ interface EndpointInput {
 function endpointWorkload(input: EndpointInput, model: Model, options: TranslateOptions): WorkloadResource {
   const { uid, of, endpoint, services } = input;
   const { address, hostname } = endpoint;
-  const network = endpoint.network || meshNetwork(model, options);
+  const network = networkOfEndpoint(endpoint, model, options);
   const nativeTunnel = hasNativeTunnel(endpoint.labels);
   // Without an address of its own it is reached through its network's gateway only, and that carries HBONE.
   const isHbone = nativeTunnel || (address === '' && hostname === '');
@@ -198,12 +199,6 @@ function endpointWorkload(input: EndpointInput, model: Model, options: Translate
       ...(endpoint.weight === 0 ? {} : { capacity: { value: endpoint.weight } }),
     },
   };
-}
-
-function isPodAddress(address: string, model: Model): boolean {
-  if (address === '') return false;
-  for (const pod of model.relations.podsAt(address)) if (isLive(pod)) return true;
-  return false;
 }
 
 function freeUid(wanted: string, used: Set<string>): string {

@@ -16,6 +16,7 @@ import {
 import { decodeObject, type MeshObject, MODEL_DEFAULTS, Model, type ModelChange } from '../model/index.js';
 import {
   AddressTranslator,
+  limitationsOf,
   type Resource,
   TRANSLATE_DEFAULTS,
   type TranslateOptions,
@@ -57,14 +58,16 @@ function translate(text: string): string {
   model.apply({ upserted, removed: [] });
   model.flush();
   const [change] = changes as [ModelChange];
-  const translator = new AddressTranslator(options, { model, vips: new VipPool() });
+  const vips = new VipPool();
+  const translator = new AddressTranslator(options, { model, vips });
+  const addresses = translator.translate(change);
   const authorizations = translateAuthorizations(model, change.policies, options);
-  const limitations = [...authorizations.limitations].flatMap(([object, list]) =>
-    list.map((limitation) => ({ object, ...limitation })),
+  const limitations = [...authorizations.limitations, ...limitationsOf(change, model, vips, options)].flatMap(
+    ([object, list]) => list.map((limitation) => ({ object, ...limitation })),
   );
   return stringify(
     [
-      ...resourcesOf(translator.translate(change), plainAddress),
+      ...resourcesOf(addresses, plainAddress),
       ...resourcesOf(authorizations.resources, plainAuthorization),
       ...invalid,
       ...limitations,

@@ -1,3 +1,4 @@
+export { limitationsOf } from './limitations.js';
 export { strictPolicy } from './policies/peer-authentication.js';
 export { type AuthorizationUpdates, translateAuthorizations } from './policies/policies.js';
 export { AddressTranslator, type AddressTranslatorDeps, type AddressUpdates } from './translator.js';

@@ -9,6 +9,7 @@ import type {
   WorkloadEntry,
 } from '../model/index.js';
 import { entryResourceName, serviceResourceName } from './names.js';
+import { networkOfEndpoint, networkOfPod, networkOfSliceEndpoint } from './network.js';
 import { isTcp, portsAt, tcpPorts } from './ports.js';
 import type { TranslateOptions } from './types.js';
 
@@ -26,14 +27,32 @@ export function membershipsOfPod(pod: Pod, model: Model, options: TranslateOptio
     else addEntry(lists, one, portsOfEntry(one, {}), model);
   }
   if (pod.hostNetwork) return lists;
+  const network = networkOfPod(pod, model, options);
   for (const address of pod.addresses)
-    for (const one of model.relations.listingAddress(address)) {
-      if (one.kind === 'EndpointSlice') addSlice(lists, one, model, options);
-      else
-        for (const endpoint of one.endpoints)
-          if (endpoint.address === address) addEntry(lists, one, portsOfEntry(one, endpoint.ports), model);
-    }
+    for (const one of model.relations.listingAddress(address))
+      addListing(lists, one, { address, network }, model, options);
   return lists;
+}
+
+/** What lists the address, of that network, among its endpoints. */
+function addListing(
+  lists: Record<string, istio.workload.PortList.$Properties>,
+  one: EndpointSlice | ServiceEntry,
+  { address, network }: { readonly address: string; readonly network: string },
+  model: Model,
+  options: TranslateOptions,
+): void {
+  if (one.kind === 'EndpointSlice') {
+    const isListed = one.endpoints.some(
+      (endpoint) =>
+        endpoint.addresses.includes(address) && networkOfSliceEndpoint(endpoint, model, options) === network,
+    );
+    if (isListed) addSlice(lists, one, model, options);
+    return;
+  }
+  for (const endpoint of one.endpoints)
+    if (endpoint.address === address && networkOfEndpoint(endpoint, model, options) === network)
+      addEntry(lists, one, portsOfEntry(one, endpoint.ports), model);
 }
 
 /** Of a WorkloadEntry: by selector; its own ports before what the service says. */

@@ -1,5 +1,12 @@
 import type { istio } from '../../mesh/proto/index.js';
-import { type Model, NETWORK_LABEL, type Node, type Pod, type Service } from '../model/index.js';
+import {
+  type Model,
+  NETWORK_LABEL,
+  type Node,
+  type Pod,
+  type Service,
+  type SliceEndpoint,
+} from '../model/index.js';
 import { addressBytes } from './names.js';
 import type { TranslateOptions } from './types.js';
 import { hashOf } from './vip-pool.js';
@@ -12,18 +19,54 @@ export function meshNetwork(model: Model, options: TranslateOptions): string {
   return model.namespace(model.options.rootNamespace)?.labels[NETWORK_LABEL] ?? options.network;
 }
 
-/** By label of the pod, its namespace, its node. */
+/** By label of the pod, its namespace (the root namespace's is the whole mesh's), its node. */
 export function networkOfPod(pod: Pod, model: Model, options: TranslateOptions): string {
   return (
     pod.labels[NETWORK_LABEL] ??
-    model.namespace(pod.namespace)?.labels[NETWORK_LABEL] ??
+    (pod.namespace === model.options.rootNamespace
+      ? undefined
+      : model.namespace(pod.namespace)?.labels[NETWORK_LABEL]) ??
     networkOfNode(model.node(pod.nodeName)) ??
     meshNetwork(model, options)
   );
 }
 
-export function networkOfNode(node: Node | undefined): string | undefined {
+function networkOfNode(node: Node | undefined): string | undefined {
   return node?.labels[NETWORK_LABEL];
+}
+
+/** The pod that has the address in the network; undefined too where the pod has ended. Whoever lists that address as an endpoint means the pod. */
+export function podAt(
+  address: string,
+  network: string,
+  model: Model,
+  options: TranslateOptions,
+): Pod | undefined {
+  for (const pod of model.relations.podsAt(address))
+    if (isLive(pod) && networkOfPod(pod, model, options) === network) return pod;
+  return undefined;
+}
+
+/** Has an address and has not ended. */
+export function isLive(pod: Pod): boolean {
+  return pod.addresses.length > 0 && pod.phase !== 'Succeeded' && pod.phase !== 'Failed';
+}
+
+/** Of an endpoint that a WorkloadEntry is or a ServiceEntry lists. */
+export function networkOfEndpoint(
+  endpoint: { readonly network: string },
+  model: Model,
+  options: TranslateOptions,
+): string {
+  return endpoint.network || meshNetwork(model, options);
+}
+
+export function networkOfSliceEndpoint(
+  endpoint: SliceEndpoint,
+  model: Model,
+  options: TranslateOptions,
+): string {
+  return networkOfNode(model.node(endpoint.nodeName)) ?? meshNetwork(model, options);
 }
 
 /** Where clients of other networks enter the network of a workload; null where it has no gateway. Workloads share several evenly. */

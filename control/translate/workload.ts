@@ -4,7 +4,7 @@ import type { LocalityFields, Model, Node, Pod } from '../model/index.js';
 import { outboundExtension, workloadDnsExtension } from './extensions.js';
 import type { Memberships } from './memberships.js';
 import { addressAlias, addressBytes, podUid } from './names.js';
-import { networkGatewayOf } from './network.js';
+import { isLive, networkGatewayOf } from './network.js';
 import { policyNamesOf } from './policies/policies.js';
 import type { Resource, TranslateOptions } from './types.js';
 
@@ -55,11 +55,6 @@ export function translateWorkload(input: WorkloadInput, options: TranslateOption
       ],
     },
   };
-}
-
-/** Has an address and has not ended. */
-export function isLive(pod: Pod): boolean {
-  return pod.addresses.length > 0 && pod.phase !== 'Succeeded' && pod.phase !== 'Failed';
 }
 
 export function wireTrustDomain({ trustDomain }: TranslateOptions): string {
