@@ -1,10 +1,16 @@
-/** `npm run clean`: removes everything that an agent has left in the kernel of this machine. */
+/**
+ * Frees a node whose agent is gone for good: removes everything that an agent has left in its kernel, so that every pod is plain. `culvertctl
+ * node release` runs it on the node; `npm run clean` on this machine.
+ */
 import { messageOf } from '../mesh/common/errors.js';
-import { helpOf, parseOptions } from '../mesh/config/index.js';
+import { helpOf, option, parseOptions } from '../mesh/config/index.js';
 import { clean } from './capture/index.js';
 import { agentOptions } from './options.js';
 
-const table = { bpffs: agentOptions.bpffs };
+const table = {
+  bpffs: agentOptions.bpffs,
+  force: option.flag({ help: 'Also under a live agent: its pods are plain until it starts anew.' }),
+};
 const envPrefix = 'CULVERT_';
 
 function main(): void {
@@ -15,8 +21,8 @@ function main(): void {
     );
     return;
   }
-  const { bpffs } = parseOptions(table, { argv, env: process.env, envPrefix });
-  const links = clean({ bpffsDir: bpffs });
+  const { bpffs, force } = parseOptions(table, { argv, env: process.env, envPrefix });
+  const links = clean({ bpffsDir: bpffs, force });
   const detached = links === 0 ? 'nothing was attached' : `${links} programs detached`;
   process.stdout.write(`${bpffs}: ${detached}; no pins left\n`);
 }

@@ -49,6 +49,14 @@ export const agentOptions = {
     fallback: '',
     metavar: 'FILE',
   }),
+  kubeletCgroup: option.text({
+    help: "kubelet's cgroup, below the cgroup root or absolute: its probes reach applications directly; none: there is no kubelet; empty: found by its process.",
+    fallback: '',
+    metavar: 'DIR',
+  }),
+  keepOlderConnections: option.flag({
+    help: 'Where no agent was before, connections of enrolled pods that are older go on, in clear text.',
+  }),
   bpffs: option.text({
     help: 'Folder for pinned programs and maps; a bpffs is mounted there where none is.',
     fallback: '/sys/fs/bpf/culvert',

@@ -128,6 +128,8 @@ export class Agent implements CaptureListener {
 
   /** Resolves when the hooks are attached; the controller may still be away (readiness tells). */
   async start(): Promise<void> {
+    // Our own cgroup is listed before we connect to anything.
+    this.#capture.prepare();
     this.#pool.start();
     this.#dns.start();
     this.#xds.start();
@@ -308,6 +310,7 @@ export class Agent implements CaptureListener {
 
   #makeCapture(): Capture {
     const { node, manifests, workers, cgroupRoot, podsCgroup, hostNetns, bpffs } = this.#options;
+    const { kubeletCgroup, keepOlderConnections } = this.#options;
     const log = this.#log.child({ room: 'capture' });
     return new Capture(
       {
@@ -315,6 +318,8 @@ export class Agent implements CaptureListener {
         cgroupRoot: cgroupRoot || null,
         podsParent: podsCgroup || null,
         hostNetns: hostNetns || null,
+        kubeletCgroup: kubeletCgroup || null,
+        keepOlderConnections,
         bpffsDir: bpffs,
       },
       { podSource: new FilesPodSource({ folder: manifests, nodeName: node }, { log }), listener: this, log },
@@ -372,7 +377,7 @@ export class Agent implements CaptureListener {
 
   #pending(): string[] {
     const pending = [...this.#xds.state.pending];
-    if (!this.#captureStarted) pending.push('capture: hooks are not in place');
+    if (!this.#captureStarted) pending.push(`capture: ${this.#capture.trouble || 'hooks are not in place'}`);
     if (this.#draining) pending.push('draining');
     return pending;
   }

@@ -3,7 +3,6 @@ import { closeSync, statSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../../mesh/common/errors.js';
 import type { Log } from '../../mesh/log/index.js';
-import type { KernelFeature } from '../../native/bpf/index.js';
 import {
   findCgroupRoot,
   findHostNetns,
@@ -17,10 +16,13 @@ import {
   podOfProcess,
   tryNamespaceInode,
 } from '../pods/index.js';
-import { Enrolment, type PodState } from './enrolment.js';
+import { Enrolment } from './enrolment.js';
+import { KubeletProbes } from './kubelet-probes.js';
 import { NodeDatapath } from './node-datapath.js';
+import { OlderConnections } from './older-connections.js';
 import { openPresence } from './pod-presence.js';
 import { createShownPorts, ShownPorts } from './shown-ports.js';
+import { type CaptureStatus, inventoryOf, type PodStatus } from './status.js';
 import type {
   CapturedPod,
   CaptureHandles,
@@ -39,6 +41,10 @@ export interface CaptureOptions {
   readonly podsParent?: string | null;
   /** A file that is the host's network namespace; null: found. */
   readonly hostNetns?: string | null;
+  /** kubelet's cgroup, absolute or below the root; 'none': there is no kubelet; null: found. */
+  readonly kubeletCgroup?: string | null;
+  /** Where no hook was before, connections of enrolled pods go on that are older than ours. */
+  readonly keepOlderConnections?: boolean;
   /** Where everything is pinned; a bpffs is mounted where there is none. */
   readonly bpffsDir?: string;
   /** How often everything is looked at though nothing was heard. */
@@ -61,30 +67,12 @@ export interface CaptureDeps {
   readonly log: Log;
 }
 
-export interface PodStatus {
-  readonly uid: string;
-  readonly name: string;
-  readonly namespace: string;
-  readonly state: PodState;
-  /** Why it is `refused` or `waiting`; else empty. */
-  readonly reason: string;
-}
-
-/** For admin and metrics. */
-export interface CaptureStatus {
-  readonly pods: readonly PodStatus[];
-  /** Pod cgroups that the pod source does not know: refused. */
-  readonly unknownPods: number;
-  /** BPF's counters since the maps were made: refused_unknown, dropped_no_listener, … (enum counter in bpf/include/abi.h). */
-  readonly refusals: Readonly<Record<string, number>>;
-  /** What this kernel has, probed at start. */
-  readonly features: readonly KernelFeature[];
-}
-
 export const captureDefaults = {
   cgroupRoot: null,
   podsParent: null,
   hostNetns: null,
+  kubeletCgroup: null,
+  keepOlderConnections: false,
   bpffsDir: '/sys/fs/bpf/culvert',
   pollIntervalMs: 1_000,
   emptyPodLingerMs: 1_000,
@@ -94,6 +82,17 @@ export const captureDefaults = {
   listenBacklog: 4_096,
   maxShownConnections: 65_536,
 } as const;
+
+/** Where on this machine we are. */
+interface CapturePlace {
+  readonly cgroupRoot: string;
+  readonly podsParent: string;
+  readonly hostNetns: string;
+  /** Null: we run in no pod. */
+  readonly agentPod: PodCgroup | null;
+}
+
+const upkeepsPerSweep = 60;
 
 export class Capture {
   readonly #options: Required<CaptureOptions>;
@@ -111,6 +110,12 @@ export class Capture {
   readonly #inherited = new Map<string, InheritedPod>();
   /** Nothing is captured or released in the kernel: the next agent is taking over, or has. */
   #isHeld = false;
+  #place: CapturePlace | null = null;
+  #probes: KubeletProbes | null = null;
+  #older: OlderConnections | null = null;
+  #upkeep: NodeJS.Timeout | null = null;
+  #upkeeps = 0;
+  #isStopping = false;
 
   constructor(options: CaptureOptions, deps: CaptureDeps) {
     this.#options = { ...captureDefaults, ...options };
@@ -152,12 +157,28 @@ export class Capture {
     }
   }
 
-  async #start(): Promise<void> {
-    const { podsParent, hostNetns, agentPod } = this.#openDatapath();
-    const datapath = this.#running();
+  /**
+   * Adopts or makes maps and programs, and lists our own cgroup: before this our connections might be refused, after it they are plain. Attaches
+   * nothing. Throws CaptureError.
+   */
+  prepare(): void {
+    if (this.#place !== null) return;
+    this.#place = this.#openDatapath();
+    const { agentPod } = this.#place;
     this.#ownUid = agentPod?.uid ?? null;
-    // Before anything is attached or adopted: our own connections must never come back to us.
-    if (agentPod !== null) datapath.listAgent(agentPod.id);
+    if (agentPod !== null) this.#running().listAgent(agentPod.id);
+  }
+
+  async #start(): Promise<void> {
+    this.prepare();
+    const { podsParent, hostNetns } = this.#place!;
+    const datapath = this.#running();
+    // Without it probes of STRICT pods would fail: then rather nothing of ours at all.
+    const { kubeletCgroup: given } = this.#options;
+    this.#probes = new KubeletProbes({ ...this.#place!, given }, { datapath, log: this.#log });
+    if (!(await this.#awaitKubelet(this.#probes))) return;
+    const older = new OlderConnections({ net: datapath.net, log: this.#log });
+    this.#older = older;
     this.#sightings = new PodSightings(
       {
         podsParent,
@@ -176,13 +197,33 @@ export class Capture {
     this.#sightings.start();
     const settled = Promise.all([...this.#pods.keys()].map((uid) => this.#touch(uid)));
     // One pod whose capture hangs must not keep the rest of the node open, nor us from starting.
-    if (!datapath.isDeciding) await Promise.race([settled, late(this.#options.firstAttachDelayMs)]);
+    const isFirst = !datapath.isDeciding;
+    if (isFirst) await Promise.race([settled, late(this.#options.firstAttachDelayMs)]);
     datapath.attachDeciders();
+    if (isFirst && !this.#options.keepOlderConnections) {
+      older.begin(this.#sightings.cgroups.keys());
+      for (const one of this.#enrolments.values()) older.onState(one.uid, one.state, one.captured);
+    }
     await Promise.race([settled, late(this.#options.settleTimeoutMs)]);
     this.#sweep();
+    this.#upkeep = setInterval(() => this.#keepUp(), this.#options.pollIntervalMs);
   }
 
-  #openDatapath(): { podsParent: string; hostNetns: string; agentPod: PodCgroup | null } {
+  /** False: stopped meanwhile. */
+  async #awaitKubelet(probes: KubeletProbes): Promise<boolean> {
+    while (!this.#isStopping) {
+      if (probes.follow()) return true;
+      await late(this.#options.pollIntervalMs, true);
+    }
+    return false;
+  }
+
+  #keepUp(): void {
+    this.#probes?.check();
+    if (++this.#upkeeps % upkeepsPerSweep === 0) this.#running().forgetStale();
+  }
+
+  #openDatapath(): CapturePlace {
     const root = findCgroupRoot(this.#options.cgroupRoot);
     const podsParent = findPodsParent(root, this.#options.podsParent);
     const hostNetns = findHostNetns(this.#options.hostNetns, hostFacts(podsParent));
@@ -198,7 +239,7 @@ export class Capture {
       },
       { log: this.#log },
     );
-    return { podsParent, hostNetns, agentPod };
+    return { cgroupRoot: root, podsParent, hostNetns, agentPod };
   }
 
   /**
@@ -206,6 +247,8 @@ export class Capture {
    * comes, plain pods are served, new ones refused. Call it when workers have stopped.
    */
   async stop(): Promise<void> {
+    this.#isStopping = true;
+    if (this.#upkeep !== null) clearInterval(this.#upkeep);
     await this.#deps.podSource.stop();
     this.#sightings?.stop();
     await Promise.all([...this.#enrolments.values()].map((enrolment) => enrolment.stop()));
@@ -248,6 +291,11 @@ export class Capture {
     await Promise.all([...this.#enrolments.values()].map((enrolment) => enrolment.abdicate()));
   }
 
+  /** What keeps us from enrolling anything, or kubelet's probes from passing; else empty. */
+  get trouble(): string {
+    return this.#probes?.trouble ?? '';
+  }
+
   status(): CaptureStatus {
     const pods: PodStatus[] = [];
     for (const { uid, pod, state, reason } of this.#enrolments.values()) {
@@ -260,8 +308,10 @@ export class Capture {
     return {
       pods,
       unknownPods,
+      trouble: this.trouble,
       refusals: this.#datapath?.counters() ?? {},
       features: this.#datapath?.features ?? [],
+      ...(this.#datapath === null ? { programs: [], links: [], maps: [] } : inventoryOf(this.#datapath)),
     };
   }
 
@@ -304,6 +354,7 @@ export class Capture {
       this.#enrolments.set(uid, enrolment);
     }
     await enrolment.update(pod, sighting);
+    this.#older?.onState(uid, enrolment.state, enrolment.captured);
     if (enrolment.isOver && this.#enrolments.get(uid) === enrolment) this.#enrolments.delete(uid);
   }
 
@@ -353,9 +404,9 @@ export class Capture {
   }
 }
 
-/** Does not keep the process alive. */
-function late(ms: number): Promise<void> {
-  return sleep(ms, undefined, { ref: false });
+/** Does not keep the process alive unless `ref`. */
+function late(ms: number, ref = false): Promise<void> {
+  return sleep(ms, undefined, { ref });
 }
 
 /** Through these processes pass on their way into their pod's. */

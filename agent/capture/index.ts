@@ -3,11 +3,10 @@ export {
   Capture,
   type CaptureDeps,
   type CaptureOptions,
-  type CaptureStatus,
-  type PodStatus,
 } from './capture.js';
 export type { PodState } from './enrolment.js';
 export { type CleanOptions, clean } from './pins.js';
+export type { CaptureStatus, LinkStatus, MapStatus, PodStatus, ProgramStatus } from './status.js';
 export type {
   CapturedPod,
   CaptureHandles,

@@ -69,6 +69,7 @@ const deciders = [
 ] as const;
 const forgetDelayMs = 1_000;
 const staleOriginalSeconds = 300;
+const probeHook = 'probe_tickets';
 const agentHook = 'sock_ops_agent_';
 
 export class NodeDatapath implements PodTables {
@@ -126,6 +127,17 @@ export class NodeDatapath implements PodTables {
     for (const [hook, object] of observers) this.#attach(hook, this.#program(object, hook), podsParent);
     if (agentCgroup === null || agentCgroup === podsParent) return;
     this.#attach(`${agentHook}${cgroupId(agentCgroup)}`, this.#program('sockops', 'sock_ops'), agentCgroup);
+  }
+
+  /** kubelet's connections get tickets from now on; null: there is no kubelet. Again whenever its cgroup is another one. */
+  attachProbes(kubeletCgroup: string | null): void {
+    if (kubeletCgroup === null) {
+      this.#detach(probeHook);
+      return;
+    }
+    using host = this.net.openNetns(this.#options.hostNetns);
+    using object = this.#loadObject('probes', { host_netns_cookie: host.cookie() }, {});
+    this.#attach(probeHook, object.program(probeHook), kubeletCgroup);
   }
 
   /** From now on unknown pods are refused and captured ones redirected. */
@@ -335,6 +347,13 @@ export class NodeDatapath implements PodTables {
     } catch (error) {
       throw new CaptureError('ATTACH_FAILED', `${hook}: ${messageOf(error)}`, { hook, cgroup }, error);
     }
+  }
+
+  #detach(hook: string): void {
+    using link = this.bpf.openPinnedLink(this.pins.link(hook));
+    if (link === null) return;
+    if (link.info().target !== 0n) link.detach();
+    unlinkSync(this.pins.link(hook));
   }
 
   /** Ours once, whoever else is there. A second one was pinned elsewhere (another bpffsDir): both would act. */

@@ -8,6 +8,7 @@ import { dirname, join } from 'node:path';
 import { messageOf } from '../../mesh/common/errors.js';
 import { abiVersion, Bpf, type BpfLink } from '../../native/bpf/index.js';
 import { NativeError } from '../../native/index.js';
+import { usersOfMaps } from './live-agents.js';
 import { CaptureError } from './types.js';
 
 const bpffsMagic = 0xcafe4a11;
@@ -95,17 +96,21 @@ function mountBpffs(bpffsDir: string, bpf: Bpf): void {
 
 export interface CleanOptions {
   readonly bpffsDir: string;
+  /** Also under a live agent, whose pods are then plain, and whose next start makes everything anew. */
+  readonly force?: boolean;
 }
 
 /**
  * Detaches all programs pinned below `bpffsDir`, of whatever version, whether their targets live or not, and unlinks everything; unmounts
- * the bpffs if it was mounted at `bpffsDir` itself. Connections of enrolled pods are plain afterwards; stop the agent first. Returns how many
- * links there were.
+ * the bpffs if it was mounted at `bpffsDir` itself. Every pod's connections are plain afterwards, those of enrolled ones too. Throws AGENT_ALIVE,
+ * with nothing changed, where an agent lives (unless `force`). Returns how many links there were.
  */
 export function clean(options: CleanOptions, deps: { bpf: Bpf } = { bpf: new Bpf() }): number {
   const { bpffsDir } = options;
   if (!existsSync(bpffsDir)) return 0;
-  const links = isOnBpffs(bpffsDir) ? pinnedLinks(deps.bpf, bpffsDir) : [];
+  if (!isOnBpffs(bpffsDir)) return 0;
+  if (!options.force) refuseLiveAgents(bpffsDir, versionsIn(bpffsDir), deps.bpf);
+  const links = pinnedLinks(deps.bpf, bpffsDir);
   try {
     // Those that refuse and redirect come off first: nothing may be sent to listeners that are no more.
     for (const link of links.sort(byHook)) if (link.info().target !== 0n) link.detach();
@@ -116,6 +121,19 @@ export function clean(options: CleanOptions, deps: { bpf: Bpf } = { bpf: new Bpf
   if (isMountPoint(bpffsDir)) execFileSync('umount', [bpffsDir]);
   if (readdirSync(bpffsDir).length === 0) rmdirSync(bpffsDir);
   return links.length;
+}
+
+/** Throws AGENT_ALIVE if a process has pinned maps of these versions open. */
+export function refuseLiveAgents(bpffsDir: string, versions: readonly string[], bpf: Bpf): void {
+  const ids = new Set<number>();
+  for (const version of versions) {
+    using map = bpf.openPinnedMap(join(bpffsDir, version, 'maps/pod_cgroups'));
+    if (map !== null) ids.add(map.info.id);
+  }
+  const pids = usersOfMaps(ids);
+  if (pids.length === 0) return;
+  const reason = `an agent is alive (process ${pids.join(', ')}) and uses ${bpffsDir}: stop it first`;
+  throw new CaptureError('AGENT_ALIVE', reason, { bpffsDir, pids });
 }
 
 function versionsIn(bpffsDir: string): string[] {

@@ -104,26 +104,50 @@ export function podOfProcess(parent: string, pid: number): PodCgroup | null {
 
 /** Path of the cgroup v2 group of this process, below `root`; `root` itself in a cgroup namespace of its own. */
 export function ownCgroup(root: string): string {
-  const line = readFileSync('/proc/self/cgroup', 'utf8')
-    .split('\n')
-    .find((entry) => entry.startsWith('0::'));
-  return join(root, line?.slice(3) ?? '/');
+  return join(root, cgroupLineOf('/proc/self/cgroup'));
+}
+
+function cgroupLineOf(file: string): string {
+  try {
+    const lines = readFileSync(file, 'utf8').split('\n');
+    return lines.find((entry) => entry.startsWith('0::'))?.slice(3) ?? '/';
+  } catch {
+    return '/'; // the process has ended
+  }
+}
+
+/** Path of the cgroup that a process is in, below `root`; null: not to be found. In a cgroup namespace of our own /proc tells another path. */
+export function findCgroupOf(root: string, pid: number): string | null {
+  const path = join(root, cgroupLineOf(`/proc/${pid}/cgroup`));
+  if (directProcesses(path).includes(pid)) return path;
+  return searchProcess(root, pid);
+}
+
+function searchProcess(directory: string, pid: number): string | null {
+  if (directProcesses(directory).includes(pid)) return directory;
+  for (const name of subdirectories(directory)) {
+    const found = searchProcess(join(directory, name), pid);
+    if (found !== null) return found;
+  }
+  return null;
 }
 
 /** Process ids in a cgroup and everything below it. A 0 is a process outside our PID namespace. Throws where that cannot be told. */
 export function processesOf(cgroup: string): number[] {
-  const pids: number[] = [];
+  const pids = directProcesses(cgroup);
+  for (const name of subdirectories(cgroup)) pids.push(...processesOf(join(cgroup, name)));
+  return pids;
+}
+
+function directProcesses(cgroup: string): number[] {
   try {
-    for (const line of readFileSync(join(cgroup, 'cgroup.procs'), 'utf8').split('\n')) {
-      if (line !== '') pids.push(Number(line));
-    }
+    const lines = readFileSync(join(cgroup, 'cgroup.procs'), 'utf8').split('\n');
+    return lines.filter((line) => line !== '').map(Number);
   } catch (error) {
     // Of a threaded one the processes stand in the parent.
     if (!isGone(error) && codeOf(error) !== 'EOPNOTSUPP') throw error;
-    return pids;
+    return [];
   }
-  for (const name of subdirectories(cgroup)) pids.push(...processesOf(join(cgroup, name)));
-  return pids;
 }
 
 export function isPopulated(cgroup: string): boolean {

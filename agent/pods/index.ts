@@ -5,9 +5,11 @@ export {
   ownCgroup,
   type PodCgroup,
   podOfProcess,
+  tryCgroupId,
 } from './cgroups.js';
 export { FilesPodSource, type FilesPodSourceOptions } from './files-pod-source.js';
 export { findHostNetns, hostFacts } from './host-netns.js';
+export { findKubeletCgroup, type KubeletSearch } from './kubelet.js';
 export { hasAddress, interfaceNames, podAddresses } from './namespace-facts.js';
 export {
   type PodSighting,

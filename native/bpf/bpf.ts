@@ -65,7 +65,7 @@ export class Bpf {
       const count = check(this.#calls.query(fd, attachType, ids, MAX_PROGRAMS_PER_HOOK), 'bpf_prog_query', {
         target,
       });
-      return Array.from({ length: count }, (_, i) => this.#programById(ids.readUInt32LE(4 * i)));
+      return Array.from({ length: count }, (_, i) => this.programById(ids.readUInt32LE(4 * i)));
     } finally {
       if (typeof target === 'string') closeSync(fd);
     }
@@ -116,7 +116,8 @@ export class Bpf {
     return fd === ENOENT ? null : check(fd, 'bpf_obj_get', { path, kind });
   }
 
-  #programById(id: number): BpfProgramInfo {
+  /** Throws CALL_FAILED (ENOENT) where there is none. */
+  programById(id: number): BpfProgramInfo {
     const fd = check(this.#calls.programById(id), 'bpf_prog_get_fd_by_id', { id });
     try {
       return readProgramInfo(this.#calls, fd);

@@ -21,6 +21,12 @@ export function bindNetCalls({ bind }: NativeLibrary) {
     listen: bind<(netnsFd: number, family: number, port: number, backlog: number) => number>(
       'int culvert_net_listen(int netns_fd, int family, int port, int backlog)',
     ),
+    tcpList: bind<(fd: number, family: number, states: number, out: Buffer, room: number) => number>(
+      'int culvert_net_tcp_list(int fd, int family, uint32_t states, uint8_t *out, uint32_t room)',
+    ),
+    tcpDestroy: bind<(fd: number, record: Buffer) => number>(
+      'int culvert_net_tcp_destroy(int fd, const uint8_t *record)',
+    ),
   };
 }
 

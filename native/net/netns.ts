@@ -4,9 +4,13 @@ import { check } from '../bpf/calls.js';
 import { NativeError } from '../errors.js';
 import { type NativeLibrary, openLibrary } from '../library.js';
 import { bindNetCalls, type NetCalls } from './calls.js';
+import { SocketDiag } from './diag.js';
 
 const AF_INET = 2;
 const AF_INET6 = 10;
+const AF_NETLINK = 16;
+const SOCK_RAW = 3;
+const NETLINK_SOCK_DIAG = 4;
 const SOCK_NONBLOCK = 0o4000;
 
 export interface ListenOptions {
@@ -98,6 +102,12 @@ export class NetworkNamespace implements Disposable {
     const family = options.family === 'dual' ? AF_INET6 : AF_INET;
     const fd = this.#calls.listen(this.fd, family, options.port, options.backlog);
     return check(fd, 'listen', { port: options.port, family: options.family });
+  }
+
+  /** Its TCP sockets; the caller closes it. */
+  socketDiag(): SocketDiag {
+    const fd = check(this.#calls.socket(this.fd, AF_NETLINK, SOCK_RAW, NETLINK_SOCK_DIAG), 'socket');
+    return new SocketDiag({ fd }, { calls: this.#calls });
   }
 
   /** A blocking TCP socket, not yet bound or connected; the caller owns the descriptor. */

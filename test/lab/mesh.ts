@@ -220,6 +220,7 @@ function meshCommands({ lab, controlNode, stateDir, node, options }: CommandInpu
         ...['--controller-root', join(stateDir, 'root-cert.pem')],
         ...['--pods-cgroup', agentNode.kubepods, '--bpffs', agentNode.bpffsDir],
         ...['--run-dir', join(agentNode.stateDir, 'run')],
+        ...['--kubelet-cgroup', agentNode.hostPlace('kubelet').cgroup],
         ...['--host-netns', `/run/netns/${agentNode.netns}`],
         ...['--workers', String(options.workers ?? 1), '--access-log', options.accessLog ?? 'json'],
         ...(options.agentFlags ?? []),

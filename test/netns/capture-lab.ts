@@ -103,7 +103,12 @@ export class CaptureAgent {
 
 /** What an agent of this node is told of the node. */
 export function captureOptions(node: LabNode): Omit<CaptureOptions, 'workers'> & { bpffsDir: string } {
-  return { podsParent: node.kubepods, hostNetns: `/run/netns/${node.netns}`, bpffsDir: node.bpffsDir };
+  return {
+    podsParent: node.kubepods,
+    hostNetns: `/run/netns/${node.netns}`,
+    kubeletCgroup: node.hostPlace('kubelet').cgroup,
+    bpffsDir: node.bpffsDir,
+  };
 }
 
 export async function agentPod(node: LabNode, name = 'agent'): Promise<LabPod> {
