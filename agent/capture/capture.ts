@@ -199,6 +199,8 @@ export class Capture {
     // One pod whose capture hangs must not keep the rest of the node open, nor us from starting.
     const isFirst = !datapath.isDeciding;
     if (isFirst) await Promise.race([settled, late(this.#options.firstAttachDelayMs)]);
+    // Our maps know no pod yet. Until then those of the version before us are in force: what it had captured is refused.
+    else if (datapath.pins.hasOlder) await Promise.race([settled, late(this.#options.settleTimeoutMs)]);
     datapath.attachDeciders();
     if (isFirst && !this.#options.keepOlderConnections) {
       older.begin(this.#sightings.cgroups.keys());
@@ -206,6 +208,7 @@ export class Capture {
     }
     await Promise.race([settled, late(this.#options.settleTimeoutMs)]);
     this.#sweep();
+    datapath.pins.dropOlder(datapath.bpf);
     this.#upkeep = setInterval(() => this.#keepUp(), this.#options.pollIntervalMs);
   }
 
@@ -219,8 +222,12 @@ export class Capture {
   }
 
   #keepUp(): void {
-    this.#probes?.check();
-    if (++this.#upkeeps % upkeepsPerSweep === 0) this.#running().forgetStale();
+    try {
+      this.#probes?.check();
+      if (++this.#upkeeps % upkeepsPerSweep === 0) this.#running().forgetStale();
+    } catch (error) {
+      this.#log.error({ error: messageOf(error) }, 'upkeep of the maps failed');
+    }
   }
 
   #openDatapath(): CapturePlace {

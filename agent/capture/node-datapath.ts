@@ -8,7 +8,6 @@ import { messageOf } from '../../mesh/common/errors.js';
 import type { Log } from '../../mesh/log/index.js';
 import {
   Bpf,
-  type BpfLink,
   type BpfMap,
   type BpfObject,
   type BpfProgram,
@@ -30,6 +29,8 @@ import { cgroupId, cgroupLevel, Net } from '../../native/net/index.js';
 import { noExclusions } from '../pods/index.js';
 import type { PodTables } from './enrolment.js';
 import { ExclusionTables } from './exclusion-tables.js';
+import { requireFeatures } from './kernel-features.js';
+import { adoptLink, pinNew, takeOver } from './links.js';
 import { Pins } from './pins.js';
 import { CaptureError, type Exclusions } from './types.js';
 
@@ -91,7 +92,7 @@ export class NodeDatapath implements PodTables {
     this.#log = deps.log;
     this.bpf = new Bpf();
     this.net = new Net();
-    this.features = this.#probe();
+    this.features = requireFeatures(this.bpf, this.#log);
     this.pins = Pins.open(options.bpffsDir, this.bpf);
     try {
       this.#load();
@@ -113,13 +114,15 @@ export class NodeDatapath implements PodTables {
     return Object.fromEntries(this.#maps);
   }
 
-  /** True: an agent before us has attached all deciders, and they work. */
+  /** True: an agent before us (of an older version, too) has attached all deciders, and they work. */
   get isDeciding(): boolean {
     const parent = cgroupId(this.#options.podsParent);
-    return deciders.every(([hook]) => {
-      using link = this.bpf.openPinnedLink(this.pins.link(hook));
-      return link?.info().target === parent;
-    });
+    return deciders.every(([hook]) =>
+      [this.pins.link(hook), ...this.pins.olderLinks(hook)].some((path) => {
+        using link = this.bpf.openPinnedLink(path);
+        return link?.info().target === parent;
+      }),
+    );
   }
 
   attachObservers(): void {
@@ -257,25 +260,6 @@ export class NodeDatapath implements PodTables {
     this.#maps.clear();
   }
 
-  /** Lists what the kernel has. Throws KERNEL_TOO_OLD: half a capture would leak. */
-  #probe(): readonly KernelFeature[] {
-    const features = this.bpf.probe();
-    const absent = features.filter(({ present }) => !present);
-    const describe = ({ name, since, neededFor }: KernelFeature) => `${name} (Linux ${since}; ${neededFor})`;
-    const missing = absent.filter(({ without }) => without === 'refused').map(describe);
-    const fallbacks = absent.filter(({ without }) => without !== 'refused');
-    this.#log.info(
-      {
-        there: features.filter(({ present }) => present).map(({ name }) => name),
-        fallback: fallbacks.map((feature) => `${describe(feature)}: ${feature.without}`),
-        refused: missing,
-      },
-      'kernel features',
-    );
-    if (missing.length === 0) return features;
-    throw new CaptureError('KERNEL_TOO_OLD', `the kernel lacks ${missing.join(', ')}`, { missing });
-  }
-
   /**
    * What waits to be accepted longer than anybody would: its listener went before it came to that. Without this a client that closed in order
    * would leave its entry for ever.
@@ -327,7 +311,7 @@ export class NodeDatapath implements PodTables {
       return this.bpf.load(path, { rodata, reuseMaps });
     } catch (error) {
       if (error instanceof NativeError && error.data['map'] !== undefined) {
-        const reason = `the pinned map ${error.data['map']} is of another build: drain the node, then npm run clean`;
+        const reason = `the pinned map ${error.data['map']} is of another build: release the node (culvertctl node release)`;
         throw new CaptureError('ABI_MISMATCH', reason, { map: error.data['map'] }, error);
       }
       throw new CaptureError('ATTACH_FAILED', `${name}: ${messageOf(error)}`, { object: name }, error);
@@ -343,7 +327,8 @@ export class NodeDatapath implements PodTables {
     try {
       using adopted = adoptLink(this.bpf, path, cgroupId(cgroup));
       if (adopted !== null) adopted.updateProgram(program);
-      else pinNew(path, this.bpf.attachCgroup(program, cgroup)).close();
+      else if (!takeOver(this.bpf, path, this.pins.olderLinks(hook), cgroupId(cgroup), program))
+        pinNew(path, this.bpf.attachCgroup(program, cgroup)).close();
     } catch (error) {
       throw new CaptureError('ATTACH_FAILED', `${hook}: ${messageOf(error)}`, { hook, cgroup }, error);
     }
@@ -371,28 +356,6 @@ export class NodeDatapath implements PodTables {
   #kindOf(cgroup: bigint): CgroupKind | null {
     const value = this.map('pod_cgroups').lookup(encodeU64(cgroup))?.readUInt32LE();
     return (Object.keys(cgroupKind) as CgroupKind[]).find((kind) => cgroupKind[kind] === value) ?? null;
-  }
-}
-
-/** The link pinned at `path` if it is attached to `target`; one that is not is taken away. */
-export function adoptLink(bpf: Bpf, path: string, target: bigint): BpfLink | null {
-  const link = bpf.openPinnedLink(path);
-  if (link === null) return null;
-  const attachedTo = link.info().target;
-  if (attachedTo === target) return link;
-  if (attachedTo !== 0n) link.detach();
-  link.close();
-  unlinkSync(path);
-  return null;
-}
-
-export function pinNew(path: string, link: BpfLink): BpfLink {
-  try {
-    link.pin(path);
-    return link;
-  } catch (error) {
-    link.close();
-    throw error;
   }
 }
 

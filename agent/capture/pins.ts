@@ -3,25 +3,41 @@
  *   <bpffsDir>/abi-<version>/maps/<map>, links/<hook>, pods/<uid>/{listeners,link}
  */
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, rmdirSync, statfsSync, statSync, unlinkSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmdirSync,
+  statfsSync,
+  statSync,
+  unlinkSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { messageOf } from '../../mesh/common/errors.js';
 import { abiVersion, Bpf, type BpfLink } from '../../native/bpf/index.js';
 import { NativeError } from '../../native/index.js';
-import { usersOfMaps } from './live-agents.js';
 import { CaptureError } from './types.js';
 
 const bpffsMagic = 0xcafe4a11;
+const versionPrefix = 'abi-';
 const standardMount = '/sys/fs/bpf';
 
 export class Pins {
   readonly #root: string;
+  /** Folders of older versions. Their links are taken over hook by hook, with programs of ours; their maps are never read. */
+  readonly #older: readonly string[];
 
-  private constructor(bpffsDir: string) {
-    this.#root = join(bpffsDir, `abi-${abiVersion}`);
+  private constructor(bpffsDir: string, older: readonly string[]) {
+    this.#root = join(bpffsDir, nameOfVersion(abiVersion));
+    this.#older = older.map((name) => join(bpffsDir, name));
   }
 
-  /** Makes the folders, and a bpffs below them where there is none. Throws BPFFS_UNUSABLE, and ABI_MISMATCH where another version is pinned. */
+  /**
+   * Makes the folders, and a bpffs below them where there is none. Throws BPFFS_UNUSABLE; ABI_MISMATCH where a newer version is pinned; AGENT_ALIVE
+   * where an agent of an older one is at work.
+   */
   static open(bpffsDir: string, bpf: Bpf): Pins {
     try {
       mountBpffs(bpffsDir, bpf);
@@ -29,14 +45,14 @@ export class Pins {
       const reason = `nothing can be pinned below ${bpffsDir}: ${messageOf(error)}`;
       throw new CaptureError('BPFFS_UNUSABLE', reason, { bpffsDir }, error);
     }
-    const pins = new Pins(bpffsDir);
-    const other = readdirSync(bpffsDir).find(
-      (name) => /^abi-/.test(name) && join(bpffsDir, name) !== pins.#root,
-    );
-    if (other !== undefined) {
-      const reason = `${bpffsDir} holds ${other}, we are abi-${abiVersion}: drain the node, remove it (npm run clean), then start this agent`;
-      throw new CaptureError('ABI_MISMATCH', reason, { bpffsDir, found: other });
+    const others = versionsIn(bpffsDir).filter((name) => name !== nameOfVersion(abiVersion));
+    const newer = others.find((name) => !(Number(name.slice(versionPrefix.length)) < abiVersion));
+    if (newer !== undefined) {
+      const reason = `${bpffsDir} holds ${newer}, we are ${nameOfVersion(abiVersion)}: an agent of that version goes on here, or release the node (culvertctl node release), then start this one`;
+      throw new CaptureError('ABI_MISMATCH', reason, { bpffsDir, found: newer });
     }
+    refuseLiveAgents(bpffsDir, others, bpf);
+    const pins = new Pins(bpffsDir, others);
     for (const folder of ['maps', 'links', 'pods'])
       mkdirSync(join(pins.#root, folder), { recursive: true, mode: 0o700 });
     return pins;
@@ -48,6 +64,25 @@ export class Pins {
 
   link(hook: string): string {
     return join(this.#root, 'links', hook);
+  }
+
+  /** Where older versions have pinned the link of a hook. */
+  olderLinks(hook: string): string[] {
+    return this.#older.map((folder) => join(folder, 'links', hook)).filter((path) => existsSync(path));
+  }
+
+  olderPodLinks(uid: string): string[] {
+    return this.#older.map((folder) => join(folder, 'pods', uid, 'link')).filter((path) => existsSync(path));
+  }
+
+  /** True until `dropOlder`: there was an agent of an older version here. */
+  get hasOlder(): boolean {
+    return this.#older.some((folder) => existsSync(folder));
+  }
+
+  /** Takes off and forgets what is left of older versions. */
+  dropOlder(bpf: Bpf): void {
+    for (const folder of this.#older) detachAll(bpf, folder);
   }
 
   links(): string[] {
@@ -110,21 +145,29 @@ export function clean(options: CleanOptions, deps: { bpf: Bpf } = { bpf: new Bpf
   if (!existsSync(bpffsDir)) return 0;
   if (!isOnBpffs(bpffsDir)) return 0;
   if (!options.force) refuseLiveAgents(bpffsDir, versionsIn(bpffsDir), deps.bpf);
-  const links = pinnedLinks(deps.bpf, bpffsDir);
+  let links = 0;
+  for (const name of versionsIn(bpffsDir)) links += detachAll(deps.bpf, join(bpffsDir, name));
+  if (isMountPoint(bpffsDir)) execFileSync('umount', [bpffsDir]);
+  if (readdirSync(bpffsDir).length === 0) rmdirSync(bpffsDir);
+  return links;
+}
+
+/** Detaches the links of one version, and unlinks everything. Returns how many links there were. */
+function detachAll(bpf: Bpf, folder: string): number {
+  if (!existsSync(folder)) return 0;
+  const links = pinnedLinks(bpf, folder);
   try {
     // Those that refuse and redirect come off first: nothing may be sent to listeners that are no more.
     for (const link of links.sort(byHook)) if (link.info().target !== 0n) link.detach();
   } finally {
     for (const link of links) link.close();
   }
-  for (const name of versionsIn(bpffsDir)) removeTree(join(bpffsDir, name));
-  if (isMountPoint(bpffsDir)) execFileSync('umount', [bpffsDir]);
-  if (readdirSync(bpffsDir).length === 0) rmdirSync(bpffsDir);
+  removeTree(folder);
   return links.length;
 }
 
 /** Throws AGENT_ALIVE if a process has pinned maps of these versions open. */
-export function refuseLiveAgents(bpffsDir: string, versions: readonly string[], bpf: Bpf): void {
+function refuseLiveAgents(bpffsDir: string, versions: readonly string[], bpf: Bpf): void {
   const ids = new Set<number>();
   for (const version of versions) {
     using map = bpf.openPinnedMap(join(bpffsDir, version, 'maps/pod_cgroups'));
@@ -136,8 +179,12 @@ export function refuseLiveAgents(bpffsDir: string, versions: readonly string[], 
   throw new CaptureError('AGENT_ALIVE', reason, { bpffsDir, pids });
 }
 
+function nameOfVersion(version: number): string {
+  return `${versionPrefix}${version}`;
+}
+
 function versionsIn(bpffsDir: string): string[] {
-  return readdirSync(bpffsDir).filter((name) => name.startsWith('abi-'));
+  return readdirSync(bpffsDir).filter((name) => name.startsWith(versionPrefix));
 }
 
 function pinnedLinks(bpf: Bpf, folder: string): BpfLink[] {
@@ -171,4 +218,32 @@ function isConnect(link: BpfLink): boolean {
 
 function isMountPoint(path: string): boolean {
   return statSync(path).dev !== statSync(dirname(path)).dev;
+}
+
+/** Ids of processes, other than our own, that have one of these maps open. Needs the host's PID namespace to see them all. */
+function usersOfMaps(mapIds: ReadonlySet<number>): number[] {
+  if (mapIds.size === 0) return [];
+  return entriesOf('/proc')
+    .map(Number)
+    .filter((pid) => pid > 0 && pid !== process.pid && hasMap(pid, mapIds));
+}
+
+function hasMap(pid: number, mapIds: ReadonlySet<number>): boolean {
+  return entriesOf(`/proc/${pid}/fd`).some((fd) => {
+    try {
+      if (!readlinkSync(`/proc/${pid}/fd/${fd}`).includes('bpf-map')) return false;
+      const info = readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'utf8');
+      return mapIds.has(Number(/^map_id:\s*(\d+)$/m.exec(info)?.[1]));
+    } catch {
+      return false; // closed meanwhile
+    }
+  });
+}
+
+function entriesOf(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch {
+    return []; // it has ended
+  }
 }

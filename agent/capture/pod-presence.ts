@@ -14,7 +14,8 @@ import type { Net, NetworkNamespace } from '../../native/net/index.js';
 import type { SeenNamespace } from '../pods/index.js';
 import { interfaceNames, podAddresses } from '../pods/index.js';
 import type { PodPresence } from './enrolment.js';
-import { adoptLink, type NodeDatapath, pinNew } from './node-datapath.js';
+import { adoptLink, pinNew, takeOver } from './links.js';
+import type { NodeDatapath } from './node-datapath.js';
 import type { CapturedPod, InheritedPod, LocalPod } from './types.js';
 import { CaptureError } from './types.js';
 
@@ -103,7 +104,8 @@ class Presence implements PodPresence {
     const program = object.program('inbound');
     this.#fillSlots(object.map('listeners'));
     if (adopted !== null) adopted.updateProgram(program);
-    else pinNew(linkPath, bpf.attachNetns(program, this.#namespace.fd)).close();
+    else if (!takeOver(bpf, linkPath, pins.olderPodLinks(uid), this.#namespace.inode, program))
+      pinNew(linkPath, bpf.attachNetns(program, this.#namespace.fd)).close();
   }
 
   unsteer(): void {

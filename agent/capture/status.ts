@@ -52,8 +52,18 @@ export interface CaptureStatus {
   readonly maps: readonly MapStatus[];
 }
 
-/** What of ours is in the kernel. A few milliseconds with full maps. */
-export function inventoryOf(datapath: NodeDatapath): Pick<CaptureStatus, 'programs' | 'links' | 'maps'> {
+type Inventory = Pick<CaptureStatus, 'programs' | 'links' | 'maps'>;
+
+/** What of ours is in the kernel. A few milliseconds with full maps. Empty where it cannot be looked at (no descriptor left). */
+export function inventoryOf(datapath: NodeDatapath): Inventory {
+  try {
+    return readInventory(datapath);
+  } catch {
+    return { programs: [], links: [], maps: [] };
+  }
+}
+
+function readInventory(datapath: NodeDatapath): Inventory {
   const { bpf, pins } = datapath;
   const found = pins.links().map((hook) => {
     using link = bpf.openPinnedLink(pins.link(hook));

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, rmdirSync, statSync, unlinkSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, renameSync, rmdirSync, statSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
@@ -181,13 +181,13 @@ test('an agent in a cgroup namespace of its own knows its pod', async () => {
   expect([agent.events('outbound').length, agent.events('inbound').length]).toEqual([1, 1]);
 }, 60_000);
 
-test('pins of another ABI are refused and left as they are', async () => {
+test('pins of a newer ABI, and maps of another shape, are refused and left as they are', async () => {
   const [client, server] = await twoPods();
   await (await CaptureAgent.start(home)).stop();
   const programs = programsAt(bpf, node.kubepods);
-  mkdirSync(join(node.bpffsDir, 'abi-2'));
+  mkdirSync(join(node.bpffsDir, 'abi-99'));
   await expect(CaptureAgent.start(home)).rejects.toMatchObject({ code: 'ABI_MISMATCH' });
-  rmdirSync(join(node.bpffsDir, 'abi-2'));
+  rmdirSync(join(node.bpffsDir, 'abi-99'));
   using map = openMap('captured');
   using other = openMap('pod_cgroups');
   unlinkSync(join(pins(), 'maps/captured'));
@@ -201,6 +201,31 @@ test('pins of another ABI are refused and left as they are', async () => {
   expect(agent.events('outbound')).toHaveLength(1);
 }, 60_000);
 
+test('an older ABI: refused beside its live agent; then its hooks are taken over, and nothing is plain meanwhile', async () => {
+  const [client, server] = await twoPods();
+  const gone = await node.pod('gone', { namespace: 'mesh' });
+  const old = await CaptureAgent.start(home);
+  await old.waitForState(gone, 'captured');
+  const asOld = () => renameSync(pins(), join(node.bpffsDir, 'abi-1'));
+  asOld();
+  await expect(CaptureAgent.start(home)).rejects.toMatchObject({ code: 'AGENT_ALIVE' });
+  await old.kill();
+  await gone.delete();
+  expect(await request(client, server, { seconds: 2 })).toBeNull();
+  const agent = CaptureAgent.launch(home);
+  let served = 0;
+  while (agent.events('ready').length === 0) {
+    if ((await request(client, server, { seconds: 2 })) !== null) served++;
+  }
+  expect(agent.events('outbound').length).toBeGreaterThanOrEqual(served);
+  expect(await request(client, server)).not.toBeNull();
+  expect(agent.events('outbound').length).toBe(served + 1);
+  expect(agent.events('inbound').length).toBe(served + 1);
+  expect(programsAt(bpf, node.kubepods)).toEqual(onePerHook);
+  expect(inboundPrograms(client)).toHaveLength(1);
+  expect(existsSync(join(node.bpffsDir, 'abi-1'))).toBe(false);
+}, 60_000);
+
 test('clean leaves nothing, and pods are as without the mesh', async () => {
   const [client, server] = await twoPods();
   const before = { program: bpf.ids('program'), map: bpf.ids('map'), link: bpf.ids('link') };
@@ -210,8 +235,10 @@ test('clean leaves nothing, and pods are as without the mesh', async () => {
     expect(ours[kind].length).toBeGreaterThan(0);
     for (const id of ours[kind]) expect(before[kind].has(id)).toBe(false);
   }
+  expect(() => clean({ bpffsDir: node.bpffsDir })).toThrow(expect.objectContaining({ code: 'AGENT_ALIVE' }));
+  expect(programsAt(bpf, node.kubepods)).toEqual(onePerHook);
   await agent.kill();
-  expect(clean({ bpffsDir: node.bpffsDir })).toBe(8);
+  expect(clean({ bpffsDir: node.bpffsDir })).toBe(13);
   expect(existsSync(node.bpffsDir)).toBe(false);
   await waitFor('all to be freed', () =>
     (['program', 'map', 'link'] as const).every((kind) => ours[kind].every((id) => !bpf.ids(kind).has(id))),
