@@ -27,39 +27,11 @@ import type {
   CapturedPod,
   CaptureHandles,
   CaptureListener,
+  CaptureOptions,
   InheritedPod,
   LocalPod,
   PodSource,
 } from './types.js';
-
-export interface CaptureOptions {
-  /** Worker threads: as many listening sockets per pod and port. */
-  readonly workers: number;
-  /** Mount point of cgroup v2; null: found. */
-  readonly cgroupRoot?: string | null;
-  /** Parent of all pod cgroups, absolute or below the root; null: found. */
-  readonly podsParent?: string | null;
-  /** A file that is the host's network namespace; null: found. */
-  readonly hostNetns?: string | null;
-  /** kubelet's cgroup, absolute or below the root; 'none': there is no kubelet; null: found. */
-  readonly kubeletCgroup?: string | null;
-  /** Where no hook was before, connections of enrolled pods go on that are older than ours. */
-  readonly keepOlderConnections?: boolean;
-  /** Where everything is pinned; a bpffs is mounted where there is none. */
-  readonly bpffsDir?: string;
-  /** How often everything is looked at though nothing was heard. */
-  readonly pollIntervalMs?: number;
-  readonly emptyPodLingerMs?: number;
-  readonly unenrolGraceMs?: number;
-  /** Where no hook was before, they wait this long for the pods that run already: these would be refused until captured. */
-  readonly firstAttachDelayMs?: number;
-  /** `start` waits no longer for pods whose capture hangs; they stay refused. */
-  readonly settleTimeoutMs?: number;
-  /** Connections waiting to be accepted, per listening socket (the kernel's net.core.somaxconn caps it). */
-  readonly listenBacklog?: number;
-  /** Live connections to applications, all workers together, for which the caller's own port can nearly always be shown. 8 bytes each. */
-  readonly maxShownConnections?: number;
-}
 
 export interface CaptureDeps {
   readonly podSource: PodSource;
@@ -222,6 +194,7 @@ export class Capture {
   }
 
   #keepUp(): void {
+    if (this.#isHeld) return; // the next agent's
     try {
       this.#probes?.check();
       if (++this.#upkeeps % upkeepsPerSweep === 0) this.#running().forgetStale();

@@ -2,7 +2,6 @@ export { FilesPodSource, type FilesPodSourceOptions } from '../pods/index.js';
 export {
   Capture,
   type CaptureDeps,
-  type CaptureOptions,
 } from './capture.js';
 export type { PodState } from './enrolment.js';
 export { type CleanOptions, clean } from './pins.js';
@@ -11,6 +10,7 @@ export type {
   CapturedPod,
   CaptureHandles,
   CaptureListener,
+  CaptureOptions,
   InheritedPod,
   LocalPod,
   OriginalDestinations,
