@@ -309,17 +309,15 @@ export class Agent implements CaptureListener {
   }
 
   #makeCapture(): Capture {
-    const { node, manifests, workers, cgroupRoot, podsCgroup, hostNetns, bpffs } = this.#options;
-    const { kubeletCgroup, keepOlderConnections } = this.#options;
+    const { node, manifests, cgroupRoot, podsCgroup, hostNetns, kubeletCgroup, bpffs } = this.#options;
     const log = this.#log.child({ room: 'capture' });
     return new Capture(
       {
-        workers,
+        ...this.#options,
         cgroupRoot: cgroupRoot || null,
         podsParent: podsCgroup || null,
         hostNetns: hostNetns || null,
         kubeletCgroup: kubeletCgroup || null,
-        keepOlderConnections,
         bpffsDir: bpffs,
       },
       { podSource: new FilesPodSource({ folder: manifests, nodeName: node }, { log }), listener: this, log },
