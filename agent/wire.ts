@@ -17,7 +17,7 @@ import {
 import { TlsContexts } from '../mesh/tls/index.js';
 import { CertificateClient, XdsClient } from '../mesh/xds/index.js';
 import { Capture, type CapturedPod, type CaptureListener, FilesPodSource } from './capture/index.js';
-import { DnsThread } from './dns/index.js';
+import { DnsProxy } from './dns/index.js';
 import { LocalIdentities } from './identities.js';
 import { agentMetrics } from './metrics.js';
 import type { agentOptions } from './options.js';
@@ -47,7 +47,7 @@ export class Agent implements CaptureListener {
   readonly #store: Store = createStore();
   readonly #pool: WorkerPool<ToWorker, FromWorker>;
   readonly #workers: Workers;
-  readonly #dns: DnsThread;
+  readonly #dns: DnsProxy;
   readonly #xds: XdsClient;
   readonly #certificates: CertificateManager;
   readonly #identities: LocalIdentities;
@@ -77,7 +77,7 @@ export class Agent implements CaptureListener {
     this.#log = deps.log;
     this.#tcpMetrics = new TcpMetrics({}, { nowMs: () => performance.now() });
     this.#pool = this.#makePool();
-    this.#dns = this.#makeDns();
+    this.#dns = new DnsProxy(options, { store: this.#store, log: deps.log.child({ room: 'dns' }) });
     this.#workers = new Workers({ count: options.workers }, { pool: this.#pool, store: this.#store });
     const controller = { ...controllerOf(options), learntRoots: () => this.#trustBundlePem };
     this.#xds = new XdsClient(
@@ -131,7 +131,6 @@ export class Agent implements CaptureListener {
     // Our own cgroup is listed before we connect to anything.
     this.#capture.prepare();
     this.#pool.start();
-    this.#dns.start();
     this.#xds.start();
     const handed = await this.#succession.begin();
     if (handed === null) await this.#startAdmin();
@@ -177,7 +176,7 @@ export class Agent implements CaptureListener {
     this.#log.info({ ...this.#workers.drainCounts }, 'drained');
     this.#succession.stop();
     this.#workers.giveUpAnswers();
-    await this.#dns.stop();
+    this.#dns.close();
     await this.#capture.stop();
     this.#xds.stop();
     this.#revocations?.close();
@@ -188,14 +187,15 @@ export class Agent implements CaptureListener {
   }
 
   async onCaptured(pod: CapturedPod): Promise<void> {
-    await this.#dns.addPod(pod, this.#capture.handles);
+    this.#dns.addPod(pod, this.#capture.handles);
     this.#identities.add(pod.pod);
     await this.#succession.ready(pod);
     this.#workers.addPod(pod, this.#capture.handles);
   }
 
   async onReleased(uid: string, reason: 'unenrolled' | 'deleted'): Promise<void> {
-    await Promise.all([this.#workers.releasePod(uid, reason), this.#dns.releasePod(uid)]);
+    this.#dns.releasePod(uid);
+    await this.#workers.releasePod(uid, reason);
     this.#identities.remove(uid);
   }
 
@@ -227,7 +227,7 @@ export class Agent implements CaptureListener {
         xds: () => this.#xds.state,
         certificates: () => this.#certificates.dump(),
         capture: () => this.#capture.status(),
-        dns: () => this.#dns.report,
+        dns: () => this.#dns.report(),
         workers: async () =>
           (await this.#workers.reports()).map((report) => report && { ...report, connections: undefined }),
       },
@@ -239,7 +239,6 @@ export class Agent implements CaptureListener {
         set: (level) => {
           this.#log.level = level;
           this.#workers.setLogLevel(level as LogLevel);
-          this.#dns.setLogLevel(level as LogLevel);
         },
       },
       commands: {
@@ -294,14 +293,6 @@ export class Agent implements CaptureListener {
     return revocations;
   }
 
-  #makeDns(): DnsThread {
-    const { network, clusterDomain, logLevel } = this.#options;
-    return new DnsThread(
-      { entry: new URL('./dns-thread.js', import.meta.url), data: { network, clusterDomain, logLevel } },
-      { store: this.#store, log: this.#log.child({ room: 'dns' }) },
-    );
-  }
-
   #makeContexts(): void {
     const contexts = new TlsContexts({}, { createTlsContext, releaseTlsContext, clock: systemClock });
     contexts.subscribe({ onContext: (identity, context) => this.#workers.setContext(identity, context) });
@@ -343,7 +334,6 @@ export class Agent implements CaptureListener {
   #applyStore(update: StoreUpdate): void {
     this.#store.apply(update);
     this.#workers.applyStore(update);
-    this.#dns.applyStore(update);
     this.#identities.refresh();
   }
 

@@ -1,4 +1,2 @@
-export { DnsThread, type DnsThreadDeps, type DnsThreadOptions } from './dns-thread.js';
-export type { DnsPodReport, DnsReport, DnsWorkerData } from './messages.js';
-export { runDnsThread } from './run-dns-thread.js';
+export { type DnsPodReport, DnsProxy, type DnsProxyDeps, type DnsProxyOptions } from './dns-proxy.js';
 export { DnsError, type DnsErrorCode } from './types.js';

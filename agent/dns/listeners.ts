@@ -1,4 +1,4 @@
-/** Where a pod's questions come in: port 15053 in its own namespace, on the addresses that BPF redirects to. Made and owned by this thread. */
+/** Where a pod's questions come in: port 15053 in its own namespace, on the addresses that BPF redirects to. */
 import { createSocket, type Socket as UdpSocket } from 'node:dgram';
 import { createServer, type Server, type Socket } from 'node:net';
 import { isIpv6, tryCanonicalAddress } from '../../mesh/common/address.js';
@@ -16,13 +16,14 @@ const tcpBacklog = 64;
 
 export interface ListenersOptions {
   readonly netnsFd: number;
-  readonly netnsCookie: bigint;
   /** The pod's own: only from these come questions. */
   readonly addresses: readonly string[];
 }
 
 export interface ListenersDeps {
-  readonly sockets: NamespaceSockets;
+  readonly sockets: Pick<NamespaceSockets, 'bindUdp' | 'listenTcp'>;
+  /** Of questions over UDP. */
+  readonly rate: { take(): boolean };
   /** False: no connection that BPF has sent here; it is reset. */
   readonly isRedirected: (address: string, port: number) => boolean;
   readonly handle: (bytes: Buffer, transport: Transport, respond: (answer: Buffer) => void) => void;
@@ -66,7 +67,7 @@ export class PodListeners {
     socket.on('error', this.#deps.onError);
     socket.on('message', (bytes, from) => {
       // Nobody but the pod itself: this is no resolver for its network.
-      if (!own.has(from.address)) return;
+      if (!own.has(from.address) || !this.#deps.rate.take()) return;
       this.#deps.handle(bytes, 'udp', (answer) => {
         if (this.#udp.includes(socket)) socket.send(answer, from.port, from.address, () => {});
       });

@@ -3,7 +3,7 @@
 import { formatAddress } from '../../mesh/common/address.js';
 import { messageOf } from '../../mesh/common/errors.js';
 import { ResponseCache } from './cache.js';
-import type { InFlight } from './in-flight.js';
+import type { InFlight } from './limits.js';
 import {
   encodeAnswer,
   encodeFormatError,
@@ -74,7 +74,7 @@ export class PodResolver {
     const query = this.#parse(bytes, respond);
     if (query === null) return;
     this.#deps.metrics.request(query.question.type, transport);
-    const now = this.#answerNow(query, transport);
+    const now = this.#tryAnswerNow(query, transport);
     if (now !== null) {
       respond(now);
       return;
@@ -106,6 +106,15 @@ export class PodResolver {
       const answer = encodeFormatError(bytes);
       if (answer !== null) respond(answer);
       return null;
+    }
+  }
+
+  /** A name in the configuration that is none must cost its own question only. */
+  #tryAnswerNow(query: Query, transport: Transport): Buffer | null {
+    try {
+      return this.#answerNow(query, transport);
+    } catch (error) {
+      return this.#failure(query, error);
     }
   }
 

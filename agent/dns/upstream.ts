@@ -32,6 +32,8 @@ export interface UpstreamTarget {
   readonly netnsFd: number;
   /** In order of preference. */
   readonly servers: readonly string[];
+  /** False: the pod is gone, and its descriptor may be another's. */
+  readonly isThere: () => boolean;
 }
 
 interface Try {
@@ -66,11 +68,11 @@ export class Upstream {
     let cause: unknown = null;
     for (let i = 0; i < Math.max(2, servers.length); i++) {
       const leftMs = deadlineMs - this.#deps.nowMs();
-      if (leftMs <= 0) break;
+      if (leftMs <= 0 || !target.isThere()) break;
       const timeoutMs = Math.min(leftMs, this.#options.tryTimeoutMs);
       try {
         const server = servers[i % servers.length]!;
-        const response = await this.#askServer(target.netnsFd, server, query, transport, timeoutMs);
+        const response = await this.#askServer(target, server, query, transport, timeoutMs);
         if (isWell(response)) return response;
         unwell = response;
       } catch (error) {
@@ -82,16 +84,18 @@ export class Upstream {
   }
 
   async #askServer(
-    netnsFd: number,
+    target: UpstreamTarget,
     server: string,
     query: Query,
     transport: 'udp' | 'tcp',
     timeoutMs: number,
   ): Promise<Response> {
+    const { netnsFd } = target;
     const endMs = this.#deps.nowMs() + timeoutMs;
     if (transport === 'udp') {
       const response = await this.#udp(newTry(netnsFd, server, query, timeoutMs));
       if (!response.truncated) return response;
+      if (!target.isThere()) throw new Error('the pod is gone');
     }
     return await this.#tcp(newTry(netnsFd, server, query, Math.max(1, endMs - this.#deps.nowMs())));
   }
