@@ -13,6 +13,7 @@ import {
   TRAFFIC_POLICY_TYPE_URL,
   WORKLOAD_DNS_TYPE_URL,
 } from '../../mesh/proto/index.js';
+import { decodeAddress } from '../../mesh/xds/index.js';
 import { decodeObject, type MeshObject, MODEL_DEFAULTS, Model, type ModelChange } from '../model/index.js';
 import {
   AddressTranslator,
@@ -61,6 +62,7 @@ function translate(text: string): string {
   const vips = new VipPool();
   const translator = new AddressTranslator(options, { model, vips });
   const addresses = translator.translate(change);
+  for (const [name, resource] of addresses) expectReadable(name, resource);
   const authorizations = translateAuthorizations(model, change.policies, options);
   const limitations = [...authorizations.limitations, ...limitationsOf(change, model, vips, options)].flatMap(
     ([object, list]) => list.map((limitation) => ({ object, ...limitation })),
@@ -74,6 +76,12 @@ function translate(text: string): string {
     ],
     { aliasDuplicateObjects: false },
   );
+}
+
+/** Agents take it as it is. */
+function expectReadable(name: string, resource: Resource<istio.workload.Address.$Properties> | null): void {
+  const bytes = istio.workload.Address.encode(resource!.message).finish();
+  expect(decodeAddress(name, bytes)).not.toMatchObject({ kind: 'rejected' });
 }
 
 function resourcesOf<Message>(

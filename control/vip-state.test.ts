@@ -1,0 +1,39 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, test } from '@jest/globals';
+import { loadVipState } from './vip-state.js';
+
+let folder: string;
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'culvert-vips-'));
+});
+
+afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+test('addresses outlive the controller, whatever has come and gone since', () => {
+  const first = loadVipState(folder);
+  const given = ['a/x.org', 'a/y.org', 'b/x.org'].map((name) => first.pool.take(name));
+  first.save();
+  const second = loadVipState(folder);
+  second.pool.take('a/new.org');
+  second.save();
+  const third = loadVipState(folder);
+  expect(['a/x.org', 'a/y.org', 'b/x.org'].map((name) => third.pool.take(name))).toEqual(given);
+});
+
+test('nothing is written where nothing has changed', () => {
+  const state = loadVipState(folder);
+  state.pool.take('a/x.org');
+  state.save();
+  rmSync(join(folder, 'vips'));
+  state.pool.take('a/x.org');
+  state.save();
+  expect(() => readFileSync(join(folder, 'vips'))).toThrow('ENOENT');
+});
+
+test('a damaged file stops the start: addresses that clients know would change', () => {
+  writeFileSync(join(folder, 'vips'), '17 a/x.org\nrubbish\n');
+  expect(() => loadVipState(folder)).toThrow("vips:2 is not '<slot> <namespace>/<host>'");
+});
