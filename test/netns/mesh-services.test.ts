@@ -14,6 +14,13 @@ import {
 
 const agentFlags = ['--outlier-failures', '3', '--outlier-ejection', '60s', '--outlier-max-percent', '50'];
 
+const destinationRule = (host: string, trafficPolicy: object): Manifest => ({
+  apiVersion: 'networking.istio.io/v1',
+  kind: 'DestinationRule',
+  metadata: { name: host, namespace: 'shop' },
+  spec: { host, trafficPolicy },
+});
+
 describe('services through the mesh', () => {
   let bed: MeshBed;
   let vip: string;
@@ -78,6 +85,61 @@ describe('services through the mesh', () => {
     expect((await counters())['retriedConnects']).toBeGreaterThan(before);
   }, 60_000);
 
+  test('an endpoint that swallows everything: another is tried while there is time', async () => {
+    const labels = { app: 'slow' };
+    const silent = await bed.nodes[1].pod('silent', { namespace: 'shop', serviceAccount: 'server', labels });
+    const sound = await bed.nodes[1].pod('sound', { namespace: 'shop', serviceAccount: 'server', labels });
+    await startApp(sound);
+    await silent.output([
+      'nft',
+      'add table ip x; add chain ip x i { type filter hook input priority 0; policy drop; }',
+    ]);
+    await bed.mesh.waitUntilCaptured([silent, sound]);
+    const host = service('slow', labels);
+    bed.lab.manifests.apply(destinationRule('slow', { connectionPool: { tcp: { connectTimeout: '2s' } } }));
+    await answers(host);
+    const longest = async (): Promise<number> => {
+      const outcome = await talk(bed.client, { host, port: 80, line: 'peer', timeoutMs: 15_000 });
+      expect(outcome).toMatchObject({ ended: 'fin', error: '' });
+      return outcome.totalMs;
+    };
+    const before = (await counters())['retriedConnects']!;
+    const times = [await longest(), await longest(), await longest(), await longest(), await longest()];
+    const rested = async () => (await counters())['retriedConnects']! > before;
+    // Five in a row at the sound one: one in 32.
+    while (!(await rested())) times.push(await longest());
+    // Half of the 2 s, and not half of the 10 s that are the default.
+    expect(Math.max(...times)).toBeGreaterThan(900);
+    expect(Math.max(...times)).toBeLessThan(4_500);
+  }, 60_000);
+
+  test('a denial by policy is no reason to try another', async () => {
+    const labels = { app: 'guarded' };
+    const guarded = { namespace: 'shop', serviceAccount: 'server' };
+    const open = await bed.nodes[1].pod('open', { ...guarded, labels });
+    const denied = await bed.nodes[1].pod('denied', { ...guarded, labels: { ...labels, deny: 'yes' } });
+    await Promise.all([startApp(open), startApp(denied)]);
+    await bed.mesh.waitUntilCaptured([open, denied]);
+    bed.lab.manifests.apply({
+      apiVersion: 'security.istio.io/v1',
+      kind: 'AuthorizationPolicy',
+      metadata: { name: 'nobody', namespace: 'shop' },
+      spec: { selector: { matchLabels: { deny: 'yes' } }, action: 'DENY', rules: [{}] },
+    });
+    const host = service('guarded', labels);
+    await answers(host);
+    const isDenied = async () =>
+      (await talk(bed.client, { host, port: 80, line: 'peer', timeoutMs: 5_000 })).ended === 'error';
+    await waitFor('the denial', isDenied);
+    const before = await counters();
+    let denials = 0;
+    for (let index = 0; index < 20; index++) if (await isDenied()) denials++;
+    const after = await counters();
+    expect(denials).toBeGreaterThan(0);
+    expect(after['retriedConnects']).toBe(before['retriedConnects']);
+    expect(after['ejections']).toBe(before['ejections']);
+  }, 60_000);
+
   test('no endpoint works: the client is reset, and the log tells why', async () => {
     const host = service('none', { app: 'nobody' });
     const lines = async () =>
@@ -116,16 +178,9 @@ describe('services through the mesh', () => {
   }, 60_000);
 
   test('a connection that is older than its service allows is ended by FIN while it is quiet', async () => {
-    const rule: Manifest = {
-      apiVersion: 'networking.istio.io/v1',
-      kind: 'DestinationRule',
-      metadata: { name: 'server', namespace: 'shop' },
-      spec: {
-        host: 'server',
-        trafficPolicy: { connectionPool: { tcp: { maxConnectionDuration: '2s' } } },
-      },
-    };
-    bed.lab.manifests.apply(rule);
+    bed.lab.manifests.apply(
+      destinationRule('server', { connectionPool: { tcp: { maxConnectionDuration: '2s' } } }),
+    );
     await waitFor('the rule to be in force', async () => {
       const echo = await EchoConnection.open(bed.client, { host: vip, port: 80 });
       const ended = await Promise.race([echo.outcome, delay(7_000, undefined, { ref: false })]);
