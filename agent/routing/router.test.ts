@@ -300,7 +300,10 @@ describe('endpoints', () => {
     const second = next([first.kind === 'direct' ? first.endpoint!.key : '']);
     expect(second).toMatchObject({ kind: 'direct', to: { address: '2001:db8::1', port: 8080 } });
     addresses = [];
-    expect(next()).toMatchObject({ kind: 'refused' });
+    expect(next()).toMatchObject({
+      kind: 'refused',
+      reason: expect.stringContaining('no address is known of db.example.org'),
+    });
   });
 
   test("the next of a waypoint's endpoints, and what its service says for itself", () => {

@@ -104,12 +104,9 @@ export class Router {
     if (!service.ports.some((port) => port.servicePort === destination.port))
       return refused(service, `${name} has no port ${destination.port}`);
     const wantsIpv6 = isIpv6(destination.address);
-    const picked = this.#pick(
-      this.#endpoints.ofService(service, source, destination.port, wantsIpv6),
-      request,
-      wantsIpv6,
-    );
-    if (picked === null) return refused(service, `${name} has no usable endpoint`);
+    const set = this.#endpoints.ofService(service, source, destination.port, wantsIpv6);
+    const picked = this.#pick(set, request, wantsIpv6);
+    if (picked === null) return refused(service, `${name} has no usable endpoint${namesOf(set)}`);
     if (!(picked instanceof Endpoint)) return picked;
     return this.#toEndpoint(picked, destination.address);
   }
@@ -282,6 +279,12 @@ function hboneVia(
   endpoint: Endpoint | null,
 ): HboneRoute {
   return { kind: 'hbone', via, nextHop, target, expectedIdentities, workload, service, endpoint };
+}
+
+/** Those known by hostname have been asked for, in vain. */
+function namesOf({ endpoints }: EndpointSet): string {
+  const names = endpoints.filter(({ to }) => to === null).map(({ workload }) => workload.hostname);
+  return names.length === 0 ? '' : `: no address is known of ${names.slice(0, 3).join(', ')}`;
 }
 
 function unreadable(workload: Workload, service: Service | null): Route {

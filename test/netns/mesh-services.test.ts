@@ -1,3 +1,5 @@
+import { getServers } from 'node:dns';
+import { isIPv4 } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { type LabPod, type Manifest, waitFor } from '../lab/index.js';
@@ -13,6 +15,24 @@ import {
 } from './mesh-harness.js';
 
 const agentFlags = ['--outlier-failures', '3', '--outlier-ejection', '60s', '--outlier-max-percent', '50'];
+
+/** Answers every question for an A record of `*.test` with one address: arguments are where it listens, and that. */
+const nameServer = `
+  const [at, address] = process.argv.slice(1);
+  const socket = require('dgram').createSocket('udp4').bind(53, at, () => console.log('ready'));
+  socket.on('message', (question, from) => {
+    const end = question.indexOf(0, 12) + 5;
+    const name = question.subarray(13, end - 5).toString('latin1').replace(/[^a-z]/g, '.');
+    console.log(name);
+    const isKnown = name.endsWith('.test') && question.readUInt16BE(end - 4) === 1;
+    const record = Buffer.from([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, ...address.split('.').map(Number)]);
+    const answer = Buffer.concat([question.subarray(0, end), ...(isKnown ? [record] : [])]);
+    answer.writeUInt16BE(0x8180, 2);
+    answer.writeUInt16BE(isKnown ? 1 : 0, 6);
+    answer.fill(0, 8, 12);
+    socket.send(answer, from.port, from.address);
+  });
+`;
 
 const destinationRule = (host: string, trafficPolicy: object): Manifest => ({
   apiVersion: 'networking.istio.io/v1',
@@ -195,28 +215,41 @@ describe('services through the mesh', () => {
     expect(lines.length).toBeGreaterThan(0);
   }, 90_000);
 
+  const entry = (name: string, address: string, endpoint: string): Manifest => ({
+    apiVersion: 'networking.istio.io/v1',
+    kind: 'ServiceEntry',
+    metadata: { name, namespace: 'shop' },
+    spec: {
+      hosts: [`${name}.example.org`],
+      addresses: [address],
+      ports: [{ number: 80, name: 'tcp', protocol: 'TCP' }],
+      resolution: 'DNS',
+      endpoints: [{ address: endpoint, ports: { tcp: appPort } }],
+    },
+  });
+
+  test('an endpoint that is known by hostname is resolved by the node when a connection comes', async () => {
+    const far = await bed.nodes[1].pod('far', { namespace: 'default' });
+    await startApp(far);
+    const [node] = bed.nodes;
+    const resolver = getServers().find((server) => isIPv4(server))!;
+    await node.output(['ip', 'address', 'add', `${resolver}/32`, 'dev', 'lo']);
+    const server = node.spawn(['node', '-e', nameServer, resolver, far.ip]);
+    await server.waitForOutput(/ready/);
+    bed.lab.manifests.apply(entry('db', '10.123.0.2', 'db.culvert.test'));
+    await answers('10.123.0.2');
+    const outcome = await talk(bed.client, { host: '10.123.0.2', port: 80, line: 'peer' });
+    expect(JSON.parse(outcome.text).local.address.replace('::ffff:', '')).toBe(far.ip);
+    expect(server.stdout).toContain('db.culvert.test');
+  }, 60_000);
+
   test('an endpoint whose hostname has no address is no reason to wait for ever', async () => {
-    const entry: Manifest = {
-      apiVersion: 'networking.istio.io/v1',
-      kind: 'ServiceEntry',
-      metadata: { name: 'far', namespace: 'shop' },
-      spec: {
-        hosts: ['far.example.org'],
-        addresses: ['10.123.0.1'],
-        ports: [{ number: 80, name: 'tcp', protocol: 'TCP' }],
-        resolution: 'DNS',
-        endpoints: [{ address: 'nowhere.invalid' }],
-      },
-    };
-    bed.lab.manifests.apply(entry);
-    const lines = async () =>
-      await waitFor('its refusal', async () => {
-        await talk(bed.client, { host: '10.123.0.1', port: 80, line: 'x', timeoutMs: 8_000 });
-        const found = bed.mesh.agents[0]!.accessLog().filter(({ error }) =>
-          /nowhere.invalid|has no usable endpoint/.test(String(error)),
-        );
-        return found.find((line) => line['dst.service'] === 'far.example.org');
-      });
-    expect(await lines()).toBeDefined();
+    bed.lab.manifests.apply(entry('far', '10.123.0.1', 'nowhere.invalid'));
+    const line = await waitFor('its refusal', async () => {
+      await talk(bed.client, { host: '10.123.0.1', port: 80, line: 'x', timeoutMs: 8_000 });
+      const lines = bed.mesh.agents[0]!.accessLog();
+      return lines.find(({ error }) => String(error).includes('nowhere.invalid'));
+    });
+    expect(line['dst.service']).toBe('far.example.org');
   }, 60_000);
 });
