@@ -10,6 +10,7 @@ import {
   makeMeshBed,
   open,
   startApp,
+  startProber,
   talk,
 } from './mesh-harness.js';
 
@@ -162,8 +163,8 @@ describe('policies', () => {
     const outcomes = await Promise.all([denied.outcome, plain.outcome]);
     const tookMs = performance.now() - writtenAt;
     for (const outcome of outcomes) expectReset(outcome);
-    // A second from the change; here also the manifest's way through controller and agent.
-    expect(tookMs).toBeLessThan(2000);
+    // Here also the manifest's way through controller and agent; 270 ms on an idle machine.
+    expect(tookMs).toBeLessThan(1000);
     await other.say('still here');
     await otherPlain.say('still here');
     const lines = await serverLog(
@@ -176,6 +177,57 @@ describe('policies', () => {
     ]);
     await other.close();
     await otherPlain.close();
+  }, 60_000);
+
+  test('among 500 policies of 5 rules, one cuts hundreds of connections; hundreds of others wait for nothing', async () => {
+    const nobody = (i: number) => ({
+      from: [{ source: { principals: [`cluster.local/ns/none/sa/sa-${i}`] } }],
+    });
+    const many = Array.from({ length: 500 }, (_, i) =>
+      policy(
+        `many-${i}`,
+        'DENY',
+        Array.from({ length: 5 }, (_unused, rule) => nobody(5 * i + rule)),
+      ),
+    );
+    apply(...many);
+    apply(policy('marker', 'DENY', [{ to: [{ operation: { ports: [String(otherPort)] } }] }]));
+    await waitFor('the last of them to be in force', async () => !(await isServed(friend, otherPort)));
+    const connections = 300;
+    const target = { host: bed.server.ip, port: appPort, connections, intervalMs: 100 };
+    const [doomed, others] = [startProber(bed.client, target), startProber(friend, target)];
+    for (const prober of [doomed, others])
+      await waitFor('all to be answered', async () => (await prober.report()).answers >= 2 * connections);
+    const before = [await doomed.report(), await others.report()];
+    expect(before.map((report) => report.errors)).toEqual([{}, {}]);
+    apply(policy('cut', 'DENY', [{ from: [{ source: { namespaces: ['shop'] } }] }]));
+    await waitFor('all to be cut', async () => {
+      const { errors } = await doomed.report();
+      return Object.values(errors).reduce((sum, count) => sum + count, 0) >= connections;
+    });
+    const after = await others.report();
+    expect(after).toMatchObject({ errors: {}, ends: 0, unharmed: connections });
+    expect(after.longestWaitMs).toBeLessThan(2000);
+    await Promise.all([doomed, others].map((prober) => prober.process.stop()));
+  }, 60_000);
+
+  test('an agent that starts lets nobody in before it knows the policies', async () => {
+    const agent = bed.mesh.agents[1]!;
+    const plainPeers = { from: [{ source: { notPrincipals: ['*'] } }] };
+    apply(policyOfNamespace('no-plain-text', 'DENY', [plainPeers]));
+    await untilAll({ client: true, outsider: false });
+    const target = { host: bed.server.ip, port: appPort, connections: 20, intervalMs: 5 };
+    const prober = startProber(outsider, target);
+    for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
+      agent.process.signal(signal);
+      await agent.process.ended;
+      await agent.restart();
+      await untilAll({ client: true, outsider: false });
+    }
+    const report = await prober.report();
+    expect(report).toMatchObject({ answers: 0, unharmed: 0 });
+    expect(report.errors['ECONNRESET']).toBeGreaterThan(0);
+    await prober.process.stop();
   }, 60_000);
 
   test('a dry run refuses nobody, and is logged and counted', async () => {
@@ -206,6 +258,11 @@ function policy(name: string, action: 'ALLOW' | 'DENY', rules: Rules | undefined
   const selector = { matchLabels: { app: 'server' } };
   const spec = rules === undefined ? { selector, action } : { selector, action, rules };
   return { apiVersion, kind: 'AuthorizationPolicy', metadata: { name, namespace: 'shop' }, spec };
+}
+
+function policyOfNamespace(name: string, action: 'ALLOW' | 'DENY', rules: Rules): Manifest {
+  const metadata = { name, namespace: 'shop' };
+  return { apiVersion, kind: 'AuthorizationPolicy', metadata, spec: { action, rules } };
 }
 
 function peerAuthentication(mode: 'STRICT' | 'PERMISSIVE'): Manifest {
