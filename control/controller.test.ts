@@ -266,7 +266,7 @@ describe('policies', () => {
   test('reach agents, with the workloads that name them; what L4 cannot enforce is reported', async () => {
     const agent = new Agent();
     await eventually(() => expect(workload(agent, 'cart-1')).toBeDefined());
-    expect([...agent.policies.keys()]).toEqual([strict]);
+    await eventually(() => expect([...agent.policies.keys()]).toEqual([strict]));
     const selector = { matchLabels: { app: 'cart' } };
     apply('strict', {
       apiVersion: 'security.istio.io/v1',
