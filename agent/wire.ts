@@ -151,6 +151,8 @@ export class Agent implements CaptureListener {
   async #giveWay(): Promise<void> {
     const { stopped, ended } = this.#drain();
     await stopped;
+    // Of pods that end from here on we hear no more, and the next agent listens beside us.
+    this.#dns.close();
     await this.#capture.abdicate();
     await this.#admin?.close();
     this.#admin = null;

@@ -91,7 +91,7 @@ export class PodListeners {
 }
 
 /** Messages with their lengths before them, in any pieces; answers in the order in which they are known (RFC 7766 6.2.1.1). */
-function readMessages(
+export function readMessages(
   socket: Socket,
   handle: (bytes: Buffer, respond: (answer: Buffer) => void) => void,
 ): void {
