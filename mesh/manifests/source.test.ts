@@ -41,12 +41,12 @@ async function start(): Promise<void> {
 const problems = () =>
   source.problems.map(({ file, ...rest }) => ({ ...rest, file: file.slice(folder.length + 1) }));
 
-function open(options: Partial<FolderSourceOptions> = {}): FolderSource<number> {
+function open(options: Partial<FolderSourceOptions> = {}, decoder = decode): FolderSource<number> {
   const destination = { write: (line: string) => void logged.push(JSON.parse(line)) };
   return new FolderSource<number>(
     { ...FOLDER_SOURCE_DEFAULTS, folder, rescanMs: 60_000, ...options },
     {
-      decode,
+      decode: decoder,
       onBatch: ({ upserted, removed }) => {
         batches++;
         for (const key of removed) state.delete(key);
@@ -91,6 +91,28 @@ describe('the folder', () => {
       'Thing/e': 5,
     });
     expect(source.problems).toEqual([]);
+  });
+
+  test('of a kind that holds its place, one that was never good has a stand-in until it is good', async () => {
+    const standIn = (object: RawObject): Decoded<number> => {
+      const decoded = decode(object);
+      return decoded.outcome === 'invalid' ? { ...decoded, inPlace: -100 } : decoded;
+    };
+    source.stop();
+    source = open({}, standIn);
+    write('a.yaml', thing('a', 'x'));
+    await start();
+    expect([...state]).toEqual([['Thing/a', -100]]);
+    expect([...source.invalidKeys]).toEqual([]);
+    expect(problems()).toHaveLength(1);
+    write('a.yaml', 'not: [yaml');
+    await eventually(() => expect(problems()[0]!.reason).toMatch(/^not YAML/));
+    expect([...state]).toEqual([['Thing/a', -100]]);
+    write('a.yaml', thing('a', 1));
+    await eventually(() => expect([...state]).toEqual([['Thing/a', 1]]));
+    write('a.yaml', thing('a', 'y'));
+    await eventually(() => expect(problems()).toHaveLength(1));
+    expect([...state]).toEqual([['Thing/a', 1]]);
   });
 
   test('a folder that is not there is an error at start', async () => {
