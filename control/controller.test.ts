@@ -56,7 +56,7 @@ const run = (file: string, ...args: string[]) =>
 
 async function startController(): Promise<Running> {
   const args = ['--manifests', manifests, '--state', state, '--root-certificate-file', rootFile];
-  const listen = ['--listen', '127.0.0.1:0', '--monitoring-listen', '127.0.0.1:0'];
+  const listen = ['', 'monitoring-', 'admin-'].flatMap((which) => [`--${which}listen`, '127.0.0.1:0']);
   const child = spawn(process.execPath, [join(here, 'main.js'), ...args, ...listen], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });

@@ -6,6 +6,7 @@ import type { XdsEvents } from './xds/index.js';
 export interface MetricSources {
   readonly resources: () => ReadonlyMap<string, number>;
   readonly manifestProblems: () => number;
+  readonly reports: () => number;
   /** By source: since it was last seen whole, milliseconds. */
   readonly sourceAges: () => ReadonlyMap<string, number>;
   /** Unix milliseconds: when the root that signs, and the way to it, end. */
@@ -149,6 +150,14 @@ function observe(registers: Registry[], sources: MetricSources): void {
     registers,
     collect() {
       this.set(sources.manifestProblems());
+    },
+  });
+  new Gauge({
+    name: 'culvert_reports',
+    help: 'Parts of objects in force that are not in force as written.',
+    registers,
+    collect() {
+      this.set(sources.reports());
     },
   });
 }

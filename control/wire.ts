@@ -165,6 +165,7 @@ function buildPlane(
   metrics.observe({
     resources: () => xds.sizes,
     manifestProblems: () => source.problems.length,
+    reports: () => reports.all.length,
     sourceAges: () => new Map([['files', source.ageMs]]),
     expiries: () => ({
       rootMs: rootNotAfterMs(authority.current),

@@ -81,7 +81,13 @@ describe('controller and its clients', () => {
   }
 
   async function startServer(): Promise<void> {
-    const flags = { manifests, state, listen: `127.0.0.1:${port}`, 'monitoring-listen': '127.0.0.1:0' };
+    const flags = {
+      manifests,
+      state,
+      listen: `127.0.0.1:${port}`,
+      'monitoring-listen': '127.0.0.1:0',
+      'admin-listen': '127.0.0.1:0',
+    };
     const argv = Object.entries(flags).flatMap(([name, value]) => [`--${name}`, value]);
     controller = await startController(parseOptions(OPTIONS, { argv, env: {}, envPrefix: ENV_PREFIX }), {
       log,
