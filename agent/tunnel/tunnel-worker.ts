@@ -72,6 +72,7 @@ export class TunnelWorker {
         tlsOf: (identity) => this.#tlsOf(identity),
         verifyServer: (leaf, expected) => this.#verifier.serverIdentity(leaf, expected),
         revocationOf: (peer) => this.#verifier.revocationOf(peer),
+        peerAt: ({ address }) => this.#store.workloadByAddress(options.network, address)?.uid ?? null,
       },
     );
     this.#telemetry = new ConnectionTelemetry(
@@ -155,6 +156,7 @@ export class TunnelWorker {
 
   #storeChanged(): void {
     this.#storeView.forget();
+    this.#hbone.peersChanged();
     this.#waitingRoom.poke();
     this.#guard.changed();
   }

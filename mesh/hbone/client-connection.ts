@@ -36,6 +36,9 @@ export interface ConnectionPool {
   connectionOver(connection: ClientConnection): void;
 }
 
+/** For a peer whose workload was removed. */
+const DOUBT_TIMEOUT_MS = 2_000;
+
 /** One mTLS connection of the pool, from dial to end. */
 export class ClientConnection extends SessionLink implements TunnelCarrier {
   readonly hop: NextHop;
@@ -91,6 +94,16 @@ export class ClientConnection extends SessionLink implements TunnelCarrier {
     this.isRetired = true;
     this.deps.pool.connectionRetired(this);
     if (this.tunnels === 0) this.closeSoon('not needed any more');
+  }
+
+  /** Its peer is said to be gone: no new tunnels, and open ones last only if it shows a sign of life soon. */
+  doubt(): void {
+    if (this.session === null) {
+      this.dropNow('the workload is gone');
+      return;
+    }
+    this.retire();
+    this.expectLife(DOUBT_TIMEOUT_MS);
   }
 
   tunnelEnded(): void {

@@ -1,3 +1,4 @@
+import type { SocketAddress } from '../common/address.js';
 import { Memo } from '../common/memo.js';
 import type { HeaderList } from '../http2/index.js';
 import type { Connection, Reactor } from '../io/index.js';
@@ -42,6 +43,8 @@ export interface HboneClientDeps {
   readonly verifyServer: (leaf: Buffer | null, expected: readonly string[]) => string;
   /** Why a server whose chain is good is not talked to all the same (`PeerVerifier.revocationOf`); null: it is. Default: all are. */
   readonly revocationOf?: (peer: Connection) => string | null;
+  /** Uid of the workload at an address now; null: none, or a virtual address. Absent: `peersChanged` does nothing. */
+  readonly peerAt?: (address: SocketAddress) => string | null;
 }
 
 /** Counts for metrics and admin, at this moment. */
@@ -120,6 +123,16 @@ export class HboneClient {
     return tunnel;
   }
 
+  /**
+   * Workloads have come or gone. Connections to one that is gone take no new tunnels, and are asked for a sign of life: a pod's network may be
+   * gone before anybody there could say GOAWAY.
+   */
+  peersChanged(): void {
+    const { peerAt } = this.deps;
+    if (peerAt === undefined) return;
+    for (const slot of this.allSlots()) slot.peerIs(peerAt(slot.hop.address));
+  }
+
   /** The pod is gone: its connections end at once, with a GOAWAY in case its network still carries it. */
   closeSource(sourceUid: string): void {
     for (const slot of this.allSlots()) {
@@ -177,6 +190,7 @@ export class HboneClient {
       onEmpty,
     });
     this.slots.set(key, slot);
+    slot.peerIs(this.deps.peerAt?.(hop.address) ?? null);
     if (this.isDraining) slot.drain();
     return slot;
   }

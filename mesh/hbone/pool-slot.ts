@@ -24,6 +24,8 @@ export class PoolSlot implements ConnectionPool, TunnelOwner {
   private readonly waiting = new Set<ClientTunnel>();
   private closed: TunnelFailure | null = null;
   private isDraining = false;
+  /** Whose address it goes to. */
+  private peer: string | null = null;
 
   constructor(hop: NextHop, options: ClientConnectionOptions, maxWaiting: number, deps: PoolSlotDeps) {
     this.hop = hop;
@@ -88,6 +90,14 @@ export class PoolSlot implements ConnectionPool, TunnelOwner {
       if (now) connection.closeNow(failure.message);
       else connection.retire();
     }
+  }
+
+  /** Who is at its address now. Somebody else than before, or nobody: connections to whoever was there prove that they are alive, or end. */
+  peerIs(peer: string | null): void {
+    const before = this.peer;
+    this.peer = peer;
+    if (before === null || before === peer) return;
+    for (const connection of [...this.connections]) connection.doubt();
   }
 
   /** What waits still gets its connection; none stays for tunnels to come. */

@@ -270,6 +270,29 @@ describe('a peer that falls silent', () => {
     expect(lab.client.stats.connections).toBe(0);
   });
 
+  test('that is known to be gone: told at once by a PING out of turn; one that lives keeps its tunnels', async () => {
+    let uid: string | null = 'server';
+    using lab = new HboneLab({ peerAt: () => uid });
+    using wire = await WireProxy.to(lab.listening.port);
+    const mute = lab.hop({ address: { address: '127.0.0.1', port: wire.port } });
+    const alive = await lab.established();
+    const gone = await lab.established('127.0.0.1:80', mute);
+    lab.client.peersChanged();
+    await lab.established('127.0.0.1:80', mute);
+    expect(lab.client.stats.connections).toBe(2);
+    wire.stop();
+    uid = null;
+    const begun = Date.now();
+    lab.client.peersChanged();
+    await lab.t.until(() => gone.isDone);
+    expect(Date.now() - begun).toBeLessThan(5_000);
+    expect(gone.events).toEqual(['established', 'reset']);
+    expect(alive.events).toEqual(['established']);
+    // Its connection takes no new tunnels all the same.
+    await lab.established();
+    expect(lab.client.stats.connections).toBe(2);
+  });
+
   test('the server closes it, and resets at the application', async () => {
     using lab = new HboneLab({ server: { pingIntervalMs: 50, pingTimeoutMs: 200 } });
     using wire = await WireProxy.to(lab.listening.port);

@@ -91,6 +91,21 @@ export abstract class SessionLink implements ConnectionHandler {
     this.reactor.atEndOfTurn(() => this.closeNow(cause));
   }
 
+  /** A PING out of turn: without a byte from the peer within `timeoutMs` it counts as dead. */
+  protected expectLife(timeoutMs: number): void {
+    const { session } = this;
+    if (session === null || !this.isLinkOpen) return;
+    const askedAtMs = this.reactor.nowMs;
+    let hasAnswered = false;
+    session.ping(() => {
+      hasAnswered = true;
+    });
+    this.reactor.setTimer(timeoutMs, () => {
+      if (!this.isOver && !hasAnswered && this.receivedAtMs <= askedAtMs)
+        this.onPeerDead(`its workload is gone, and no answer to PING within ${timeoutMs} ms`);
+    });
+  }
+
   /** RST, without a word: there is nobody to talk to, or nobody who may be talked to. */
   protected dropNow(cause: string): void {
     if (this.isOver) return;

@@ -182,6 +182,23 @@ describe('lifecycle of pods in the mesh', () => {
     await server.delete();
   }, 30_000);
 
+  test('a server whose interface is gone before its agent could say GOAWAY: clients hear as soon as the controller knows, and PING is not waited for', async () => {
+    const server = await bed.nodes[1].pod('vanished', { namespace: 'shop', serviceAccount: 'vanished' });
+    await startApp(server);
+    await bed.mesh.waitUntilCaptured([server]);
+    const idle = open(bed.client, { host: server.ip, port: appPort, line: 'hold', timeoutMs: 60_000 });
+    await idle.process.waitForOutput(/answered/);
+    await server.exec(['ip', 'link', 'set', 'eth0', 'down']);
+    const deletedMs = performance.now();
+    server.unpublish();
+    expect(await idle.outcome).toMatchObject({ ended: 'error', error: 'ECONNRESET' });
+    // Two seconds of doubt; a PING alone takes 20 to 30.
+    expect(performance.now() - deletedMs).toBeLessThan(8_000);
+    const late = await talk(bed.client, { host: server.ip, port: appPort, line: 'peer', timeoutMs: 20_000 });
+    expect(late.ended).toBe('error');
+    await server.delete();
+  }, 40_000);
+
   test('the address of a deleted pod, with another service account, has the identity of that', async () => {
     const first = await newPod('tenant-one');
     await talk(first, { ...to(), line: 'peer' });

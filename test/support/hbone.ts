@@ -167,6 +167,7 @@ export interface HboneLabOptions {
   readonly server?: HboneServerOptions;
   readonly trustDomainAliases?: readonly string[];
   readonly decide?: Decide;
+  readonly peerAt?: () => string | null;
   /** URI in the server's certificate. */
   readonly serverId?: string;
 }
@@ -202,6 +203,7 @@ export class HboneLab implements Disposable {
       reactor,
       tlsOf: (identity) => this.tlsOf(identity),
       verifyServer: (leaf, expected) => verifier.serverIdentity(leaf, expected),
+      ...(options.peerAt === undefined ? {} : { peerAt: options.peerAt }),
     });
     this.serverTls = this.context(this.ca.issue(options.serverId ?? SERVER_ID));
     reactor.listen({ fd: this.listening.fd, tls: () => this.serverTls }, this.server);
