@@ -72,12 +72,12 @@ export class MeshAgent {
     return this.#process;
   }
 
-  /** Starts another agent beside this one, in a pod of its own; it takes over. Resolves at once: see `waitUntilServing`. */
-  async startSuccessor(): Promise<MeshAgent> {
+  /** Starts another agent beside this one, in a pod of its own; it takes over. `flags` go over its own. Resolves at once: see `waitUntilServing`. */
+  async startSuccessor(flags: readonly string[] = []): Promise<MeshAgent> {
     const { namespace, serviceAccount } = this.pod;
     const name = `${this.pod.name}-${++this.#successors}`;
     const pod = await this.node.pod(name, { namespace, serviceAccount, hostNetwork: true });
-    return new MeshAgent(pod, this.#command);
+    return new MeshAgent(pod, [...this.#command, ...flags]);
   }
 
   /** It has its place to itself: another agent's admin answers as well. */

@@ -49,8 +49,8 @@ describe('an agent takes over from another', () => {
     };
   }
 
-  async function succeed(agent: MeshAgent): Promise<MeshAgent> {
-    const next = await agent.startSuccessor();
+  async function succeed(agent: MeshAgent, flags: readonly string[] = []): Promise<MeshAgent> {
+    const next = await agent.startSuccessor(flags);
     await next.waitUntilServing();
     return next;
   }
@@ -81,13 +81,13 @@ describe('an agent takes over from another', () => {
     serverSide = next;
   }, 40_000);
 
-  test('three times in a row, while those before still drain', async () => {
+  test('three times in a row, with more workers and with fewer, while those before still drain', async () => {
     const load = await startLoad();
     const held = await EchoConnection.open(bed.client, to());
     await sleep(500);
     const before = [serverSide];
-    for (let round = 0; round < 3; round++) {
-      serverSide = await succeed(serverSide);
+    for (const workers of ['2', '1', '1']) {
+      serverSide = await succeed(serverSide, ['--workers', workers]);
       await held.say('still-here');
       before.push(serverSide);
     }
