@@ -1,5 +1,14 @@
 import type { Log } from '../mesh/log/index.js';
-import type { Limitation, ObjectKey, Report } from './model/index.js';
+import {
+  type Limitation,
+  type MeshObject,
+  MODEL_DEFAULTS,
+  Model,
+  type ModelChange,
+  type ObjectKey,
+  type Report,
+} from './model/index.js';
+import { limitationsOf, type TranslateOptions, translateAuthorizations, VipPool } from './translate/index.js';
 
 /** What of the objects in force is not in force as written: kept for people, logged when it comes and when it goes. */
 export class Reports {
@@ -34,4 +43,21 @@ export class Reports {
 
 function textOf({ field, reason, effect }: Limitation): string {
   return `${field}: ${reason}: ${effect}`;
+}
+
+/** What of these objects, all that there are, is not in force as written. */
+export function reportsOf(
+  objects: ReadonlyMap<ObjectKey, MeshObject>,
+  options: TranslateOptions,
+): readonly Report[] {
+  const changes: ModelChange[] = [];
+  const model = new Model({ ...MODEL_DEFAULTS, ...options }, { onChange: (change) => changes.push(change) });
+  model.apply({ upserted: objects, removed: [] });
+  model.flush();
+  return changes
+    .flatMap((change) => [
+      ...translateAuthorizations(model, change.policies, options).limitations,
+      ...limitationsOf(change, model, new VipPool(), options),
+    ])
+    .flatMap(([object, list]) => list.map((limitation) => ({ object, ...limitation })));
 }

@@ -1,27 +1,30 @@
 import { option, runCommand } from '../mesh/config/index.js';
 import { type ManifestProblem, validateManifests } from '../mesh/manifests/index.js';
-import { decodeObject } from './model/index.js';
-import { ENV_PREFIX } from './options.js';
+import { decodeObject, type Report } from './model/index.js';
+import { ENV_PREFIX, OPTIONS } from './options.js';
+import { reportsOf } from './reports.js';
+import { TRANSLATE_DEFAULTS } from './translate/index.js';
 
-/** `culvertctl validate`: reads manifests as the controller does. Exit code 1 where anything is wrong. */
+/** `culvertctl validate`: reads manifests as the controller does. Exit code 1 where anything is wrong; what is only not in force is said, too. */
 await runCommand(
   {
     options: {
       manifests: option.text({ metavar: 'DIR', help: 'Folder of manifests, or one file.' }),
+      rootNamespace: OPTIONS.rootNamespace,
+      clusterDomain: OPTIONS.clusterDomain,
       output: option.choice({ help: 'How problems are printed.', fallback: 'text', of: ['text', 'json'] }),
     },
     usage: 'node dist/control/validate.js --manifests DIR [--output json]',
     envPrefix: ENV_PREFIX,
     failure: 'nothing was validated',
   },
-  async ({ manifests, output }) => {
-    const report = await validateManifests(manifests, decodeObject);
-    const { objects, problems } = report;
-    if (output === 'json') process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
-    else
-      process.stdout.write(
-        `${[...problems.map(lineOf), `${objects} objects, ${problems.length} problems`].join('\n')}\n`,
-      );
+  async ({ manifests, output, ...places }) => {
+    const { objects, problems } = await validateManifests(manifests, decodeObject);
+    const reports = reportsOf(objects, { ...TRANSLATE_DEFAULTS, ...places });
+    const summary = `${objects.size} objects, ${problems.length} problems, ${reports.length} not in force as written`;
+    if (output === 'json')
+      process.stdout.write(`${JSON.stringify({ objects: objects.size, problems, reports }, null, 2)}\n`);
+    else process.stdout.write(`${[...problems.map(lineOf), ...reports.map(noteOf), summary].join('\n')}\n`);
     return problems.length === 0 ? 0 : 1;
   },
 );
@@ -32,4 +35,9 @@ function lineOf({ file, line, kind, name, field, reason }: ManifestProblem): str
   return [line > 0 ? `${file}:${line}` : file, object, field, reason]
     .filter((part) => part !== '')
     .join(': ');
+}
+
+/** `note: Kind/namespace/name: field: reason: effect` */
+function noteOf({ object, field, reason, effect }: Report): string {
+  return ['note', object, field, reason, effect].filter((part) => part !== '').join(': ');
 }

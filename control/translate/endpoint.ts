@@ -7,6 +7,7 @@ import type {
   ServiceEntry,
   WorkloadEntry,
 } from '../model/index.js';
+import { workloadDnsExtension } from './extensions.js';
 import {
   type Memberships,
   membershipsOfEndpoint,
@@ -117,6 +118,7 @@ export function translateSlice(
           healthy: endpoint.ready,
           services,
           node: endpoint.nodeName,
+          extensions: workloadDnsExtension({ hostname: endpoint.hostname, subdomain: slice.serviceName }),
         };
         return endpointWorkload(what, model, options);
       });
@@ -163,6 +165,7 @@ interface EndpointInput {
   readonly healthy: boolean;
   readonly services: Memberships;
   readonly node?: string;
+  readonly extensions?: readonly istio.workload.Extension.$Properties[];
 }
 
 function endpointWorkload(input: EndpointInput, model: Model, options: TranslateOptions): WorkloadResource {
@@ -196,6 +199,7 @@ function endpointWorkload(input: EndpointInput, model: Model, options: Translate
       clusterId: options.clusterId,
       services,
       locality: wireLocality(endpoint.locality),
+      extensions: [...(input.extensions ?? [])],
       ...(endpoint.weight === 0 ? {} : { capacity: { value: endpoint.weight } }),
     },
   };

@@ -42,7 +42,10 @@ export function serviceDnsExtension(
   return extension('dns', SERVICE_DNS_TYPE_URL, culvert.workload.ServiceDns.encode(message).finish());
 }
 
-export function workloadDnsExtension({ hostname, subdomain }: Pod): readonly Extension[] {
+export function workloadDnsExtension({
+  hostname,
+  subdomain,
+}: Pick<Pod, 'hostname' | 'subdomain'>): readonly Extension[] {
   if (hostname === '' || subdomain === '') return [];
   const value = culvert.workload.WorkloadDns.encode({ hostname, subdomain }).finish();
   return extension('dns', WORKLOAD_DNS_TYPE_URL, value);

@@ -207,9 +207,9 @@ describe('validation', () => {
     write('a.yaml', thing('x', 'no'));
     write('b.yaml', thing('y', 1));
     const report = await validateManifests(folder, decode);
-    expect(report.objects).toBe(1);
+    expect(report.objects.size).toBe(1);
     expect(report.problems).toHaveLength(1);
-    expect((await validateManifests(join(folder, 'b.yaml'), decode)).objects).toBe(1);
+    expect((await validateManifests(join(folder, 'b.yaml'), decode)).objects.size).toBe(1);
     await expect(validateManifests(join(folder, 'none'), decode)).rejects.toMatchObject({
       code: 'MANIFESTS_UNREADABLE',
     });

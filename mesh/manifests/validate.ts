@@ -3,14 +3,14 @@ import { FOLDER_SOURCE_DEFAULTS, FolderSource } from './source.js';
 import type { Decoder, ManifestProblem } from './types.js';
 
 /** What is wrong with a folder of manifests, and how much of it is not. */
-export interface ValidationReport {
-  readonly objects: number;
+export interface ValidationReport<T> {
+  readonly objects: ReadonlyMap<string, T>;
   /** By file and line. */
   readonly problems: readonly ManifestProblem[];
 }
 
 /** Reads a folder, or one file, once, as `FolderSource` does at its start. Throws ManifestsError where it cannot be read at all. */
-export async function validateManifests<T>(path: string, decode: Decoder<T>): Promise<ValidationReport> {
+export async function validateManifests<T>(path: string, decode: Decoder<T>): Promise<ValidationReport<T>> {
   const log = createLog({ level: 'silent', component: 'validate' });
   const source = new FolderSource(
     { ...FOLDER_SOURCE_DEFAULTS, folder: path },
@@ -18,7 +18,7 @@ export async function validateManifests<T>(path: string, decode: Decoder<T>): Pr
   );
   try {
     await source.start();
-    return { objects: source.objects.size, problems: source.problems };
+    return { objects: source.objects, problems: source.problems };
   } finally {
     source.stop();
   }
