@@ -30,10 +30,13 @@ export interface MeshOptions {
   readonly ownNodeBinary?: boolean;
   /** Further flags of every agent. */
   readonly agentFlags?: readonly string[];
+  /** Further flags of the controller. */
+  readonly controllerFlags?: readonly string[];
 }
 
 /** The parts of an agent's /config_dump that tests look at. */
 export interface AgentConfigDump {
+  readonly certificates: readonly { readonly identity: string; readonly serial: string | null }[];
   readonly capture: {
     readonly pods: readonly { readonly uid: string; readonly state: string }[];
     readonly unknownPods: number;
@@ -142,8 +145,14 @@ export interface Mesh {
   waitUntilCaptured(pods: readonly LabPod[]): Promise<void>;
   /** Resolves once the agents leave all the pods alone. */
   waitUntilPlain(pods: readonly LabPod[]): Promise<void>;
-  /** Starts the controller again after its end, with the same state; resolves when it is ready. */
-  restartController(): Promise<void>;
+  /** The controller's own folder. */
+  readonly controllerState: string;
+  /** Runs a program of the controller's (`rotate-root.js`) where the controller runs; throws where it fails. */
+  controllerProgram(name: string, ...args: string[]): Promise<string>;
+  /** Text of the controller's /metrics. */
+  controllerMetrics(): Promise<string>;
+  /** Starts the controller again after its end, with the same state, and other further flags if given; resolves when it is ready. */
+  restartController(flags?: readonly string[]): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -156,8 +165,8 @@ export async function startMesh(lab: Lab, options: MeshOptions): Promise<Mesh> {
   const node = options.ownNodeBinary ? copyOfNode() : process.execPath;
   const commands = meshCommands({ lab, controlNode, stateDir, node, options });
 
-  const startController = async (): Promise<LabProcess> => {
-    const started = controlNode.spawn(commands.controller, {
+  const startController = async (flags = options.controllerFlags ?? []): Promise<LabProcess> => {
+    const started = controlNode.spawn([...commands.controller, ...flags], {
       service: 'culvert-controller',
       logFile: join(controlNode.stateDir, 'controller.log'),
     });
@@ -183,8 +192,15 @@ export async function startMesh(lab: Lab, options: MeshOptions): Promise<Mesh> {
     agents,
     waitUntilCaptured: async (pods) => await waitForState(agents, pods, 'captured'),
     waitUntilPlain: async (pods) => await waitForState(agents, pods, 'plain'),
-    restartController: async () => {
-      controller = await startController();
+    controllerState: stateDir,
+    controllerProgram: async (name, ...args) =>
+      await controlNode.output([node, join(packageRoot(), 'dist/control', name), ...args]),
+    controllerMetrics: async () => {
+      const url = `http://127.0.0.1:${PORTS.controllerReadiness}/metrics`;
+      return await controlNode.output(['curl', '-sS', '-m', '10', url]);
+    },
+    restartController: async (flags) => {
+      controller = await startController(flags);
     },
     stop: async () => {
       await Promise.all([...agents.map((agent) => agent.process.stop()), controller.stop()]);
