@@ -98,6 +98,12 @@ class OutboundStart implements Waiting, ConnectionHandler, Redial {
       this.#refuse(source, service, `the addresses of ${hostname} did not come in time`);
       return;
     }
+    if (source !== undefined) {
+      const identity = this.#context.texts.identityOf(source);
+      const message = `no valid certificate for ${identity}: the CA gave none in time, and the last one, if any, has expired`;
+      this.#refuse(source, null, message, 'IDENTITY_ERROR');
+      return;
+    }
     counters.resetNoWorkload++;
     this.#app.reset();
   }
@@ -196,9 +202,14 @@ class OutboundStart implements Waiting, ConnectionHandler, Redial {
     return Math.max(1, (this.#deadlineMs - nowMs) / Math.max(1, Math.min(left, others + 1)));
   }
 
-  #refuse(source: Workload, service: Service | null, message: string): void {
+  #refuse(
+    source: Workload,
+    service: Service | null,
+    message: string,
+    flag: 'CONNECT' | 'IDENTITY_ERROR' = 'CONNECT',
+  ): void {
     const info = this.#infoOf(source, null, service, this.#destination);
-    this.#context.telemetry.refused(info, { flag: 'CONNECT', message });
+    this.#context.telemetry.refused(info, { flag, message });
     this.#app.reset();
   }
 

@@ -99,7 +99,9 @@ export class FilesAuthority implements Authority {
       checkSigner(given[0]!, privateKey, this.#deps.nowMs());
       const helpers = [...given.slice(1), ...certificatesIn(this.#optional(CHAIN))];
       const intermediates = pathOf(given[0]!, helpers, roots).map((der) => derToPem(der, 'CERTIFICATE'));
-      return { privateKey, certificate: given[0]!, intermediates, roots: distinctPem(roots) };
+      const material = { privateKey, certificate: given[0]!, intermediates, roots: distinctPem(roots) };
+      // The signing one first: agents see a change, and renew, also where the same roots are trusted.
+      return { ...material, roots: distinctPem([...anchorsOf(material).map(({ raw }) => raw), ...roots]) };
     } catch (error) {
       if (error instanceof CaError) throw error;
       throw new CaError('CA_STATE', `CA files in ${folder}: ${messageOf(error)}`, { file: folder }, error);

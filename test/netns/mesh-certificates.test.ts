@@ -56,7 +56,6 @@ describe('a root of our own', () => {
   test('is rotated under load: no connection fails, old or new, and at the end the new one is trusted alone', async () => {
     const finish = underLoad();
     await sleep(1_000);
-    const rootFile = join(bed.mesh.controllerState, 'root-cert.pem');
     const expiry = await metric('citadel_server_root_cert_expiry_timestamp');
     await bed.mesh.controllerProgram('rotate-root.js', '--state', bed.mesh.controllerState);
     await waitFor('both roots to be trusted', async () => (await metric('culvert_ca_roots')) === 2);
@@ -77,7 +76,6 @@ describe('a root of our own', () => {
     await finish();
     const after = await serials();
     expect(after.filter((serial) => before.includes(serial))).toEqual([]);
-    expect(rootFile).toBeTruthy();
   });
 
   test('the controller is away until certificates have expired: old connections go on, new ones are refused with the reason, and all comes back by itself', async () => {
@@ -94,7 +92,7 @@ describe('a root of our own', () => {
     const refused = await talk(bed.client, { ...to(), line: 'peer', timeoutMs: 15_000 });
     expect(refused).toMatchObject({ ended: 'error', error: 'ECONNRESET' });
     const line = await waitFor('its line in the access log', () =>
-      bed.mesh.agents[0]!.accessLog().findLast(({ error }) => String(error).includes('certificate')),
+      bed.mesh.agents[0]!.accessLog().findLast(({ error }) => String(error).includes('no valid certificate')),
     );
     expect(line).toMatchObject({ 'src.workload': 'client' });
     await bed.mesh.restartController();
@@ -149,9 +147,6 @@ describe('a CA given as files', () => {
     await sleep(3_000);
     const old = await serials();
     give(newSigner, root, newRoot);
-    // Renewals come with the next change of the bundle at the latest; here by taking the old root out.
-    await sleep(2_000);
-    give(newSigner, newRoot, root);
     await waitFor('all to be renewed', async () =>
       (await serials()).every((serial) => !old.includes(serial)),
     );
