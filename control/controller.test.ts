@@ -114,6 +114,8 @@ class Agent {
   readonly policies: Map<string, istio.security.Authorization.$Properties>;
   readonly versions: Record<string, string>;
   readonly types: Set<string>;
+  /** Names of what came, in order. */
+  readonly arrivals: string[] = [];
   readonly ended: Promise<number>;
   received: number;
   readonly #client: Client;
@@ -149,6 +151,7 @@ class Agent {
       envoy.service.discovery.v3.DeltaDiscoveryResponse.decode(bytes);
     this.#call.write({ typeUrl, responseNonce: nonce });
     this.types.add(typeUrl);
+    this.arrivals.push(...resources.map(({ name }) => name!));
     if (typeUrl === AUTHORIZATION_TYPE_URL) {
       for (const { name, resource } of resources)
         this.policies.set(name!, istio.security.Authorization.decode(resource!.value!));
@@ -295,6 +298,29 @@ describe('policies', () => {
     rmSync(join(manifests, 'deny.yaml'));
     await eventually(() => expect([...agent.policies.keys()]).toEqual([strict]));
     await eventually(() => expect(workload(agent, 'cart-1')?.authorizationPolicies).toEqual([]));
+    agent.close();
+  });
+
+  test('one that changes its scope applies to its workload at every moment', async () => {
+    const agent = new Agent();
+    const rules = [{ from: [{ source: { namespaces: ['test'] } }] }];
+    const selector = { matchLabels: { app: 'cart' } };
+    const isPolicyLater = () =>
+      agent.arrivals.lastIndexOf('shop/scoped') > agent.arrivals.lastIndexOf('Kubernetes//Pod/shop/cart-1');
+    const names = () => workload(agent, 'cart-1')?.authorizationPolicies;
+    const scope = () => agent.policies.get('shop/scoped')?.scope;
+    apply('scoped', policy('scoped', { action: 'DENY', rules }));
+    await eventually(() => expect(scope()).toBe(istio.security.Scope.NAMESPACE));
+    apply('scoped', policy('scoped', { action: 'DENY', rules, selector }));
+    await eventually(() => expect(scope()).toBe(istio.security.Scope.WORKLOAD_SELECTOR));
+    expect(names()).toEqual(['shop/scoped']);
+    expect(isPolicyLater()).toBe(true);
+    apply('scoped', policy('scoped', { action: 'DENY', rules }));
+    await eventually(() => expect(names()).toEqual([]));
+    expect(scope()).toBe(istio.security.Scope.NAMESPACE);
+    expect(isPolicyLater()).toBe(false);
+    rmSync(join(manifests, 'scoped.yaml'));
+    await eventually(() => expect(agent.policies.has('shop/scoped')).toBe(false));
     agent.close();
   });
 

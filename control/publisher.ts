@@ -13,6 +13,8 @@ import {
 import type { VipState } from './vip-state.js';
 import type { ResourceContent, XdsServer } from './xds/index.js';
 
+type AuthorizationResource = NonNullable<ReturnType<AuthorizationUpdates['resources']['get']>>;
+
 export interface PublisherOptions extends TranslateOptions {
   /** A policy that workloads named is served so long after it is gone: an agent that is sent its end before the workloads' would refuse their connections. */
   readonly lingerMs: number;
@@ -29,18 +31,24 @@ export interface PublisherDeps {
   readonly reports: Reports;
 }
 
-/** Makes of each change what agents are sent: first policies, then the workloads that name them. */
+/**
+ * Makes of each change what agents are sent: first policies, then the workloads that name them. Only a policy that narrows, from a namespace or all to
+ * the workloads that name it, comes after these: in between it would apply to nobody.
+ */
 export class Publisher {
   readonly #options: PublisherOptions;
   readonly #deps: PublisherDeps;
   /** Policies that workloads name, as they are served. */
   readonly #named: Set<string>;
+  /** Those that apply to a namespace or to all, as they are served. */
+  readonly #broad: Set<string>;
   readonly #lingering: Map<string, NodeJS.Timeout>;
 
   constructor(options: PublisherOptions, deps: PublisherDeps) {
     this.#options = options;
     this.#deps = deps;
     this.#named = new Set();
+    this.#broad = new Set();
     this.#lingering = new Map();
     const strict = strictPolicy(options);
     deps.xds.update(AUTHORIZATION_TYPE_URL, encodeAuthorizations(new Map([[strict.name, strict]])));
@@ -51,8 +59,11 @@ export class Publisher {
     const { resources, limitations } = translateAuthorizations(model, change.policies, this.#options);
     const updates = addresses.translate(change);
     vips.save();
-    xds.update(AUTHORIZATION_TYPE_URL, encodeAuthorizations(this.#withoutLingering(resources)));
+    const narrowed = new Map([...resources].filter(([name, resource]) => this.#narrows(name, resource)));
+    const others = new Map([...resources].filter(([name]) => !narrowed.has(name)));
+    xds.update(AUTHORIZATION_TYPE_URL, encodeAuthorizations(this.#withoutLingering(others)));
     xds.update(ADDRESS_TYPE_URL, encodeAddresses(updates));
+    xds.update(AUTHORIZATION_TYPE_URL, encodeAuthorizations(this.#withoutLingering(narrowed)));
     reports.update(limitations);
     reports.update(limitationsOf(change, model, vips.pool, this.#options));
   }
@@ -72,10 +83,15 @@ export class Publisher {
       }
       clearTimeout(this.#lingering.get(name));
       this.#lingering.delete(name);
-      if (resource?.message.scope === istio.security.Scope.WORKLOAD_SELECTOR) this.#named.add(name);
-      else this.#named.delete(name);
+      this.#named.delete(name);
+      this.#broad.delete(name);
+      if (resource !== null) (isNamed(resource) ? this.#named : this.#broad).add(name);
     }
     return now;
+  }
+
+  #narrows(name: string, resource: AuthorizationResource | null): boolean {
+    return resource !== null && isNamed(resource) && this.#broad.has(name);
   }
 
   #linger(name: string): void {
@@ -87,6 +103,11 @@ export class Publisher {
     };
     this.#lingering.set(name, setTimeout(end, this.#options.lingerMs));
   }
+}
+
+/** It applies to the workloads that name it, and to no others. */
+function isNamed({ message }: AuthorizationResource): boolean {
+  return message.scope === istio.security.Scope.WORKLOAD_SELECTOR;
 }
 
 function encodeAuthorizations(
