@@ -194,6 +194,14 @@ describe('DestinationRule', () => {
   });
 });
 
+test.each([
+  ['{}', null],
+  ['{outboundTrafficPolicy: {}}', 'registry-only'],
+  ['{outboundTrafficPolicy: {mode: ALLOW_ANY}}', 'allow-any'],
+])('Sidecar %s', (spec, outbound) => {
+  expect(sound('Sidecar', spec)).toMatchObject({ outbound, isForNamespace: true });
+});
+
 test('EndpointSlice', () => {
   const slice = (rest: string) =>
     decodeObject(

@@ -184,7 +184,8 @@ function readOutlierDetection(fields: Fields, limits: Limits): RuleTrafficPolicy
   };
 }
 
-const MODES = ['ALLOW_ANY', 'REGISTRY_ONLY'] as const;
+/** The API's default of a policy that is there is its first word. */
+const MODES = ['REGISTRY_ONLY', 'ALLOW_ANY'] as const;
 
 /** One that is invalid and was never good holds its place as registry-only: it may have meant that. */
 export function decodeSidecar(fields: Fields, namespace: string, name: string): Sidecar {
@@ -199,7 +200,7 @@ export function decodeSidecar(fields: Fields, namespace: string, name: string): 
   });
   const policy = spec.object('outboundTrafficPolicy');
   limits.check(policy, ['mode'], { egressProxy: NEEDS_WAYPOINT });
-  const mode = spec.has('outboundTrafficPolicy') ? policy.choice('mode', MODES, 'ALLOW_ANY') : null;
+  const mode = spec.has('outboundTrafficPolicy') ? policy.choice('mode', MODES, 'REGISTRY_ONLY') : null;
   if (spec.has('workloadSelector'))
     limits.add(spec, 'workloadSelector', {
       reason: 'agents know one outbound policy a namespace',

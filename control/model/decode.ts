@@ -141,6 +141,7 @@ function decodeService(fields: Fields, namespace: string, name: string): Service
     publishNotReadyAddresses: spec.flag('publishNotReadyAddresses'),
     internalTrafficPolicy: spec.choice('internalTrafficPolicy', ['Cluster', 'Local'], 'Cluster'),
     trafficDistribution: spec.text('trafficDistribution'),
+    sessionAffinity: spec.choice('sessionAffinity', ['None', 'ClientIP'], 'None'),
   };
 }
 

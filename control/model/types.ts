@@ -82,6 +82,7 @@ export interface Service {
   readonly publishNotReadyAddresses: boolean;
   readonly internalTrafficPolicy: 'Cluster' | 'Local';
   readonly trafficDistribution: string;
+  readonly sessionAffinity: 'None' | 'ClientIP';
 }
 
 export type MeshObject =

@@ -4,11 +4,13 @@ import {
   type Model,
   type ModelChange,
   type ObjectKey,
+  type Service,
   type ServiceEntry,
   type Sidecar,
   visibilityOfService,
   type WorkloadEntry,
 } from '../model/index.js';
+import { isDistribution } from './load-balancing.js';
 import { entryResourceName } from './names.js';
 import { networkOfEndpoint, podAt } from './network.js';
 import { entryNeedsVip } from './service.js';
@@ -25,7 +27,7 @@ export function limitationsOf(
   const found = new Map<ObjectKey, readonly Limitation[]>();
   for (const key of change.services) {
     const service = model.service(key);
-    found.set(key, service === undefined ? [] : visibilityOfService(service).limits);
+    found.set(key, service === undefined ? [] : ofService(service));
   }
   for (const key of change.endpointSlices) found.set(key, model.endpointSlice(key)?.limits ?? []);
   for (const key of change.serviceEntries) found.set(key, ofEntry(model.serviceEntry(key), model, vips));
@@ -34,6 +36,13 @@ export function limitationsOf(
   for (const key of change.destinationRules) found.set(key, ofRule(model.destinationRule(key), model));
   for (const key of change.sidecars) found.set(key, ofSidecar(model.sidecar(key), model));
   return found;
+}
+
+function ofService(service: Service): readonly Limitation[] {
+  const { limits } = visibilityOfService(service);
+  if (isDistribution(service.trafficDistribution)) return limits;
+  const reason = `'${service.trafficDistribution}' is not known`;
+  return [...limits, { field: 'spec.trafficDistribution', reason, effect: 'ignored' }];
 }
 
 function ofEntry(entry: ServiceEntry | undefined, model: Model, vips: VipPool): readonly Limitation[] {
@@ -87,6 +96,12 @@ function ofRule(rule: DestinationRule | undefined, model: Model): readonly Limit
       reason: 'an older rule of the namespace has this host',
       effect: 'the whole object is not in force',
     });
+  else if (isNobodys(host, model))
+    found.push({
+      field: 'spec.host',
+      reason: `no Service and no ServiceEntry is '${host}'`,
+      effect: 'the object acts on nothing',
+    });
   else if (isOfAnotherNamespace(rule, host, model))
     found.push({
       field: 'spec.host',
@@ -100,6 +115,11 @@ function ofRule(rule: DestinationRule | undefined, model: Model): readonly Limit
       effect: 'in force for clients of every namespace',
     });
   return found;
+}
+
+function isNobodys(host: string, model: Model): boolean {
+  if (host.startsWith('*')) return false;
+  return model.serviceOfHost(host) === undefined && model.relations.entriesOfHost(host).length === 0;
 }
 
 function isOfAnotherNamespace(rule: DestinationRule, host: string, model: Model): boolean {

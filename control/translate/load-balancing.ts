@@ -40,6 +40,11 @@ const SCOPES: Readonly<Record<ScopeName, istio.workload.LoadBalancing.Scope>> = 
 };
 const ZONAL = [Scope.NETWORK, Scope.REGION, Scope.ZONE];
 
+/** Whether the text has a meaning; 'Any' is the API's word for none. */
+export function isDistribution(text: string): boolean {
+  return ['', 'Any', 'PreferClose', 'PreferSameZone', 'PreferSameNode'].includes(text);
+}
+
 function scopesOfDistribution({
   distribution,
   annotations,

@@ -1,7 +1,7 @@
 import { istio } from '../../mesh/proto/index.js';
 import {
-  type DestinationRule,
   type Model,
+  type RuleTrafficPolicy,
   type Service,
   type ServiceEntry,
   type Visibility,
@@ -73,7 +73,11 @@ export function translateService(service: Service, context: ServiceContext): Ser
       ipFamilies: ipFamiliesOf(service),
       canonical: true,
       visibility: visibilityOf(visibility),
-      extensions: extensionsOf(rule, service.externalName, service.ports),
+      extensions: extensionsOf(
+        rule?.trafficPolicy ?? ownPolicyOf(service),
+        service.externalName,
+        service.ports,
+      ),
     },
   };
 }
@@ -142,7 +146,7 @@ function hostOfEntry(
       canonical: model.isCanonical(entry, host),
       visibility: visibilityOf(entry.visibility),
       extensions: extensionsOf(
-        rule,
+        rule?.trafficPolicy ?? null,
         '',
         entry.ports.map((port) => ({ ...port, protocol: 'tcp' })),
       ),
@@ -150,15 +154,25 @@ function hostOfEntry(
   };
 }
 
+/** sessionAffinity, where no DestinationRule says otherwise. */
+function ownPolicyOf(service: Service): RuleTrafficPolicy | null {
+  return service.sessionAffinity === 'None' ? null : STICKY;
+}
+
+const STICKY: RuleTrafficPolicy = {
+  loadBalancer: 'consistent-source',
+  failover: null,
+  connectTimeoutMs: 0,
+  maxConnectionAgeMs: 0,
+  outlierDetection: null,
+};
+
 function extensionsOf(
-  rule: DestinationRule | undefined,
+  policy: RuleTrafficPolicy | null,
   externalName: string,
   ports: readonly { readonly name: string; readonly port: number; readonly protocol: string }[],
 ): istio.workload.Extension.$Properties[] {
-  return [
-    ...trafficPolicyExtension(rule?.trafficPolicy ?? null),
-    ...serviceDnsExtension(externalName, ports),
-  ];
+  return [...trafficPolicyExtension(policy), ...serviceDnsExtension(externalName, ports)];
 }
 
 function visibilityOf(visibility: Visibility): istio.workload.Service.Visibility {
