@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { Router, WorkloadTexts } from '../../agent/routing/index.js';
 import type { WorkerData } from '../../agent/tunnel/index.js';
 import { Workers } from '../../agent/workers.js';
@@ -7,12 +8,15 @@ import { Authorizer } from '../../mesh/policy/index.js';
 import { updateWith } from '../../mesh/store/fixtures.js';
 import { createStore, identityOf, type Store } from '../../mesh/store/index.js';
 import type { ScaleFigures } from './scale.js';
-import { type ScaleOptions, scaleSnapshot, scaleWorkload } from './scale-state.js';
+import { decodePushes } from './scale-push.js';
+import { type ScaleOptions, scaleWorkload } from './scale-state.js';
 import type { FromScaleWorker, ToScaleWorker } from './scale-worker.js';
+import { threadCpuMs } from './usage.js';
 
-// A large mesh in an agent's main thread and workers, in a process of its own; prints what it took as JSON. Decoding of the push is not in it.
+// A large mesh in an agent's main thread and workers, in a process of its own; prints what it took as JSON.
 
-const workers = 2;
+/** The agent's default. */
+const workers = 1;
 const updates = 50;
 const lookUps = 200_000;
 const outlierDetection = { consecutiveConnectFailures: 5, baseEjectionMs: 30_000, maxEjectionPercent: 50 };
@@ -49,12 +53,13 @@ class ScaleRun {
     this.#workers = new Workers({ count: workers }, { pool, store: this.#store });
   }
 
-  async run(options: ScaleOptions): Promise<ScaleFigures> {
+  async run(options: ScaleOptions, files: readonly string[]): Promise<ScaleFigures> {
     this.#pool.start();
     await this.#longestTurnMs();
-    const update = scaleSnapshot(options);
+    const pushes = files.map((file) => readFileSync(file));
     await this.#longestTurnMs();
     const snapshotMs = await this.#timed(() => {
+      const update = decodePushes(pushes);
       this.#store.apply(update);
       this.#workers.applyStore(update);
     });
@@ -139,10 +144,11 @@ function authorizeUs(store: Store, { workloads }: ScaleOptions): number {
 
 function perCallUs(call: (index: number) => void): number {
   for (let index = 0; index < lookUps / 10; index++) call(index);
-  const startMs = performance.now();
+  const startMs = threadCpuMs();
   for (let index = 0; index < lookUps; index++) call(index);
-  return ((performance.now() - startMs) * 1000) / lookUps;
+  return ((threadCpuMs() - startMs) * 1000) / lookUps;
 }
 
-const figures = await new ScaleRun().run(JSON.parse(process.argv[2]!) as ScaleOptions);
+const [options, ...files] = process.argv.slice(2);
+const figures = await new ScaleRun().run(JSON.parse(options!) as ScaleOptions, files);
 process.stdout.write(`${JSON.stringify(figures)}\n`);

@@ -1,7 +1,7 @@
-import { readFileSync } from 'node:fs';
 import { type FromWorker, type ToWorker, TunnelWorker, type WorkerData } from '../../agent/tunnel/index.js';
 import { runWorker } from '../../mesh/io/index.js';
 import { createLog } from '../../mesh/log/index.js';
+import { threadCpuMs } from './usage.js';
 
 /** The agent's worker, which tells how long the longest of its turns took. */
 export type ToScaleWorker = ToWorker | { readonly kind: 'scale-turn' };
@@ -36,8 +36,3 @@ runWorker<WorkerData, ToScaleWorker, FromScaleWorker>({
     };
   },
 });
-
-/** Time that this thread has had of a CPU: what others on the machine do is not in it. */
-function threadCpuMs(): number {
-  return Number(readFileSync('/proc/thread-self/schedstat', 'utf8').split(' ')[0]) / 1e6;
-}

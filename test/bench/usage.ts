@@ -41,3 +41,8 @@ function cpuTicksOf(pid: number): number {
 function childrenOf(pid: number): number[] {
   return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number);
 }
+
+/** Time that this thread has had of a CPU: what others on the machine do is not in it. */
+export function threadCpuMs(): number {
+  return Number(readFileSync('/proc/thread-self/schedstat', 'utf8').split(' ')[0]) / 1e6;
+}
