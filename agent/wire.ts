@@ -68,6 +68,7 @@ export class Agent implements CaptureListener {
   #captureStarted = false;
   #draining = false;
   #ending: Ending | null = null;
+  #dnsRetired: Promise<void> | null = null;
   readonly #onSucceeded: () => void;
 
   /** `onSucceeded`: another agent has taken over, and the last connection here has ended. */
@@ -151,8 +152,7 @@ export class Agent implements CaptureListener {
   async #giveWay(): Promise<void> {
     const { stopped, ended } = this.#drain();
     await stopped;
-    // Of pods that end from here on we hear no more, and the next agent listens beside us.
-    this.#dns.close();
+    this.#dnsRetired = this.#dns.retire();
     await this.#capture.abdicate();
     await this.#admin?.close();
     this.#admin = null;
@@ -178,6 +178,7 @@ export class Agent implements CaptureListener {
     this.#log.info({ ...this.#workers.drainCounts }, 'drained');
     this.#succession.stop();
     this.#workers.giveUpAnswers();
+    await this.#dnsRetired;
     this.#dns.close();
     await this.#capture.stop();
     this.#xds.stop();

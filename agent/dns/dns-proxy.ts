@@ -1,4 +1,5 @@
 /** All that answers names: a resolver and listeners for each captured pod, on the main thread and its store. */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../../mesh/common/errors.js';
 import { NamespaceSockets } from '../../mesh/io/index.js';
 import type { Log } from '../../mesh/log/index.js';
@@ -24,6 +25,8 @@ export const dnsDefaults = {
 
 const refreshMs = 5_000;
 const failureLogMs = 10_000;
+const retireMs = 5_000;
+const retirePollMs = 5;
 
 export interface DnsProxyOptions {
   /** Of this node. */
@@ -100,6 +103,20 @@ export class DnsProxy {
   releasePod(uid: string): void {
     this.#pods.get(uid)?.listeners.close();
     this.#pods.delete(uid);
+  }
+
+  /**
+   * The next agent listens beside us: a pod's listeners close at a moment when none of its questions waits for an answer; 5 s at most, which is
+   * what resolvers wait.
+   */
+  async retire(): Promise<void> {
+    const untilMs = nowMs() + retireMs;
+    while (this.#pods.size > 0 && nowMs() < untilMs) {
+      for (const [uid, { listeners }] of [...this.#pods])
+        if (listeners.isIdle && this.#inFlight.of(uid) === 0) this.releasePod(uid);
+      await sleep(retirePollMs);
+    }
+    this.close();
   }
 
   close(): void {

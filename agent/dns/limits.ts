@@ -14,6 +14,10 @@ export class InFlight {
     return this.#total;
   }
 
+  of(pod: string): number {
+    return this.#byPod.get(pod) ?? 0;
+  }
+
   /** False: no room, for this pod or at all. */
   take(pod: string): boolean {
     const own = this.#byPod.get(pod) ?? 0;

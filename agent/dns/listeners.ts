@@ -55,6 +55,11 @@ export class PodListeners {
     }
   }
 
+  /** No connection is open. */
+  get isIdle(): boolean {
+    return this.#connections.size === 0;
+  }
+
   close(): void {
     for (const socket of this.#udp.splice(0)) socket.close();
     if (this.#server.listening) this.#server.close();

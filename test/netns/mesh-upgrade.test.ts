@@ -49,6 +49,43 @@ describe('an agent takes over from another', () => {
     };
   }
 
+  /** One question after the other for a name of the mesh, until `stop`, which tells what went wrong. */
+  async function askForNames() {
+    const asker = await bed.nodes[0].pod('asker', {
+      namespace: 'shop',
+      serviceAccount: 'client',
+      resolvConf: 'nameserver 192.0.2.250\n',
+    });
+    bed.lab.service({
+      name: 'front',
+      namespace: 'shop',
+      selector: { app: 'server' },
+      ports: [{ port: 80, targetPort: appPort }],
+    });
+    await bed.mesh.waitUntilCaptured([asker]);
+    const ask = () => asker.exec(['getent', 'ahostsv4', 'front.shop.svc.cluster.local']);
+    await waitFor('the name to be known', async () => (await ask()).code === 0);
+    const wrong: string[] = [];
+    let isStopping = false;
+    const run = async (): Promise<void> => {
+      while (!isStopping) {
+        const begunMs = performance.now();
+        const { code } = await ask();
+        const tookMs = performance.now() - begunMs;
+        // A question that is lost is asked again after 5 s.
+        if (code !== 0 || tookMs > 4_500) wrong.push(`exit code ${code} after ${tookMs} ms`);
+      }
+    };
+    const over = run();
+    return {
+      stop: async (): Promise<string[]> => {
+        isStopping = true;
+        await over;
+        return wrong;
+      },
+    };
+  }
+
   async function succeed(agent: MeshAgent, flags: readonly string[] = []): Promise<MeshAgent> {
     const next = await agent.startSuccessor(flags);
     await next.waitUntilServing();
@@ -62,10 +99,12 @@ describe('an agent takes over from another', () => {
 
   test("on the client's node", async () => {
     const load = await startLoad();
+    const names = await askForNames();
     await sleep(500);
     const next = await succeed(clientSide);
     await endedWell(clientSide);
     await sleep(500);
+    expect(await names.stop()).toEqual([]);
     expect(failures(await load.stop("client's node"))).toEqual([]);
     clientSide = next;
     expect(await clientSide.admin('/config_dump')).toContain('"captured"');
