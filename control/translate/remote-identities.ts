@@ -1,3 +1,5 @@
+import { isDeepStrictEqual } from 'node:util';
+
 interface Contribution {
   readonly services: readonly string[];
   readonly identity: string;
@@ -17,7 +19,7 @@ export class RemoteIdentities {
   /** Takes what a workload contributes now; null: it is gone, or at home. Gives the services whose identities may have changed. */
   set(uid: string, contribution: Contribution | null): readonly string[] {
     const before = this.#ofWorkload.get(uid);
-    if (before === undefined && contribution === null) return [];
+    if (isDeepStrictEqual(before ?? null, contribution)) return [];
     const changed: string[] = [];
     for (const service of before?.services ?? [])
       if (this.#count(service, before!.identity, -1) === 0) changed.push(service);
