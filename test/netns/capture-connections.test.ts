@@ -40,6 +40,25 @@ for i in range(300):
   await waitFor('all entries to go', () => originals() === 0);
 }, 60_000);
 
+// Each destination has the pod's ephemeral ports for itself, as without the mesh: 100 of them here, and 500 connections.
+test('connections to several destinations do not share one set of ports', async () => {
+  const narrow = await node.pod('narrow', { namespace: 'mesh' });
+  await agent.waitForState(narrow, 'captured');
+  await narrow.output(['sysctl', '-qw', 'net.ipv4.ip_local_port_range=40000 40099']);
+  const held = server.spawn(['python3', '-c', holdProgram, '9101', '5']);
+  await held.waitForOutput(/listening/);
+  const open = `
+import socket, sys
+held = []
+for port in range(9101, 9106):
+    for i in range(100):
+        s = socket.create_connection((sys.argv[1], port), 10); assert s.recv(2) == b'up'; held.append(s)
+print(len(held))`;
+  expect(await narrow.output(['python3', '-c', open, server.ip], { timeoutMs: 60_000 })).toBe('500\n');
+  const { refusals } = await agent.status();
+  expect(refusals['refused_original_full']).toBe(0);
+}, 90_000);
+
 // Two clients: one address has 28,232 ephemeral ports towards one listener, and a client that closes first cannot use one again for a
 // minute; without the mesh as with it.
 test('50,000 short connections to one pod and port, the clients closing first: none fails', async () => {
@@ -62,6 +81,18 @@ test('50,000 short connections to one pod and port, the clients closing first: n
   expect(Object.entries(refusals).filter(([, value]) => value !== 0)).toEqual([]);
   await waitFor('all entries to go', () => originals() === 0);
 }, 300_000);
+
+/** Accepts on several ports in a row, says "up", and keeps everything. */
+const holdProgram = `
+import selectors, socket, sys
+poller = selectors.DefaultSelector(); kept = []
+for port in range(int(sys.argv[1]), int(sys.argv[1]) + int(sys.argv[2])):
+    poller.register(socket.create_server(('', port), backlog=1024), selectors.EVENT_READ)
+print('listening', flush=True)
+while True:
+    for key, _ in poller.select():
+        c, _ = key.fileobj.accept(); c.sendall(b'up'); kept.append(c)
+`;
 
 const sinkProgram = `
 import socket, sys, threading
