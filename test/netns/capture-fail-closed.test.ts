@@ -1,8 +1,18 @@
+import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { clean } from '../../agent/capture/index.js';
+import { Bpf } from '../../native/bpf/index.js';
 import { Lab, type LabNode, type LabPod, waitFor } from '../lab/index.js';
-import { agentPod, ambient, CaptureAgent, echoProgram, request, startEcho } from './capture-lab.js';
+import {
+  agentPod,
+  ambient,
+  CaptureAgent,
+  echoProgram,
+  programsAt,
+  request,
+  startEcho,
+} from './capture-lab.js';
 
 /** What goes past the mesh, and what does not: probes, exclusions, older connections. The agent relays everything that comes to it. */
 let lab: Lab;
@@ -178,3 +188,16 @@ describe('exclusions', () => {
     });
   });
 });
+
+test('a node is freed by hand, as docs/operations.md has it', async () => {
+  await agent.kill();
+  expect(await request(outside, pod, { seconds: 2 })).toBeNull();
+  const folder = node.bpffsDir;
+  execFileSync('sh', [
+    '-c',
+    `find ${folder} -type f -path '*/links/connect*' -delete; rm -r ${folder}/abi-*; umount ${folder}`,
+  ]);
+  await waitFor('the pod to be plain', async () => (await request(outside, pod, { seconds: 2 })) !== null);
+  expect((await request(pod, outside))?.peer.address).toBe(pod.ip);
+  expect(programsAt(new Bpf(), node.kubepods)).toEqual({});
+}, 60_000);
