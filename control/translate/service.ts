@@ -45,7 +45,6 @@ export function translateService(service: Service, context: ServiceContext): Ser
   const isAlias = service.type === 'ExternalName';
   const addresses = isAlias ? [] : service.clusterIPs;
   const rule = model.ruleFor(service.namespace, hostname);
-  const ports = isAlias ? [] : tcpPorts(service);
   return {
     name: serviceResourceName(service, options),
     aliases: addresses.map((address) => addressAlias(network, address)),
@@ -55,11 +54,7 @@ export function translateService(service: Service, context: ServiceContext): Ser
       namespace: service.namespace,
       hostname,
       addresses: addresses.map((address) => ({ network, address: addressBytes(address) })),
-      ports: ports.map((port) => ({
-        servicePort: port.port,
-        targetPort: typeof port.targetPort === 'number' ? port.targetPort : 0,
-        appProtocol: appProtocolOf(port.appProtocol, port.name),
-      })),
+      ports: isAlias ? [] : portsOfService(service),
       subjectAltNames: [...context.remoteIdentities],
       loadBalancing: loadBalancingOf({
         isLocal: service.internalTrafficPolicy === 'Local',
@@ -123,16 +118,8 @@ function hostOfEntry(
       name: entry.name,
       namespace: entry.namespace,
       hostname: host,
-      addresses: addresses.map(({ address, prefixLength }) => ({
-        network,
-        address: addressBytes(address),
-        ...(prefixLength === null ? {} : { length: prefixLength }),
-      })),
-      ports: entry.ports.map(({ name, port, targetPort, protocol }) => ({
-        servicePort: port,
-        targetPort,
-        appProtocol: appProtocolOf(protocol, name),
-      })),
+      addresses: addresses.map((address) => wireVip(address, network)),
+      ports: portsOfEntry(entry),
       subjectAltNames: [...new Set([...entry.subjectAltNames, ...remoteIdentities])],
       loadBalancing: loadBalancingOf({
         isLocal: false,
@@ -152,6 +139,31 @@ function hostOfEntry(
       ),
     },
   };
+}
+
+function wireVip(
+  { address, prefixLength }: ServiceEntry['addresses'][number],
+  network: string,
+): istio.workload.NetworkAddress.$Properties {
+  const length = prefixLength === null ? {} : { length: prefixLength };
+  return { network, address: addressBytes(address), ...length };
+}
+
+/** A named target port is 0: each workload has its own. */
+function portsOfService(service: Service): istio.workload.Port.$Properties[] {
+  return tcpPorts(service).map(({ name, port, targetPort, appProtocol }) => ({
+    servicePort: port,
+    targetPort: typeof targetPort === 'number' ? targetPort : 0,
+    appProtocol: appProtocolOf(appProtocol, name),
+  }));
+}
+
+function portsOfEntry(entry: ServiceEntry): istio.workload.Port.$Properties[] {
+  return entry.ports.map(({ name, port, targetPort, protocol }) => ({
+    servicePort: port,
+    targetPort,
+    appProtocol: appProtocolOf(protocol, name),
+  }));
 }
 
 /** sessionAffinity, where no DestinationRule says otherwise. */
