@@ -43,6 +43,7 @@ interface EngineCalls {
     valueBytes: number,
     context: number,
   ) => number;
+  readonly pair: (id: number, context: number, handles: Int32Array) => number;
   readonly failure: (id: number, handle: number, out: Buffer, capacity: number) => number;
   readonly isConnecting: (id: number, handle: number) => number;
   readonly addresses: (id: number, handle: number, out: Buffer) => number;
@@ -64,6 +65,7 @@ function bindCalls(library: NativeLibrary): EngineCalls {
     connect: library.bind(
       'int culvert_connect(int id, int netns, uint8_t *addresses, int map, uint8_t *value, int valueBytes, int context)',
     ),
+    pair: library.bind('int culvert_pair(int id, int context, int32_t *handles)'),
     failure: library.bind('int culvert_failure(int id, int handle, uint8_t *out, int capacity)'),
     isConnecting: library.bind('int culvert_is_connecting(int id, int handle)'),
     addresses: library.bind('int culvert_addresses(int id, int handle, uint8_t *out)'),
@@ -143,6 +145,12 @@ export class NativeEngine {
     const value = storage?.value ?? null;
     const mapFd = storage?.mapFd ?? -1;
     return this.#calls.connect(this.id, netnsFd, addresses, mapFd, value, value?.length ?? 0, context);
+  }
+
+  /** A plain connection and a TLS client whose wire it is: `handles` gets both. 0 or -errno. */
+  pair(context: number, handles: Int32Array): number {
+    if (handles.length < 2) throw new RangeError('two handles need two places');
+    return this.#calls.pair(this.id, context, handles);
   }
 
   failure(handle: number): NativeFailure {

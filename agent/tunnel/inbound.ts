@@ -1,6 +1,12 @@
 import { formatSocketAddress, type SocketAddress } from '../../mesh/common/address.js';
 import { messageOf } from '../../mesh/common/errors.js';
-import type { TunnelAcceptor, TunnelHandler, TunnelRequest } from '../../mesh/hbone/index.js';
+import {
+  type CopyFailure,
+  type TunnelAcceptor,
+  TunnelCopy,
+  type TunnelHandler,
+  type TunnelRequest,
+} from '../../mesh/hbone/index.js';
 import type { AcceptHandler, Connection, ConnectionHandler } from '../../mesh/io/index.js';
 import type { ConnectionFacts, Verdict } from '../../mesh/policy/index.js';
 import type { Workload } from '../../mesh/store/index.js';
@@ -12,7 +18,6 @@ import { noHandler, party, type TunnelContext } from './context.js';
 import type { ConnectionSummary, WorkerPod } from './messages.js';
 import { type Admission, denialOf, failureOf } from './policy-guard.js';
 import { TcpRelay } from './tcp-relay.js';
-import { type CopyFailure, TunnelCopy } from './tunnel-copy.js';
 
 /** Takes the tunnels that peers open to a pod's 15008: authorises each, dials the application, answers. */
 export class InboundAcceptor implements TunnelAcceptor {

@@ -1,11 +1,13 @@
 import { formatSocketAddress, type SocketAddress } from '../../mesh/common/address.js';
-import type {
-  ClientTunnelHandler,
-  ConnectMetadata,
-  NextHop,
-  Tunnel,
-  TunnelFailure,
-  Undelivered,
+import {
+  type ClientTunnelHandler,
+  type ConnectMetadata,
+  type CopyFailure,
+  type NextHop,
+  type Tunnel,
+  TunnelCopy,
+  type TunnelFailure,
+  type Undelivered,
 } from '../../mesh/hbone/index.js';
 import type { Connection, Timer } from '../../mesh/io/index.js';
 import type { Workload } from '../../mesh/store/index.js';
@@ -14,7 +16,6 @@ import type { DirectRoute, HboneRoute } from '../routing/index.js';
 import type { TrackedConnection } from './connection-table.js';
 import { party, type TunnelContext } from './context.js';
 import type { ConnectionSummary, WorkerPod } from './messages.js';
-import { type CopyFailure, TunnelCopy } from './tunnel-copy.js';
 
 /** A captured connection and whose it is. */
 export interface OutboundStartPoint {

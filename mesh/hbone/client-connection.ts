@@ -2,6 +2,7 @@ import { messageOf } from '../common/errors.js';
 import type { HeaderList, Stream, StreamHandler } from '../http2/index.js';
 import type { Connection, ConnectOptions, Reactor, Timer, TlsContextId, TlsOptions } from '../io/index.js';
 import type { ClientTunnel, TunnelCarrier } from './client-tunnel.js';
+import { dialThroughGateway, type GatewayLinkDeps, type GatewayLinkHandler } from './gateway-link.js';
 import { type IoError, type KeepaliveOptions, SessionLink } from './session-link.js';
 import type { NextHop, TunnelFailure } from './types.js';
 
@@ -14,8 +15,7 @@ export interface ClientConnectionOptions extends KeepaliveOptions {
   readonly idleTimeoutMs: number;
 }
 
-export interface ClientConnectionDeps {
-  readonly reactor: Reactor;
+export interface ClientConnectionDeps extends GatewayLinkDeps {
   /** Throws unless the leaf (DER) is for one of the expected identities. */
   readonly verifyServer: (leaf: Buffer | null, expected: readonly string[]) => string;
   readonly revocationOf?: (peer: Connection) => string | null;
@@ -40,7 +40,7 @@ export interface ConnectionPool {
 const DOUBT_TIMEOUT_MS = 2_000;
 
 /** One mTLS connection of the pool, from dial to end. */
-export class ClientConnection extends SessionLink implements TunnelCarrier {
+export class ClientConnection extends SessionLink implements TunnelCarrier, GatewayLinkHandler {
   readonly hop: NextHop;
   readonly tlsContext: TlsContextId;
   private readonly options: ClientConnectionOptions;
@@ -58,6 +58,11 @@ export class ClientConnection extends SessionLink implements TunnelCarrier {
     this.tlsContext = tls.context;
     this.options = options;
     this.deps = deps;
+    this.connection = hop.through === undefined ? this.dial(tls) : this.dialThrough(tls);
+  }
+
+  private dial(tls: TlsOptions): Connection {
+    const { hop, options } = this;
     const to: ConnectOptions = {
       to: hop.address,
       netnsFd: hop.netnsFd,
@@ -65,7 +70,19 @@ export class ClientConnection extends SessionLink implements TunnelCarrier {
       tls,
       ...(hop.fromAddress === undefined ? {} : { fromAddress: hop.fromAddress }),
     };
-    this.connection = deps.reactor.connect(to, this);
+    return this.deps.reactor.connect(to, this);
+  }
+
+  private dialThrough(tls: TlsOptions): Connection | null {
+    const connection = dialThroughGateway(this.hop, tls, this, this.deps);
+    // Not from within the constructor: the pool does not know us yet.
+    if (connection === null)
+      this.reactor.setTimer(0, () => this.dropNow('no descriptors left for a connection through a gateway'));
+    return connection;
+  }
+
+  onGatewayFailed(failure: TunnelFailure): void {
+    this.rejection ??= { ...failure, message: `through the gateway: ${failure.message}` };
   }
 
   get openTunnels(): number {

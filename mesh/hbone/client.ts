@@ -188,6 +188,7 @@ export class HboneClient {
       ...this.deps,
       baggageTexts: this.baggageTexts,
       onEmpty,
+      openTunnel: (hop, authority, metadata, handler) => this.open(hop, authority, metadata, handler),
     });
     this.slots.set(key, slot);
     slot.peerIs(this.deps.peerAt?.(hop.address) ?? null);
@@ -215,7 +216,9 @@ export class HboneClient {
 
 /** Everything that a tunnel's connection must have in common with it (types.ts `NextHop`). The uid is free text and stands last; the other parts hold no space. */
 function keyOf(hop: NextHop): string {
+  const { through } = hop;
   const { address, port } = hop.address;
   const identities = hop.expectedIdentities.join(',');
-  return `${address} ${port} ${hop.netnsFd} ${hop.fromAddress ?? '-'} ${hop.sourceIdentity} ${identities} ${hop.sourceUid}`;
+  const own = `${address} ${port} ${hop.netnsFd} ${hop.fromAddress ?? '-'} ${hop.sourceIdentity} ${identities} ${hop.sourceUid}`;
+  return through === undefined ? own : `${own} through ${through.authority} ${keyOf(through.hop)}`;
 }

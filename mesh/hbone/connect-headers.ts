@@ -23,6 +23,8 @@ export function connectHeaders(
   if (baggage !== null) headers.push(baggage);
   const forwarded = formatForwarded(metadata.forwardedFor, metadata.forwardedHost);
   if (forwarded !== '') headers.push(['forwarded', forwarded]);
+  if (metadata.forwardedNetwork !== undefined)
+    headers.push(['x-forwarded-network', metadata.forwardedNetwork]);
   headers.push(['traceparent', traceparent]);
   return headers;
 }
@@ -44,7 +46,8 @@ export function readMetadata(headers: HeaderList, texts: BaggageTexts): ConnectM
       if (forwarded === null) continue;
       if (forwarded.for !== null) metadata.forwardedFor ??= forwarded.for;
       if (forwarded.host !== null) metadata.forwardedHost ??= forwarded.host;
-    } else if (name === 'traceparent' && isTraceparent(value)) metadata.traceparent ??= value;
+    } else if (name === 'x-forwarded-network') metadata.forwardedNetwork ??= value;
+    else if (name === 'traceparent' && isTraceparent(value)) metadata.traceparent ??= value;
   }
   return metadata;
 }

@@ -12,10 +12,12 @@ export {
 } from './server.js';
 export type { KeepaliveOptions } from './session-link.js';
 export { TraceparentSource } from './traceparent.js';
+export { type CopyFailure, TunnelCopy } from './tunnel-copy.js';
 export type {
   Baggage,
   ClientTunnelHandler,
   ConnectMetadata,
+  GatewayHop,
   NextHop,
   TlsOf,
   Tunnel,

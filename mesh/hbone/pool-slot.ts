@@ -2,9 +2,10 @@ import type { BaggageTexts } from './baggage.js';
 import type { HboneClientDeps } from './client.js';
 import { ClientConnection, type ClientConnectionOptions, type ConnectionPool } from './client-connection.js';
 import type { ClientTunnel, TunnelOwner } from './client-tunnel.js';
+import type { GatewayLinkDeps } from './gateway-link.js';
 import type { NextHop, TunnelFailure } from './types.js';
 
-export interface PoolSlotDeps extends HboneClientDeps {
+export interface PoolSlotDeps extends HboneClientDeps, GatewayLinkDeps {
   readonly baggageTexts: BaggageTexts;
   /** The slot has neither connections nor waiting tunnels any more. */
   readonly onEmpty: (slot: PoolSlot) => void;

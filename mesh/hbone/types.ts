@@ -12,6 +12,8 @@ export interface ConnectMetadata {
   readonly forwardedFor?: SocketAddress;
   /** `host` of the `forwarded` header: the service hostname that was addressed. */
   readonly forwardedHost?: string;
+  /** `x-forwarded-network`: the caller's network, where the tunnel came through a gateway. Its address then means nothing here. */
+  readonly forwardedNetwork?: string;
   /** 55 characters, W3C trace context version 00; checked. */
   readonly traceparent?: string;
 }
@@ -40,6 +42,16 @@ export interface NextHop {
   /** Network namespace of the source pod, and the source address to dial from. */
   readonly netnsFd: number;
   readonly fromAddress?: string;
+  /** The peer is on another network: `address` is not dialled, its gateway carries the connection. */
+  readonly through?: GatewayHop;
+}
+
+/** A tunnel to a network's gateway that carries a connection to one of its workloads (double HBONE, sheet 1.7). */
+export interface GatewayHop {
+  /** The gateway itself. */
+  readonly hop: NextHop;
+  /** `hostname:port` of the service. */
+  readonly authority: string;
 }
 
 /** One byte stream through a tunnel, either side. Flow-controlled; bytes are built in place (see mesh/http2 `Stream`). */

@@ -8,6 +8,7 @@ import {
   NativeEvent,
   WAKE_HANDLE,
 } from '../../native/index.js';
+import type { SocketAddress } from '../common/address.js';
 import { messageOf } from '../common/errors.js';
 import { addressesAt, writeAddress } from './address-bytes.js';
 import { type ConnectionHome, EngineConnection } from './connection.js';
@@ -20,6 +21,7 @@ import type {
   AcceptHandler,
   Connection,
   ConnectionHandler,
+  ConnectionPair,
   ConnectOptions,
   IoLog,
   Listener,
@@ -70,6 +72,7 @@ export class EpollReactor implements Reactor, ConnectionHome, ListenerHome {
   readonly #accepted: Buffer;
   readonly #handshakesPerListener: number;
   readonly #addresses = Buffer.alloc(2 * ADDRESS_BYTES);
+  readonly #pair = new Int32Array(2);
   readonly #byHandle = new Map<number, EngineConnection | EngineListener>();
   readonly #timers: TimerWheel;
   readonly #runTimer = (callback: () => void) => this.guard(callback);
@@ -278,6 +281,24 @@ export class EpollReactor implements Reactor, ConnectionHome, ListenerHome {
       connection.fail(limitError('HANDSHAKE_TIMEOUT', connection.remote, `not done within ${timeoutMs} ms`));
     if (remainingMs <= 0) giveUp();
     else connection.deadline = this.setTimer(remainingMs, giveUp);
+  }
+
+  pair(tls: TlsOptions, remote: SocketAddress, handler: ConnectionHandler): ConnectionPair | null {
+    if (this.native.pair(tls.context, this.#pair) < 0) return null;
+    const [wireHandle, secureHandle] = this.#pair as unknown as [number, number];
+    const own = { remote, local: remote };
+    const wire = new EngineConnection(
+      { ...own, handle: wireHandle, isConnected: true, handler: NOBODY },
+      { home: this },
+    );
+    const secure = new EngineConnection(
+      { ...own, handle: secureHandle, isConnected: false, handler },
+      { home: this },
+    );
+    this.#byHandle.set(wireHandle, wire).set(secureHandle, secure);
+    this.counters.dialled++;
+    this.#watchHandshake(secure, tls.handshakeTimeoutMs, tls.handshakeTimeoutMs);
+    return { wire, secure };
   }
 
   listen(options: ListenOptions, handler: AcceptHandler): Listener {

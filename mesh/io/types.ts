@@ -114,6 +114,14 @@ export interface ConnectOptions {
   readonly tls?: TlsOptions;
 }
 
+/** Two connections of this process that are each other's peer. */
+export interface ConnectionPair {
+  /** What `secure` sends comes out here in TLS records, to go through a tunnel; `onConnected` is never called for it. */
+  readonly wire: Connection;
+  /** A TLS client; `onConnected` once its peer, beyond the wire, has done its handshake. */
+  readonly secure: Connection;
+}
+
 export interface ListenOptions {
   /** A listening socket that the main thread owns and closes; the reactor only accepts from it. */
   readonly fd: number;
@@ -142,6 +150,8 @@ export interface Reactor {
   /** Monotonic milliseconds, read once per turn. */
   readonly nowMs: number;
   connect(options: ConnectOptions, handler: ConnectionHandler): Connection;
+  /** TLS inside a tunnel (hbone-and-wds.md 1.7). `remote` names the peer in errors; `handler` is that of `secure`. Null: no descriptors left. */
+  pair(tls: TlsOptions, remote: SocketAddress, handler: ConnectionHandler): ConnectionPair | null;
   listen(options: ListenOptions, handler: AcceptHandler): Listener;
   /** Coarse (a few ms) one-shot timer. */
   setTimer(delayMs: number, callback: () => void): Timer;

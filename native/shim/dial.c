@@ -276,3 +276,35 @@ CULVERT_API int culvert_connect(int id, int netns_fd, unsigned char *addresses, 
 	}
 	return handle_of(c);
 }
+
+/*
+ * Two connections that are each other's peer, of this process: what is written to the first comes out of the second, which is a TLS
+ * client whose wire is the first. So TLS runs inside a tunnel. Writes both handles; 0 or -errno.
+ */
+CULVERT_API int culvert_pair(int id, int context, int32_t *handles)
+{
+	struct engine *e = engine_of(id);
+	if (!e)
+		return -EBADF;
+	int fds[2];
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) < 0)
+		return -errno;
+	struct conn *wire = conn_new(e, fds[0], STATE_OPEN), *secure = conn_new(e, fds[1], STATE_CONNECTING);
+	int error = wire && secure ? tls_start(secure, context, false) : -ENOMEM;
+	if (error == 0)
+		error = conn_arm(wire);
+	if (error == 0)
+		error = conn_arm(secure);
+	if (error < 0) {
+		close(fds[0]);
+		close(fds[1]);
+		if (wire)
+			conn_free(wire);
+		if (secure)
+			conn_free(secure);
+		return error;
+	}
+	handles[0] = handle_of(wire);
+	handles[1] = handle_of(secure);
+	return 0;
+}

@@ -1,5 +1,5 @@
-import type { Tunnel, TunnelHandler } from '../../mesh/hbone/index.js';
-import { type Connection, type ConnectionHandler, EOF } from '../../mesh/io/index.js';
+import { type Connection, type ConnectionHandler, EOF } from '../io/index.js';
+import type { Tunnel, TunnelHandler } from './types.js';
 
 /** Most bytes read from an application at once: one DATA frame, which with its header fills four TLS records. 16 to 128 KiB made no difference beyond noise. */
 const readBytes = 4 * 16_384 - 9;
