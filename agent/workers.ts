@@ -210,6 +210,7 @@ function podFor(captured: CapturedPod, worker: number, workers: number): WorkerP
     name: pod.name,
     namespace: pod.namespace,
     serviceAccount: pod.serviceAccount,
+    isEastWestGateway: pod.isEastWestGateway,
     netnsFd,
     netnsCookie,
     outboundFds: mine(captured.outboundFds),

@@ -22,6 +22,7 @@ const pod = (more: Partial<LocalPod> = {}): LocalPod => ({
   hostNetwork: false,
   exclusions: { outboundPorts: [], outboundRanges: [], inboundPorts: [] },
   dnsCapture: true,
+  isEastWestGateway: false,
   fault: '',
   enrolled: true,
   ...more,

@@ -82,6 +82,7 @@ export function localPods(
       addresses,
       hostNetwork,
       enrolled,
+      isEastWestGateway: pod.labels['gateway.istio.io/managed'] === 'istio.io-eastwest-controller',
       ...readAnnotations(pod.annotations),
     });
   }

@@ -15,6 +15,8 @@ export interface LocalPod {
   readonly exclusions: Exclusions;
   /** `ambient.istio.io/dns-capture`; true unless it says "false". */
   readonly dnsCapture: boolean;
+  /** Label `gateway.istio.io/managed: istio.io-eastwest-controller`: tunnels of other networks come in by it (hbone-and-wds.md 1.7). */
+  readonly isEastWestGateway: boolean;
   /** Why its annotations cannot be followed; else empty. An enrolled pod is then refused, or goes on as it was captured before. */
   readonly fault: string;
 }

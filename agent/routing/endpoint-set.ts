@@ -17,6 +17,8 @@ export class Endpoint {
   readonly port: number;
   /** What its certificate may show, its own identity first. */
   readonly identities: readonly string[];
+  /** On another network than its clients: its address, if it has one, means nothing here. */
+  readonly isRemote: boolean;
   /** Of a service that was addressed: the same for all connections, made by the first. */
   route: DirectRoute | HboneRoute | null = null;
 
@@ -25,6 +27,7 @@ export class Endpoint {
     this.hash = hashOf(this.key);
     this.set = set;
     this.workload = workload;
+    this.isRemote = workload.network !== set.network;
     this.to = address === null ? null : { address, port };
     this.port = port;
     this.identities = [identityOf(workload), ...set.names];
@@ -46,6 +49,8 @@ export interface EndpointQuery {
 export class EndpointSet {
   readonly service: Service;
   readonly serviceKey: string;
+  /** Of its clients. */
+  readonly network: string;
   /** SPIFFE identities that any of its endpoints may show instead of its own. */
   readonly names: readonly string[];
   readonly endpoints: readonly Endpoint[];
@@ -59,18 +64,14 @@ export class EndpointSet {
   constructor(query: EndpointQuery, workloads: readonly Workload[]) {
     const { service, source } = query;
     this.service = service;
+    this.network = source.network;
     this.serviceKey = serviceKeyOf(service);
     this.names = service.subjectAltNames.filter((name) => tryParseSpiffeId(name) !== null);
     this.countsLive = service.trafficPolicy?.loadBalancer === 'least-connections';
     const usable = workloads.filter((workload) => isUsable(workload, query, this.serviceKey));
     this.endpoints = preferredOf(usable, source, service).map(
       (workload) =>
-        new Endpoint(
-          this,
-          workload,
-          chooseAddress(workload.addresses, service, query.wantsIpv6) ?? null,
-          portOf(workload, query, this.serviceKey)!,
-        ),
+        new Endpoint(this, workload, addressFor(workload, query), portOf(workload, query, this.serviceKey)!),
     );
     this.capacitySums = new Float64Array(this.endpoints.length);
     let sum = 0;
@@ -81,12 +82,20 @@ export class EndpointSet {
   }
 }
 
+/** What is on another network may have no address: its gateway has. */
+function addressFor(workload: Workload, { service, source, wantsIpv6 }: EndpointQuery): string | null {
+  const address = chooseAddress(workload.addresses, service, wantsIpv6) ?? null;
+  return address === null && workload.network !== source.network ? '0.0.0.0' : address;
+}
+
 /** Sheet 6, "Endpoint filter". What is on another network is reached through its gateway only, never by its address. */
 function isUsable(workload: Workload, query: EndpointQuery, serviceKey: string): boolean {
   const { service, source } = query;
-  if (workload.capacity === 0 || workload.network !== source.network) return false;
+  if (workload.capacity === 0) return false;
   if (!workload.healthy && service.loadBalancing?.healthPolicy !== 'allow-all') return false;
   if (portOf(workload, query, serviceKey) === undefined) return false;
+  if (workload.network !== source.network)
+    return workload.networkGateway !== null && workload.tunnelProtocol === 'hbone';
   if (workload.addresses.length === 0) return workload.hostname !== '';
   return chooseAddress(workload.addresses, service, query.wantsIpv6) !== undefined;
 }

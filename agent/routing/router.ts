@@ -74,6 +74,11 @@ export class Router {
     return { kind: 'passthrough', to: destination, service: null };
   }
 
+  /** As `route`, for a service that was addressed by name: what a gateway is asked for by other networks. `destination` has its port; its address only tells the family. */
+  routeToService(request: RouteRequest, service: Service): Route {
+    return this.#toService(request, service);
+  }
+
   /** The connection stands. */
   connected({ set, key }: Endpoint): void {
     this.outliers.succeeded(set.serviceKey, key);
@@ -108,6 +113,7 @@ export class Router {
     const picked = this.#pick(set, request, wantsIpv6);
     if (picked === null) return refused(service, `${name} has no usable endpoint${namesOf(set)}`);
     if (!(picked instanceof Endpoint)) return picked;
+    if (picked.isRemote) return this.#throughGateway(request, picked, service);
     return this.#toEndpoint(picked, destination.address);
   }
 
@@ -212,7 +218,44 @@ export class Router {
       workload,
       service,
       endpoint: null,
+      gateway: null,
     };
+  }
+
+  /** Double HBONE (sheet 1.7): only for what was addressed as a service, whose subjectAltNames say who may answer beyond the gateway. */
+  #throughGateway({ destination }: RouteRequest, endpoint: Endpoint, service: Service | null): Route {
+    const { workload } = endpoint;
+    const what = `workload ${workload.uid} is on network ${JSON.stringify(workload.network)}`;
+    if (service === null) return refused(null, `${what}, and only services are reached through gateways`);
+    const found = this.#gatewayAt(workload.networkGateway!);
+    if (found === null) return refused(service, `${what}, whose gateway is not known`);
+    const { names } = endpoint.set;
+    if (names.length === 0)
+      return refused(
+        service,
+        `${what}, and service ${serviceKeyOf(service)} has no identities to expect there`,
+      );
+    const { address, port, identity } = found;
+    const authority = `${service.hostname}:${destination.port}`;
+    const nextHop = { address, port };
+    return {
+      ...hboneVia('workload', nextHop, destination, names, workload, service, endpoint),
+      gateway: { expectedIdentities: [identity], authority },
+    };
+  }
+
+  #gatewayAt(gateway: GatewayAddress): { address: string; port: number; identity: string } | null {
+    const { store, texts } = this.#deps;
+    const { destination, hboneMtlsPort: port } = gateway;
+    const behind = this.#serviceOf(gateway);
+    const workload =
+      destination.kind === 'address'
+        ? store.workloadByAddress(destination.network, destination.address)
+        : behind &&
+          store.endpointsOf(behind).find(({ addresses, healthy }) => healthy && addresses.length > 0);
+    const address = destination.kind === 'address' ? destination.address : workload?.addresses[0];
+    if (workload === undefined || workload.defect !== undefined || address === undefined) return null;
+    return { address, port, identity: texts.identityOf(workload) };
   }
 
   /** The target is the original destination; an unusable waypoint fails the connection, it never falls back to direct. */
@@ -230,6 +273,7 @@ export class Router {
       if (picked === null)
         return refused(service, `its waypoint ${serviceKeyOf(behind)} has no usable endpoint`);
       if (!(picked instanceof Endpoint)) return picked;
+      if (picked.isRemote) return this.#throughGateway(request, picked, service);
       const { workload, identities, to } = picked;
       return hboneVia('waypoint', to!, target, identities, workload, service, picked);
     }
@@ -278,7 +322,17 @@ function hboneVia(
   service: Service | null,
   endpoint: Endpoint | null,
 ): HboneRoute {
-  return { kind: 'hbone', via, nextHop, target, expectedIdentities, workload, service, endpoint };
+  return {
+    kind: 'hbone',
+    via,
+    nextHop,
+    target,
+    expectedIdentities,
+    workload,
+    service,
+    endpoint,
+    gateway: null,
+  };
 }
 
 /** Those known by hostname have been asked for, in vain. */

@@ -38,6 +38,16 @@ export interface HboneRoute {
   readonly service: Service | null;
   /** Which of several it is, of the service or of the waypoint; null: there is no other. */
   readonly endpoint: Endpoint | null;
+  /** The endpoint is on another network: `nextHop` is that network's gateway, which carries a connection to an HBONE server beyond (sheet 1.7). */
+  readonly gateway: GatewayRoute | null;
+}
+
+/** A tunnel to a gateway, for a service of another network. */
+export interface GatewayRoute {
+  /** Of the gateway itself. */
+  readonly expectedIdentities: readonly string[];
+  /** `hostname:port` of the service, for the gateway and for the server beyond. */
+  readonly authority: string;
 }
 
 /** Addresses of hostnames, as workers ask for them: main answers by a message. */

@@ -131,6 +131,7 @@ const POD: WorkerPod = {
   name: 'server',
   namespace: 'shop',
   serviceAccount: 'server',
+  isEastWestGateway: false,
   netnsFd: -1,
   netnsCookie: 0n,
   outboundFds: [],

@@ -1,4 +1,4 @@
-import { formatSocketAddress, type SocketAddress } from '../../mesh/common/address.js';
+import { formatSocketAddress, isIpv6, type SocketAddress } from '../../mesh/common/address.js';
 import { messageOf } from '../../mesh/common/errors.js';
 import {
   type CopyFailure,
@@ -9,7 +9,7 @@ import {
 } from '../../mesh/hbone/index.js';
 import type { AcceptHandler, Connection, ConnectionHandler } from '../../mesh/io/index.js';
 import type { ConnectionFacts, Verdict } from '../../mesh/policy/index.js';
-import type { Workload } from '../../mesh/store/index.js';
+import { serviceKeyOf, type Workload } from '../../mesh/store/index.js';
 import type { ConnectionInfo, ConnectionRecord } from '../../mesh/telemetry/index.js';
 import type { ApplicationDial } from '../capture/index.js';
 import { illegalPorts } from '../routing/index.js';
@@ -17,6 +17,7 @@ import type { TrackedConnection } from './connection-table.js';
 import { noHandler, party, type TunnelContext } from './context.js';
 import type { ConnectionSummary, WorkerPod } from './messages.js';
 import { type Admission, denialOf, failureOf } from './policy-guard.js';
+import { proxyHeader } from './proxy-header.js';
 import { TcpRelay } from './tcp-relay.js';
 
 /** Takes the tunnels that peers open to a pod's 15008: authorises each, dials the application, answers. */
@@ -59,12 +60,28 @@ export class InboundAcceptor implements TunnelAcceptor {
     }
     try {
       const admission = guard.admission(this.#pod, own, facts);
-      return InboundTunnel.dial(this.#context, admission, request, info);
+      const application = applicationOf(this.#context, own, request, target);
+      return InboundTunnel.dial(this.#context, admission, request, info, application);
     } catch (error) {
       // No port to show (NO_SHOWN_PORT): one tunnel's bad luck, not its connection's.
       telemetry.refused(info, { flag: 'CONNECT', message: messageOf(error) });
       return refused(request, 503);
     }
+  }
+
+  /** Other addresses are for a pod that takes what is meant for others: its application is told by PROXY, or it is their waypoint (hbone-and-wds.md 1.4). */
+  acceptsAddress(address: SocketAddress): boolean {
+    const own = this.#context.storeView.ownOf(this.#pod);
+    if (own === undefined) return false;
+    if (own.applicationTunnel !== null) return true;
+    const { store, network } = this.#context;
+    const addressed =
+      store.serviceByVip(network, address.address, own.namespace) ??
+      store.workloadByAddress(network, address.address);
+    const waypoint = addressed?.waypoint?.destination;
+    return waypoint?.kind === 'hostname'
+      ? own.services.has(serviceKeyOf(waypoint.hostname))
+      : waypoint !== undefined && own.addresses.includes(waypoint.address);
   }
 
   /** The pod's own address and the port asked for; of a hostname, the port that the service maps to here. */
@@ -81,6 +98,48 @@ export class InboundAcceptor implements TunnelAcceptor {
   }
 }
 
+/** Where an application takes a tunnel, and what it is told first. */
+interface Application {
+  readonly to: SocketAddress;
+  /** PROXY v2; null: nothing. */
+  readonly header: Buffer | null;
+}
+
+/** By the workload's application tunnel, if it has one (hbone-and-wds.md 1.8): PROXY goes to a port of the pod's loopback, NONE is another port only. */
+function applicationOf(
+  context: TunnelContext,
+  own: Workload,
+  request: TunnelRequest,
+  target: SocketAddress,
+): Application {
+  const tunnel = own.applicationTunnel;
+  if (tunnel === null) return { to: target, header: null };
+  const port = tunnel.port || target.port;
+  if (tunnel.protocol === 'none') return { to: { address: target.address, port }, header: null };
+  const address = isIpv6(request.local.address) ? '::1' : '127.0.0.1';
+  const source = {
+    address: request.peer.address,
+    port: request.metadata.forwardedFor?.port ?? request.peer.port,
+  };
+  const addressed = request.address ?? addressedOf(context, request, target);
+  return { to: { address, port }, header: proxyHeader(source, addressed, request.peerIdentity) };
+}
+
+/** Of a tunnel to a hostname: a VIP of that service, IPv4 first, with the service's port. */
+function addressedOf(
+  { store, network }: TunnelContext,
+  { host }: TunnelRequest,
+  target: SocketAddress,
+): SocketAddress {
+  const vips = store
+    .servicesByHostname(host!.hostname)
+    .flatMap((service) => service.vips)
+    .filter((vip) => vip.network === network && vip.prefixLength === null)
+    .map((vip) => vip.address);
+  const address = vips.find((vip) => !isIpv6(vip)) ?? vips[0];
+  return address === undefined ? target : { address, port: host!.port };
+}
+
 /** One tunnel into a pod's application. */
 class InboundTunnel extends TunnelCopy implements TrackedConnection {
   readonly podUid: string;
@@ -88,6 +147,7 @@ class InboundTunnel extends TunnelCopy implements TrackedConnection {
   readonly #context: TunnelContext;
   readonly #request: TunnelRequest;
   readonly #info: ConnectionInfo;
+  readonly #header: Buffer | null;
   readonly #releasePort: () => void;
   readonly #openedAtMs: number;
   #record: ConnectionRecord | null = null;
@@ -98,13 +158,13 @@ class InboundTunnel extends TunnelCopy implements TrackedConnection {
     admission: Admission,
     request: TunnelRequest,
     info: ConnectionInfo,
+    { to, header }: Application,
   ): InboundTunnel {
     const wantedPort = request.metadata.forwardedFor?.port ?? 0;
     const { pod } = admission;
-    const target = info.hboneAddress!;
-    const { options, release } = context.applicationDialer.dial(pod, target, request.peer, wantedPort);
+    const { options, release } = context.applicationDialer.dial(pod, to, request.peer, wantedPort);
     const app = context.reactor.connect(options, noHandler);
-    return new InboundTunnel(app, { context, admission, request, info, release });
+    return new InboundTunnel(app, { context, admission, request, info, header, release });
   }
 
   constructor(
@@ -114,6 +174,7 @@ class InboundTunnel extends TunnelCopy implements TrackedConnection {
       admission: Admission;
       request: TunnelRequest;
       info: ConnectionInfo;
+      header: Buffer | null;
       release: () => void;
     },
   ) {
@@ -123,13 +184,15 @@ class InboundTunnel extends TunnelCopy implements TrackedConnection {
     this.#context = parts.context;
     this.#request = parts.request;
     this.#info = parts.info;
+    this.#header = parts.header;
     this.#releasePort = parts.release;
     this.#openedAtMs = parts.context.reactor.nowMs;
     app.handler = this;
     parts.context.connections.add(this);
   }
 
-  override onConnected(): void {
+  override onConnected(app: Connection): void {
+    if (this.#header !== null) app.write(this.#header, 0, this.#header.length);
     this.#record = this.#context.telemetry.opened(this.#info);
     this.#record.addReceived(this.#early);
     this.start(this.#request.accept(this.#context.texts.baggageOf(this.admission.own)));
@@ -236,7 +299,11 @@ export class PlaintextAcceptor implements AcceptHandler {
 }
 
 /** What policies are asked: for a tunnel, the address that its own connection comes from. */
-function factsOf(identity: string | null, source: SocketAddress, target: SocketAddress): ConnectionFacts {
+export function factsOf(
+  identity: string | null,
+  source: SocketAddress,
+  target: SocketAddress,
+): ConnectionFacts {
   return {
     identity,
     sourceAddress: source.address,
@@ -272,7 +339,10 @@ function infoOf(
   verdict: Verdict,
 ): ConnectionInfo {
   const { metadata, peer, peerIdentity, local } = request;
-  const byAddress = context.storeView.peerAt(peer);
+  // Through a gateway it comes from the gateway's address.
+  const isForwarded =
+    metadata.forwardedNetwork !== undefined && metadata.forwardedNetwork !== context.network;
+  const byAddress = isForwarded ? undefined : context.storeView.peerAt(peer);
   // An address is only a hint: its workload's labels count where the certificate says the same.
   const source =
     byAddress !== undefined && context.texts.identityOf(byAddress) === peerIdentity ? byAddress : null;
@@ -302,7 +372,7 @@ function serviceOf(
   return null;
 }
 
-function refused(request: TunnelRequest, status: number): TunnelHandler {
+export function refused(request: TunnelRequest, status: number): TunnelHandler {
   request.refuse(status);
   return { onData() {}, onEnd() {}, onReset() {}, onWritable() {} };
 }

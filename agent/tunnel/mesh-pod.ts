@@ -3,6 +3,7 @@ import type { Listener, TlsOptions } from '../../mesh/io/index.js';
 import type { Log } from '../../mesh/log/index.js';
 import type { PeerVerifier } from '../../mesh/tls/index.js';
 import type { TunnelContext } from './context.js';
+import { EastWestAcceptor } from './east-west.js';
 import { InboundAcceptor, PlaintextAcceptor } from './inbound.js';
 import type { WorkerPod } from './messages.js';
 import { OutboundAcceptor } from './outbound.js';
@@ -19,13 +20,15 @@ export class MeshPod {
   readonly pod: WorkerPod;
   readonly hbone: HboneServer;
   readonly #listeners: Listener[] = [];
-  readonly #acceptor: InboundAcceptor;
+  readonly #acceptor: InboundAcceptor | EastWestAcceptor;
 
   constructor(pod: WorkerPod, deps: MeshPodDeps) {
     const { context, verifier, log } = deps;
     const { reactor } = context;
     this.pod = pod;
-    this.#acceptor = new InboundAcceptor(pod, context);
+    this.#acceptor = pod.isEastWestGateway
+      ? new EastWestAcceptor(pod, context)
+      : new InboundAcceptor(pod, context);
     this.hbone = new HboneServer(
       {},
       {

@@ -12,6 +12,8 @@ export interface WorkerPod {
   readonly name: string;
   readonly namespace: string;
   readonly serviceAccount: string;
+  /** As of its `LocalPod`. */
+  readonly isEastWestGateway: boolean;
   readonly netnsFd: number;
   readonly netnsCookie: bigint;
   /** Listening sockets; more than one of a kind where an agent with more workers has handed its own over. */

@@ -70,11 +70,12 @@ export class OutboundTunnel extends TunnelCopy implements ClientTunnelHandler, T
   /** Asks the pool for a tunnel to `authority`, the route's target; bytes flow as soon as it lets them. `undelivered` of an attempt before goes first. */
   open(nextHop: NextHop, authority: string, attemptMs: number, undelivered: Undelivered | null): void {
     const { reactor, texts, hbone } = this.#context;
-    const { service } = this.#route;
+    const { service, gateway } = this.#route;
     const metadata: ConnectMetadata = {
       baggage: texts.baggageOf(this.#source),
       forwardedFor: this.#sourceAddress,
       ...(service === null ? {} : { forwardedHost: service.hostname }),
+      ...(gateway === null ? {} : { forwardedNetwork: this.#source.network }),
     };
     this.#early = undelivered?.bytes?.length ?? 0;
     this.#deadline = reactor.setTimer(attemptMs + deadlineSlackMs, () => this.#onDeadline(attemptMs));

@@ -3,7 +3,7 @@ import type { NextHop, Undelivered } from '../../mesh/hbone/index.js';
 import type { AcceptHandler, Connection, ConnectionHandler, IoErrorCode } from '../../mesh/io/index.js';
 import type { Service, Workload } from '../../mesh/store/index.js';
 import type { ConnectionInfo } from '../../mesh/telemetry/index.js';
-import type { DirectRoute, HboneRoute, Route, WorkloadTexts } from '../routing/index.js';
+import type { DirectRoute, GatewayRoute, HboneRoute, Route, WorkloadTexts } from '../routing/index.js';
 import { connectTimeoutMs, party, type TunnelContext } from './context.js';
 import type { WorkerPod } from './messages.js';
 import { OutboundTunnel, type Redial } from './outbound-tunnel.js';
@@ -281,18 +281,24 @@ class NextHops {
     const sourceIdentity = this.#texts.identityOf(source);
     const last = this.#last.get(chosen.workload);
     if (last !== undefined && fits(last, chosen, sourceIdentity, fromAddress)) return last;
-    const hop = {
+    const { nextHop, target, gateway, expectedIdentities } = chosen;
+    const direct: NextHop = {
       sourceUid: this.#pod.uid,
       sourceIdentity,
-      expectedIdentities: chosen.expectedIdentities,
-      address: chosen.nextHop,
+      expectedIdentities,
+      address: nextHop,
       netnsFd: this.#pod.netnsFd,
       ...(fromAddress === undefined ? {} : { fromAddress }),
     };
-    const made = { hop, target: chosen.target, authority: formatSocketAddress(chosen.target) };
+    const authority = gateway?.authority ?? formatSocketAddress(target);
+    const made = { hop: gateway === null ? direct : throughGateway(direct, gateway), target, authority };
     this.#last.set(chosen.workload, made);
     return made;
   }
+}
+
+function throughGateway(hop: NextHop, { expectedIdentities, authority }: GatewayRoute): NextHop {
+  return { ...hop, through: { hop: { ...hop, expectedIdentities }, authority } };
 }
 
 function fits(
@@ -306,6 +312,7 @@ function fits(
     hop.fromAddress === fromAddress &&
     isSame(hop.address, chosen.nextHop) &&
     isSame(target, chosen.target) &&
+    hop.through?.authority === chosen.gateway?.authority &&
     hop.expectedIdentities.length === chosen.expectedIdentities.length &&
     hop.expectedIdentities.every((identity, index) => identity === chosen.expectedIdentities[index])
   );

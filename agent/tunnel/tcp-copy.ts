@@ -1,5 +1,5 @@
+import type { CopyFailure } from '../../mesh/hbone/index.js';
 import { type Connection, type ConnectionHandler, EOF } from '../../mesh/io/index.js';
-import type { CopyFailure } from './tunnel-copy.js';
 
 export interface TcpCopyOwner {
   countFromDownstream(bytes: number): void;

@@ -59,6 +59,7 @@ status:
         ],
         hostname: '',
         subdomain: '',
+        inboundBinding: null,
       },
     });
   });

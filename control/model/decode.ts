@@ -100,7 +100,22 @@ function decodePod(fields: Fields, namespace: string, name: string): Pod {
     ports: containerPorts(spec),
     hostname: spec.text('hostname'),
     subdomain: spec.text('subdomain'),
+    inboundBinding: inboundBindingOf(metadata),
   };
+}
+
+/** `PROXY/15088`, `NONE/8080`, `PROXY` (the port that is asked for). */
+function inboundBindingOf(metadata: Fields): Pod['inboundBinding'] {
+  const annotation = 'ambient.istio.io/waypoint-inbound-binding';
+  const text = metadata.textMap('annotations')[annotation];
+  if (text === undefined) return null;
+  const parts = /^(PROXY|NONE)(?:\/(\d{1,5}))?$/.exec(text);
+  const port = Number(parts?.[2] ?? 0);
+  if (parts === null || port > 65_535) {
+    metadata.wrong(`annotations[${annotation}]`, 'must be PROXY or NONE, with a port like PROXY/15088');
+    return null;
+  }
+  return { protocol: parts[1] as 'NONE' | 'PROXY', port };
 }
 
 function ownerOf(metadata: Fields): Pod['owner'] {

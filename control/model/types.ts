@@ -38,6 +38,8 @@ export interface ContainerPort {
 export type Protocol = 'TCP' | 'UDP' | 'SCTP';
 
 export interface Pod extends PodFields {
+  /** Annotation `ambient.istio.io/waypoint-inbound-binding`: how the pod takes tunnels; null: as they are (hbone-and-wds.md 1.8). */
+  readonly inboundBinding: { readonly protocol: 'NONE' | 'PROXY'; readonly port: number } | null;
   readonly kind: 'Pod';
   readonly namespace: string;
   readonly name: string;

@@ -49,6 +49,13 @@ export function translateWorkload(input: WorkloadInput, options: TranslateOption
       authorizationPolicies: [...policyNamesOf(pod, model, options)],
       locality: wireLocality(localityOfNode(model.node(pod.nodeName))),
       networkMode: pod.hostNetwork ? NetworkMode.HOST_NETWORK : NetworkMode.STANDARD,
+      applicationTunnel:
+        pod.inboundBinding === null
+          ? null
+          : {
+              protocol: istio.workload.ApplicationTunnel.Protocol[pod.inboundBinding.protocol],
+              port: pod.inboundBinding.port,
+            },
       extensions: [
         ...outboundExtension(model.outboundOf(pod.namespace) ?? options.outboundTrafficPolicy),
         ...workloadDnsExtension(pod),

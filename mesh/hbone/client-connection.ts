@@ -1,6 +1,6 @@
 import { messageOf } from '../common/errors.js';
 import type { HeaderList, Stream, StreamHandler } from '../http2/index.js';
-import type { Connection, ConnectOptions, Reactor, Timer, TlsContextId, TlsOptions } from '../io/index.js';
+import type { Connection, ConnectOptions, Timer, TlsContextId, TlsOptions } from '../io/index.js';
 import type { ClientTunnel, TunnelCarrier } from './client-tunnel.js';
 import { dialThroughGateway, type GatewayLinkDeps, type GatewayLinkHandler } from './gateway-link.js';
 import { type IoError, type KeepaliveOptions, SessionLink } from './session-link.js';

@@ -59,11 +59,15 @@ export function serviceAccountManifest(namespace: string, name: string): Manifes
   return { apiVersion: 'v1', kind: 'ServiceAccount', metadata: { name, namespace } };
 }
 
-export function nodeManifest(name: string, addresses: readonly string[]): Manifest {
+export function nodeManifest(
+  name: string,
+  addresses: readonly string[],
+  labels: Readonly<Record<string, string>> = {},
+): Manifest {
   return {
     apiVersion: 'v1',
     kind: 'Node',
-    metadata: { name, labels: { 'kubernetes.io/hostname': name } },
+    metadata: { name, labels: { 'kubernetes.io/hostname': name, ...labels } },
     status: { addresses: addresses.map((address) => ({ type: 'InternalIP', address })) },
   };
 }
@@ -80,6 +84,7 @@ export interface ServiceOptions {
   /** Empty: headless. */
   readonly clusterIPs: readonly string[];
   readonly labels?: Readonly<Record<string, string>>;
+  readonly externalIPs?: readonly string[];
 }
 
 export function serviceManifest(options: ServiceOptions): Manifest {
@@ -94,6 +99,7 @@ export function serviceManifest(options: ServiceOptions): Manifest {
       clusterIPs: clusterIPs.length === 0 ? ['None'] : clusterIPs,
       ipFamilies: clusterIPs.map((address) => (address.includes(':') ? 'IPv6' : 'IPv4')),
       selector: options.selector,
+      externalIPs: options.externalIPs ?? [],
       ports: options.ports.map((port) => ({ protocol: 'TCP', targetPort: port.port, ...port })),
     },
   };

@@ -3,6 +3,7 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { packageRoot } from '../../native/package-root.js';
 import type { Lab } from './lab.js';
+import { nodeManifest } from './manifests.js';
 import type { LabNode } from './node.js';
 import type { LabPod } from './pod.js';
 import type { LabProcess } from './process.js';
@@ -32,6 +33,8 @@ export interface MeshOptions {
   readonly agentFlags?: readonly string[];
   /** Further flags of the controller. */
   readonly controllerFlags?: readonly string[];
+  /** Networks of nodes by their names; of the others ''. */
+  readonly networks?: Readonly<Record<string, string>>;
 }
 
 /** The parts of an agent's /config_dump that tests look at. */
@@ -175,6 +178,8 @@ export async function startMesh(lab: Lab, options: MeshOptions): Promise<Mesh> {
   };
   let controller = await startController();
   const agents: MeshAgent[] = [];
+  for (const [name, network] of Object.entries(options.networks ?? {}))
+    lab.manifests.apply(nodeManifest(name, [], { 'topology.istio.io/network': network }));
   for (const agentNode of options.nodes) {
     const pod = await agentNode.pod(`culvert-agent-${agentNode.name}`, {
       namespace: MESH_NAMESPACE,
@@ -239,6 +244,9 @@ function meshCommands({ lab, controlNode, stateDir, node, options }: CommandInpu
         ...['--kubelet-cgroup', agentNode.hostPlace('kubelet').cgroup],
         ...['--host-netns', `/run/netns/${agentNode.netns}`],
         ...['--workers', String(options.workers ?? 1), '--access-log', options.accessLog ?? 'json'],
+        ...(options.networks?.[agentNode.name] === undefined
+          ? []
+          : ['--network', options.networks[agentNode.name]!]),
         ...(options.agentFlags ?? []),
       ];
     },
