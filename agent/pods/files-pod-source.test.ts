@@ -85,6 +85,7 @@ test('the pods of this node, from several documents, files and folders, with can
       hostNetwork: false,
       exclusions: { outboundPorts: [], outboundRanges: [], inboundPorts: [] },
       dnsCapture: true,
+      isEastWestGateway: false,
       fault: '',
       enrolled: true,
     },
