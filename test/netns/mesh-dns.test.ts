@@ -73,6 +73,29 @@ describe('names in the mesh', () => {
       selector: { app: 'none' },
       ports: [{ port: 80 }],
     })[0]!;
+    const entry = (name: string, host: string, addresses: string[]) => ({
+      apiVersion: 'networking.istio.io/v1',
+      kind: 'ServiceEntry',
+      metadata: { name, namespace: 'shop' },
+      spec: {
+        hosts: [host],
+        addresses,
+        location: 'MESH_EXTERNAL',
+        resolution: 'STATIC',
+        ports: [{ number: 443, name: 'tls', protocol: 'TLS' }],
+        endpoints: [{ address: '192.0.2.99' }],
+      },
+    });
+    lab.manifests.apply(
+      entry('fixed', 'api.partner.test', ['240.1.0.1']),
+      entry('auto', 'auto.partner.test', []),
+      {
+        apiVersion: 'v1',
+        kind: 'Service',
+        metadata: { name: 'outside', namespace: 'shop' },
+        spec: { type: 'ExternalName', externalName: 'db.example.com' },
+      },
+    );
     mesh = await startMesh(lab, { nodes });
     await mesh.waitUntilCaptured([client, optedOut, unanswered, unlike]);
     await waitFor(
@@ -105,9 +128,22 @@ describe('names in the mesh', () => {
     );
     const dashed = `${servers[0]!.ip.replaceAll('.', '-')}.${peers}`;
     expect(addressesOf(await ask(client, { name: dashed }))).toEqual([servers[0]!.ip]);
-    const { answers } = await ask(client, { name: peers, type: 'SRV', how: 'tcp' });
+    const { answers } = await ask(client, { name: `_peer._tcp.${peers}`, type: 'SRV', how: 'tcp' });
     const targets = servers.map(({ ip }) => `0 100 7000 ${ip.replaceAll('.', '-')}.${peers}`);
     expect(answers.map(({ data }) => data).sort()).toEqual(targets.sort());
+  });
+
+  test('hosts of ServiceEntries, and ExternalName services', async () => {
+    const named = await ask(client, { name: 'api.partner.test' });
+    expect(named).toMatchObject({ aa: true, rcode: 0 });
+    expect(addressesOf(named)).toEqual(['240.1.0.1']);
+    const { answers } = await ask(client, { name: `outside.shop.${domain}` });
+    expect(answers.map(({ owner, type, data }) => [owner, type, data])).toEqual([
+      [`outside.shop.${domain}`, 'CNAME', 'db.example.com'],
+      ['db.example.com', 'A', '198.51.100.77'],
+    ]);
+    // An address of its own choosing, where the entry has none.
+    expect(addressesOf(await ask(client, { name: 'auto.partner.test' }))[0]).toMatch(/^240\.240\./);
   });
 
   test('short names, and names with a search suffix too many', async () => {
