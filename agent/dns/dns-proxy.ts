@@ -145,6 +145,7 @@ export class DnsProxy {
       { netnsFd, pid, ownAddresses: addresses },
       {
         sockets: this.#sockets,
+        nowMs,
         onChange: (servers) => {
           this.#log.debug({ uid, pod: name, namespace, servers }, 'resolvers of a pod');
           this.#pods.get(uid)?.resolver.forget();
@@ -165,7 +166,7 @@ export class DnsProxy {
         // No further try once the descriptor of its namespace may be another's.
         target: () => ({
           netnsFd,
-          servers: servers.servers,
+          servers: servers.current(),
           isThere: () => this.#pods.get(uid)?.servers === servers,
         }),
         inFlight: this.#inFlight,
