@@ -7,6 +7,7 @@ import {
 } from '../../mesh/manifests/index.js';
 import { decodeEndpointSlice } from './decode-endpoint-slice.js';
 import { decodeServiceEntry, decodeWorkloadEntry, isHostname } from './decode-service-entry.js';
+import { decodeTelemetry } from './decode-telemetry.js';
 import { decodeDestinationRule, decodeSidecar } from './decode-traffic.js';
 import { decodeAuthorizationPolicy } from './policies/authorization-policy.js';
 import { decodePeerAuthentication } from './policies/peer-authentication.js';
@@ -33,6 +34,7 @@ const KINDS: ReadonlyMap<string, KindDecoder<MeshObject>> = new Map([
     { Sidecar: decodeSidecar },
     { holdsPlace: true },
   ),
+  ...inVersions('telemetry.istio.io', ['v1', 'v1alpha1'], { Telemetry: decodeTelemetry }),
   ...inVersions(
     'security.istio.io',
     ['v1', 'v1beta1'],

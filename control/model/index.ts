@@ -14,6 +14,7 @@ export type {
 export { NETWORK_LABEL, Relations, type Selectable, type Selecting } from './relations.js';
 export { compareAge, type Limitation, type Report } from './report.js';
 export type {
+  AccessLogRules,
   DestinationRule,
   EndpointFields,
   EndpointSlice,
@@ -24,6 +25,7 @@ export type {
   ServiceEntryPort,
   Sidecar,
   SliceEndpoint,
+  Telemetry,
   Visibility,
   WorkloadEntry,
 } from './service-types.js';

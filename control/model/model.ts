@@ -4,10 +4,12 @@ import { PolicyRelations } from './policies/policy-relations.js';
 import type { AuthorizationPolicy, PeerAuthentication } from './policies/types.js';
 import { Relations, type RelationsOptions } from './relations.js';
 import type {
+  AccessLogRules,
   DestinationRule,
   EndpointSlice,
   ServiceEntry,
   Sidecar,
+  Telemetry,
   WorkloadEntry,
 } from './service-types.js';
 import { type ModelChange, Touched } from './touched.js';
@@ -106,6 +108,11 @@ export class Model {
     return object?.kind === 'DestinationRule' ? object : undefined;
   }
 
+  telemetry(key: ObjectKey): Telemetry | undefined {
+    const object = this.#objects.get(key);
+    return object?.kind === 'Telemetry' ? object : undefined;
+  }
+
   sidecar(key: ObjectKey): Sidecar | undefined {
     const object = this.#objects.get(key);
     return object?.kind === 'Sidecar' ? object : undefined;
@@ -173,6 +180,15 @@ export class Model {
     for (const where of [namespace, this.options.rootNamespace]) {
       const outbound = this.relations.sidecarsOf(where)[0]?.outbound ?? null;
       if (outbound !== null) return outbound;
+    }
+    return null;
+  }
+
+  /** What agents write of connections of the namespace, by its Telemetry or else the root namespace's; null: none says. */
+  accessLogOf(namespace: string): AccessLogRules | null {
+    for (const where of [namespace, this.options.rootNamespace]) {
+      const rules = this.relations.telemetriesOf(where)[0]?.accessLog ?? null;
+      if (rules !== null) return rules;
     }
     return null;
   }

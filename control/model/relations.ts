@@ -6,6 +6,7 @@ import type {
   EndpointSlice,
   ServiceEntry,
   Sidecar,
+  Telemetry,
   WorkloadEntry,
 } from './service-types.js';
 import type { Touched } from './touched.js';
@@ -46,6 +47,7 @@ export class Relations {
   readonly #rules: Multimap<DestinationRule>;
   readonly #rulesByHost: Multimap<DestinationRule>;
   readonly #sidecars: Multimap<Sidecar>;
+  readonly #telemetries: Multimap<Telemetry>;
   /** By network. */
   readonly #gateways: Multimap<Service>;
   readonly #all: Set<MeshObject>;
@@ -64,6 +66,7 @@ export class Relations {
     this.#rules = new Multimap();
     this.#rulesByHost = new Multimap();
     this.#sidecars = new Multimap();
+    this.#telemetries = new Multimap();
     this.#gateways = new Multimap();
     this.#all = new Set();
   }
@@ -139,6 +142,11 @@ export class Relations {
     return [...this.#rules.get(`${namespace}/${host}`)].sort(compareAge);
   }
 
+  /** Telemetries for the whole namespace, the one in force first. */
+  telemetriesOf(namespace: string): readonly Telemetry[] {
+    return [...this.#telemetries.get(namespace)].sort(compareAge);
+  }
+
   /** Sidecars for the whole namespace, the one in force first. */
   sidecarsOf(namespace: string): readonly Sidecar[] {
     return [...this.#sidecars.get(namespace)].sort(compareAge);
@@ -195,7 +203,8 @@ export class Relations {
         this.#touchRule(object, touched);
         break;
       case 'Sidecar':
-        this.#touchSidecar(object, touched);
+      case 'Telemetry':
+        this.#touchPods(object, touched);
         break;
       case 'ServiceAccount':
       case 'WorkloadEntry':
@@ -240,10 +249,10 @@ export class Relations {
     if (service !== null) touched.services.add(keyOf('Service', service.namespace, service.name));
   }
 
-  #touchSidecar({ namespace }: Sidecar, touched: Touched): void {
+  #touchPods({ kind, namespace }: Sidecar | Telemetry, touched: Touched): void {
     const isMeshWide = namespace === this.#options.rootNamespace;
     for (const one of isMeshWide ? this.#all : this.#ofNamespace.get(namespace))
-      if (one.kind === 'Pod' || one.kind === 'Sidecar') touched.add([one]);
+      if (one.kind === 'Pod' || one.kind === kind) touched.add([one]);
   }
 
   #forEachIndex(
@@ -272,6 +281,8 @@ export class Relations {
       visit(this.#rules, `${object.namespace}/${this.hostOfRule(object)}`, object);
       visit(this.#rulesByHost, this.hostOfRule(object), object);
     }
+    if (object.kind === 'Telemetry' && object.isForNamespace)
+      visit(this.#telemetries, object.namespace, object);
     if (object.kind === 'Sidecar' && object.isForNamespace) visit(this.#sidecars, object.namespace, object);
   }
 

@@ -115,6 +115,23 @@ export interface Sidecar extends MeshKindFields {
   readonly isForNamespace: boolean;
 }
 
+/** What agents write of connections. */
+export interface AccessLogRules {
+  readonly disabled: boolean;
+  /** Of every thousand connections that ended well so many have their line, 0-1000. */
+  readonly samplingPerMille: number;
+  /** The least that is written: `info` connections that ended well, `warn` those refused, `error` those that failed. */
+  readonly level: 'debug' | 'info' | 'warn' | 'error';
+}
+
+export interface Telemetry extends MeshKindFields {
+  readonly kind: 'Telemetry';
+  /** With a selector or targets it is not, and is not in force here. */
+  readonly isForNamespace: boolean;
+  /** Null: not said. */
+  readonly accessLog: AccessLogRules | null;
+}
+
 export interface SliceEndpoint {
   readonly addresses: readonly string[];
   readonly ready: boolean;

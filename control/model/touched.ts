@@ -13,6 +13,7 @@ export interface ModelChange {
   /** These two have no resources of their own: what has is in the other sets. */
   readonly destinationRules: ReadonlySet<ObjectKey>;
   readonly sidecars: ReadonlySet<ObjectKey>;
+  readonly telemetries: ReadonlySet<ObjectKey>;
 }
 
 /** Collects a change. */
@@ -25,6 +26,7 @@ export class Touched implements ModelChange {
   readonly policies: Set<ObjectKey>;
   readonly destinationRules: Set<ObjectKey>;
   readonly sidecars: Set<ObjectKey>;
+  readonly telemetries: Set<ObjectKey>;
 
   constructor() {
     this.pods = new Set();
@@ -35,6 +37,7 @@ export class Touched implements ModelChange {
     this.policies = new Set();
     this.destinationRules = new Set();
     this.sidecars = new Set();
+    this.telemetries = new Set();
   }
 
   get isEmpty(): boolean {
@@ -46,7 +49,8 @@ export class Touched implements ModelChange {
       this.endpointSlices.size === 0 &&
       this.policies.size === 0 &&
       this.destinationRules.size === 0 &&
-      this.sidecars.size === 0
+      this.sidecars.size === 0 &&
+      this.telemetries.size === 0
     );
   }
 
@@ -62,6 +66,7 @@ export class Touched implements ModelChange {
         this.policies.add(keyOfObject(object));
       else if (object.kind === 'DestinationRule') this.destinationRules.add(keyOfObject(object));
       else if (object.kind === 'Sidecar') this.sidecars.add(keyOfObject(object));
+      else if (object.kind === 'Telemetry') this.telemetries.add(keyOfObject(object));
     }
   }
 }

@@ -5,6 +5,7 @@ import type {
   EndpointSlice,
   ServiceEntry,
   Sidecar,
+  Telemetry,
   WorkloadEntry,
 } from './service-types.js';
 
@@ -98,6 +99,7 @@ export type MeshObject =
   | WorkloadEntry
   | DestinationRule
   | Sidecar
+  | Telemetry
   | PeerAuthentication
   | AuthorizationPolicy;
 

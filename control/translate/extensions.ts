@@ -1,4 +1,5 @@
 import {
+  ACCESS_LOG_POLICY_TYPE_URL,
   culvert,
   type istio,
   OUTBOUND_POLICY_TYPE_URL,
@@ -6,7 +7,7 @@ import {
   TRAFFIC_POLICY_TYPE_URL,
   WORKLOAD_DNS_TYPE_URL,
 } from '../../mesh/proto/index.js';
-import type { Pod, RuleTrafficPolicy } from '../model/index.js';
+import type { AccessLogRules, Pod, RuleTrafficPolicy } from '../model/index.js';
 
 type Extension = istio.workload.Extension.$Properties;
 
@@ -50,6 +51,18 @@ export function workloadDnsExtension({
   const value = culvert.workload.WorkloadDns.encode({ hostname, subdomain }).finish();
   return extension('dns', WORKLOAD_DNS_TYPE_URL, value);
 }
+
+/** Absent means that every line is written. */
+export function accessLogExtension(rules: AccessLogRules | null): readonly Extension[] {
+  if (rules === null) return [];
+  const { disabled, samplingPerMille } = rules;
+  const message = { disabled, samplingPerMille: { value: samplingPerMille }, level: LEVELS[rules.level] };
+  const value = culvert.workload.AccessLogPolicy.encode(message).finish();
+  return extension('access-log', ACCESS_LOG_POLICY_TYPE_URL, value);
+}
+
+const { Level } = culvert.workload.AccessLogPolicy;
+const LEVELS = { debug: Level.DEBUG, info: Level.INFO, warn: Level.WARN, error: Level.ERROR };
 
 /** Absent means allow-any. */
 export function outboundExtension(outbound: 'allow-any' | 'registry-only'): readonly Extension[] {

@@ -6,6 +6,7 @@ import { parseAllDocuments, stringify } from 'yaml';
 import { formatAddress } from '../../mesh/common/address.js';
 import { formatPath, type RawObject } from '../../mesh/manifests/index.js';
 import {
+  ACCESS_LOG_POLICY_TYPE_URL,
   culvert,
   istio,
   OUTBOUND_POLICY_TYPE_URL,
@@ -104,6 +105,7 @@ function plainAddress(message: istio.workload.Address.$Properties): unknown {
 
 const EXTENSIONS: Readonly<Record<string, { decode(bytes: Uint8Array): object }>> = {
   [TRAFFIC_POLICY_TYPE_URL]: culvert.workload.TrafficPolicy,
+  [ACCESS_LOG_POLICY_TYPE_URL]: culvert.workload.AccessLogPolicy,
   [OUTBOUND_POLICY_TYPE_URL]: culvert.workload.OutboundPolicy,
   [SERVICE_DNS_TYPE_URL]: culvert.workload.ServiceDns,
   [WORKLOAD_DNS_TYPE_URL]: culvert.workload.WorkloadDns,

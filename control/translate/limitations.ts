@@ -7,6 +7,7 @@ import {
   type Service,
   type ServiceEntry,
   type Sidecar,
+  type Telemetry,
   visibilityOfService,
   type WorkloadEntry,
 } from '../model/index.js';
@@ -35,6 +36,7 @@ export function limitationsOf(
     found.set(key, ofWorkloadEntry(model.workloadEntry(key), model, options));
   for (const key of change.destinationRules) found.set(key, ofRule(model.destinationRule(key), model));
   for (const key of change.sidecars) found.set(key, ofSidecar(model.sidecar(key), model));
+  for (const key of change.telemetries) found.set(key, ofTelemetry(model.telemetry(key), model));
   return found;
 }
 
@@ -136,4 +138,12 @@ function ofSidecar(sidecar: Sidecar | undefined, model: Model): readonly Limitat
     return sidecar.limits;
   const reason = 'an older Sidecar is for the whole namespace';
   return [...sidecar.limits, { field: '', reason, effect: 'the whole object is not in force' }];
+}
+
+function ofTelemetry(telemetry: Telemetry | undefined, model: Model): readonly Limitation[] {
+  if (telemetry === undefined) return [];
+  if (!telemetry.isForNamespace || model.relations.telemetriesOf(telemetry.namespace)[0] === telemetry)
+    return telemetry.limits;
+  const reason = 'an older Telemetry is for the whole namespace';
+  return [...telemetry.limits, { field: '', reason, effect: 'the whole object is not in force' }];
 }

@@ -1,7 +1,7 @@
 import { isEnrolled, type Labels } from '../../mesh/manifests/index.js';
 import { istio } from '../../mesh/proto/index.js';
 import type { LocalityFields, Model, Node, Pod } from '../model/index.js';
-import { outboundExtension, workloadDnsExtension } from './extensions.js';
+import { accessLogExtension, outboundExtension, workloadDnsExtension } from './extensions.js';
 import type { Memberships } from './memberships.js';
 import { addressAlias, addressBytes, podUid } from './names.js';
 import { isLive, networkGatewayOf } from './network.js';
@@ -59,6 +59,7 @@ export function translateWorkload(input: WorkloadInput, options: TranslateOption
       extensions: [
         ...outboundExtension(model.outboundOf(pod.namespace) ?? options.outboundTrafficPolicy),
         ...workloadDnsExtension(pod),
+        ...accessLogExtension(model.accessLogOf(pod.namespace)),
       ],
     },
   };

@@ -3,6 +3,7 @@ export { culvert, envoy, google, istio } from './gen/messages.js';
 export { decodeKeepingUnknown } from './keep-unknown.js';
 export { AggregatedDiscoveryService, IstioCertificateService } from './services.js';
 export {
+  ACCESS_LOG_POLICY_TYPE_URL,
   ADDRESS_TYPE_URL,
   AUTHORIZATION_TYPE_URL,
   OUTBOUND_POLICY_TYPE_URL,

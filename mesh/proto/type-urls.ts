@@ -5,6 +5,7 @@ export const AUTHORIZATION_TYPE_URL = 'type.googleapis.com/istio.security.Author
 export const PROXY_CONFIG_TYPE_URL = 'type.googleapis.com/istio.mesh.v1alpha1.ProxyConfig';
 /** Our own, in `extensions` (culvert/workload.proto). */
 export const TRAFFIC_POLICY_TYPE_URL = 'type.googleapis.com/culvert.workload.TrafficPolicy';
+export const ACCESS_LOG_POLICY_TYPE_URL = 'type.googleapis.com/culvert.workload.AccessLogPolicy';
 export const OUTBOUND_POLICY_TYPE_URL = 'type.googleapis.com/culvert.workload.OutboundPolicy';
 export const SERVICE_DNS_TYPE_URL = 'type.googleapis.com/culvert.workload.ServiceDns';
 export const WORKLOAD_DNS_TYPE_URL = 'type.googleapis.com/culvert.workload.WorkloadDns';

@@ -59,6 +59,8 @@ export interface Workload {
   readonly outboundPolicy?: 'allow-any' | 'registry-only';
   /** A pod's own name under a headless service named `subdomain` (extension `culvert.workload.WorkloadDns`). Absent: it has none. */
   readonly dns?: { readonly hostname: string; readonly subdomain: string };
+  /** What is written of its connections (extension `culvert.workload.AccessLogPolicy`). Absent: all. */
+  readonly accessLog?: AccessLogPolicy;
   /** Why it cannot be used: it holds the place of one that could not be read, so that nothing goes to its addresses in clear. */
   readonly defect?: string;
 }
@@ -98,6 +100,15 @@ export interface ServiceDns {
     readonly port: number;
     readonly protocol: 'tcp' | 'udp' | 'sctp';
   }[];
+}
+
+/** A Telemetry's accessLogging. */
+export interface AccessLogPolicy {
+  readonly disabled: boolean;
+  /** Of every thousand connections that ended well so many have their line, 0-1000. */
+  readonly samplingPerMille: number;
+  /** The least that is written. */
+  readonly level: 'debug' | 'info' | 'warn' | 'error';
 }
 
 export interface Vip {

@@ -108,7 +108,7 @@ export class ConnectionTelemetry {
     failure: ConnectionFailure | null,
     reason: string | null = null,
   ): void {
-    if (this.#accessLog === null) return;
+    if (this.#accessLog === null || !isWritten(level, info)) return;
     if (this.#lines.length >= this.#maxBufferedLogChars) {
       this.#droppedLines++;
       return;
@@ -119,6 +119,17 @@ export class ConnectionTelemetry {
     const entry = { level, message, info, transfer, verdict, error, reason, wallClockMs };
     this.#lines += formatAccessLog(entry, this.#accessLog);
   }
+}
+
+const RANKS = { debug: 0, info: 1, warn: 2, error: 3 };
+
+/** What the workload on our side has of the access log: its namespace's level, and a sample of what ended well. */
+function isWritten(level: keyof typeof RANKS, info: ConnectionInfo): boolean {
+  const { workload } = info.reporter === 'source' ? info.source : info.destination;
+  const rules = workload?.accessLog;
+  if (rules === undefined) return true;
+  if (rules.disabled || RANKS[level] < RANKS[rules.level]) return false;
+  return RANKS[level] > RANKS.info || Math.random() * 1000 < rules.samplingPerMille;
 }
 
 /** One open connection's account. */

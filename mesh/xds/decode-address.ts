@@ -9,6 +9,7 @@ import {
   type Workload,
 } from '../store/index.js';
 import {
+  readAccessLog,
   readOutboundPolicy,
   readServiceDns,
   readTrafficPolicy,
@@ -67,6 +68,7 @@ function readWorkload(name: string, wire: WireWorkload, problems: Problems): Wor
   const uid = wire.uid ?? '';
   const outboundPolicy = readOutboundPolicy(wire.extensions, problems);
   const dns = readWorkloadDns(wire.extensions, problems);
+  const accessLog = readAccessLog(wire.extensions, problems);
   if (uid !== name) problems.add('uid', `is ${JSON.stringify(uid)}, which is not the resource name`);
   return {
     uid,
@@ -107,6 +109,7 @@ function readWorkload(name: string, wire: WireWorkload, problems: Problems): Wor
       readEnum(wire.networkMode, ['standard', 'host'] as const, 'network_mode', problems) === 'host',
     capacity: wire.capacity == null ? 1 : (wire.capacity.value ?? 0),
     ...(outboundPolicy === null ? {} : { outboundPolicy }),
+    ...(accessLog === null ? {} : { accessLog }),
     ...(dns === null ? {} : { dns }),
   };
 }

@@ -1,5 +1,6 @@
 import { messageOf } from '../common/errors.js';
 import {
+  ACCESS_LOG_POLICY_TYPE_URL,
   culvert,
   type istio,
   OUTBOUND_POLICY_TYPE_URL,
@@ -7,7 +8,7 @@ import {
   TRAFFIC_POLICY_TYPE_URL,
   WORKLOAD_DNS_TYPE_URL,
 } from '../proto/index.js';
-import type { ServiceDns, TrafficPolicy, Workload } from '../store/index.js';
+import type { AccessLogPolicy, ServiceDns, TrafficPolicy, Workload } from '../store/index.js';
 import { type Problems, readEnum, readPort } from './fields.js';
 
 type WireExtensions = readonly istio.workload.Extension.$Properties[] | null | undefined;
@@ -70,6 +71,17 @@ export function readWorkloadDns(
 ): NonNullable<Workload['dns']> | null {
   const wire = find(extensions, WORKLOAD_DNS_TYPE_URL, culvert.workload.WorkloadDns, problems);
   return wire === null ? null : { hostname: wire.hostname ?? '', subdomain: wire.subdomain ?? '' };
+}
+
+/** As `readOutboundPolicy`. */
+export function readAccessLog(extensions: WireExtensions, problems: Problems): AccessLogPolicy | null {
+  const wire = find(extensions, ACCESS_LOG_POLICY_TYPE_URL, culvert.workload.AccessLogPolicy, problems);
+  if (wire === null) return null;
+  const samplingPerMille = wire.samplingPerMille?.value ?? 1000;
+  if (samplingPerMille > 1000) problems.add('access_log.sampling_per_mille', 'is above 1000');
+  const levels = ['debug', 'info', 'warn', 'error'] as const;
+  const level = readEnum(wire.level, levels, 'access_log.level', problems);
+  return { disabled: wire.disabled ?? false, samplingPerMille, level };
 }
 
 /** Extensions of other types are somebody else's. */
