@@ -21,6 +21,7 @@ export class MeshPod {
   readonly hbone: HboneServer;
   readonly #listeners: Listener[] = [];
   readonly #acceptor: InboundAcceptor | EastWestAcceptor;
+  readonly #outbound: OutboundAcceptor;
 
   constructor(pod: WorkerPod, deps: MeshPodDeps) {
     const { context, verifier, log } = deps;
@@ -43,10 +44,10 @@ export class MeshPod {
       const own = context.storeView.ownOf(pod);
       return own === undefined ? null : deps.tlsOf(context.texts.identityOf(own));
     };
-    const outbound = new OutboundAcceptor(pod, context);
+    this.#outbound = new OutboundAcceptor(pod, context);
     const plaintext = new PlaintextAcceptor(pod, context);
     try {
-      for (const fd of pod.outboundFds) this.#listeners.push(reactor.listen({ fd }, outbound));
+      for (const fd of pod.outboundFds) this.#listeners.push(reactor.listen({ fd }, this.#outbound));
       for (const fd of pod.inboundFds) this.#listeners.push(reactor.listen({ fd }, plaintext));
       for (const fd of pod.hboneFds) this.#listeners.push(reactor.listen({ fd, tls: serverTls }, this.hbone));
     } catch (error) {
@@ -65,6 +66,7 @@ export class MeshPod {
    */
   release(): void {
     this.#acceptor.stop();
+    this.#outbound.stop();
     this.stopAccepting();
     this.hbone.retire();
   }

@@ -27,6 +27,11 @@ export class OutboundAcceptor implements AcceptHandler {
     this.#hops = new NextHops(pod, context.texts);
   }
 
+  /** The pod is released: its namespace is not dialled from any more, also not by connections that are on their way to another endpoint. */
+  stop(): void {
+    this.#hops.isStopped = true;
+  }
+
   onAccepted(app: Connection): ConnectionHandler | null {
     const destination = this.#context.originalDestinations.take(
       this.#pod.netnsCookie,
@@ -82,6 +87,7 @@ class OutboundStart implements Waiting, ConnectionHandler, Redial {
 
   tryStart(): boolean {
     if (!this.#app.isOpen) return true;
+    if (this.#hops.isStopped) return false;
     const source = this.#context.storeView.ownOf(this.#pod);
     if (source === undefined) return false;
     const chosen = this.#route(source);
@@ -111,7 +117,7 @@ class OutboundStart implements Waiting, ConnectionHandler, Redial {
   attemptFailed(failed: DirectRoute | HboneRoute, undelivered: Undelivered | null): boolean {
     const { router, storeView, reactor, counters, waitingRoom } = this.#context;
     const { endpoint } = failed;
-    if (endpoint === null) return false;
+    if (endpoint === null || this.#hops.isStopped) return false;
     router.failed(endpoint);
     const isLast = this.#tried.length + 1 >= maxAttempts || reactor.nowMs >= this.#deadlineMs;
     const source = storeView.ownOf(this.#pod);
@@ -267,6 +273,8 @@ interface KnownHop {
  * authority are not made and hashed for each of them (3 us).
  */
 class NextHops {
+  /** Nothing is dialled from the pod any more. */
+  isStopped = false;
   readonly #pod: WorkerPod;
   readonly #texts: WorkloadTexts;
   /** Used last, by the workload to be reached. */
