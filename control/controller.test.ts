@@ -430,11 +430,29 @@ describe('certificates', () => {
 });
 
 describe('operating it', () => {
+  test('the status file says what is wrong with the manifests, and that it is mended', async () => {
+    const problems = () =>
+      (JSON.parse(readFileSync(join(state, 'files-status.json'), 'utf8')) as { problems: object[] }).problems;
+    expect(problems()).toEqual([]);
+    apply('bad', { apiVersion: 'v1', kind: 'Pod', metadata: { name: 'bad' }, spec: { hostNetwork: 'yes' } });
+    await eventually(() =>
+      expect(problems()).toEqual([
+        expect.objectContaining({ line: 1, kind: 'Pod', name: 'bad', field: 'spec.hostNetwork' }),
+      ]),
+    );
+    rmSync(join(manifests, 'bad.yaml'));
+    await eventually(() => expect(problems()).toEqual([]));
+  });
+
   test('metrics and readiness', async () => {
     const agent = new Agent();
     await eventually(async () => expect((await get('/metrics')).text).toContain('pilot_xds 1'));
     agent.close();
     await eventually(async () => expect((await get('/metrics')).text).toContain('pilot_xds 0'));
+    const { text } = await get('/metrics');
+    expect(text).toMatch(/pilot_xds_pushes{type="istio.workload.Address"} [1-9]/);
+    expect(text).toMatch(/pilot_proxy_convergence_time_count{type="istio.workload.Address"} [1-9]/);
+    expect(text).toMatch(/citadel_server_success_cert_issuance_count \d/);
     expect((await get('/metrics')).text).toMatch(
       /culvert_xds_resources{type="istio.workload.Address"} [1-9]/,
     );

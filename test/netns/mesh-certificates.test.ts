@@ -74,6 +74,9 @@ describe('a root of our own', () => {
     );
     await sleep(3_000);
     await finish();
+    expect(await bed.mesh.agents[0]!.metrics()).toMatch(
+      /culvert_certificate_expiry_timestamp_seconds\{identity="spiffe:\/\/cluster.local\/ns\/shop\/sa\/client"\} \d{10}/,
+    );
     const after = await serials();
     expect(after.filter((serial) => before.includes(serial))).toEqual([]);
   });
