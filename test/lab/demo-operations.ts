@@ -1,4 +1,6 @@
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { packageRoot } from '../../native/package-root.js';
 import type { Check, DemoOutput, DemoParts } from './demo-checks.js';
 import type { LabNode } from './node.js';
@@ -6,12 +8,47 @@ import { waitFor } from './wait.js';
 
 const culvertctl = join(packageRoot(), 'cli/culvertctl');
 
-/** What its operator does with the mesh: a policy and its explanation, culvertctl. */
+/** What its operator does with the mesh: names, a policy and its explanation, an agent's upgrade under load, culvertctl. */
 export async function checkOperations(parts: DemoParts, output: DemoOutput, check: Check): Promise<void> {
+  output.step("a name: the mesh answers for its services, whatever the pod's own name server");
+  await checkName(parts, check);
   output.step('a policy: only the cart may talk to the ledger');
   await checkPolicy(parts, output, check);
+  output.step('a new agent takes over on node a, whose frontend and ledger are at work');
+  await checkTakeover(parts, check);
   output.step('culvertctl, on node a');
   await checkCulvertctl(parts, output, check);
+}
+
+async function checkName({ shop }: DemoParts, check: Check): Promise<void> {
+  const shopper = shop.pod('shopper');
+  const vip = shop.environment['CATALOG_SERVICE_HOST'];
+  const name = 'catalog.shop.svc.cluster.local';
+  // Nobody is at 192.0.2.53: the agent answers before anything leaves the pod.
+  const ask = `const r = new (require('dns').promises.Resolver)({ timeout: 3000 }); r.setServers(['192.0.2.53']); r.resolve4('${name}').then((a) => console.log(a.join()), (e) => console.log(e.code))`;
+  const answer = (await shopper.output(['node', '-e', ask])).trim();
+  check(answer === vip, `${name} is ${answer}`);
+}
+
+/** Requests one after the other, each on a connection of its own, until stopped. */
+async function checkTakeover({ mesh, shop }: DemoParts, check: Check): Promise<void> {
+  const shopper = shop.pod('shopper');
+  const url = shop.url('frontend', '/orders');
+  const script = `while [ ! -e "$1" ]; do curl -sS -m 15 --fail -o /dev/null -d '{"book":"Water Under Roads","card":"2"}' "$2" && echo ok || echo failed; done`;
+  const stopFile = join(shopper.node.stateDir, 'stop-requests');
+  const load = shopper.spawn(['sh', '-c', script, 'load', stopFile, url]);
+  const old = mesh.agents.find(({ node }) => node.name === 'a')!;
+  const successor = await old.startSuccessor();
+  await successor.waitUntilServing();
+  await setTimeout(1_000);
+  writeFileSync(stopFile, '');
+  const lines = (await load.ended).stdout.trim().split('\n');
+  const failed = lines.filter((line) => line !== 'ok').length;
+  check(
+    old.process.pid !== successor.process.pid,
+    `process ${successor.process.pid} serves in place of ${old.process.pid}, which ends what it has`,
+  );
+  check(failed === 0 && lines.length > 5, `${lines.length} orders meanwhile, ${failed} failed`);
 }
 
 async function checkPolicy({ lab, shop }: DemoParts, output: DemoOutput, check: Check): Promise<void> {

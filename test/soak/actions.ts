@@ -25,9 +25,11 @@ export class Actions {
   readonly #deps: ActionsDeps;
   readonly #guests: LabPod[] = [];
   #denied = false;
+  #agentOfC: MeshAgent;
 
   constructor(deps: ActionsDeps) {
     this.#deps = deps;
+    this.#agentOfC = deps.mesh.agents.find(({ node }) => node.name === 'c')!;
   }
 
   /** Does one thing and waits a little. */
@@ -42,6 +44,7 @@ export class Actions {
       ['the controller is killed and started', 2, () => this.#controller()],
       ['the agent of c is ended by SIGTERM and started', 2, () => this.#agent('SIGTERM')],
       ['the agent of c is killed and started', 2, () => this.#agent('SIGKILL')],
+      ['another agent takes over on c', 3, () => this.#takeover()],
       ['a worker of c is ended', 2, () => this.#worker()],
     ];
     let at = random() * all.reduce((sum, [, weight]) => sum + weight, 0);
@@ -124,7 +127,7 @@ export class Actions {
 
   async #agent(signal: 'SIGTERM' | 'SIGKILL'): Promise<void> {
     const { disturbances } = this.#deps;
-    const agent = this.#agentOfC();
+    const agent = this.#agentOfC;
     const disturbance = disturbances.begin(`agent of c: ${signal}`, agent.node);
     await agent.process.stop(signal);
     await agent.restart();
@@ -132,15 +135,20 @@ export class Actions {
     disturbances.end(disturbance, settleMs);
   }
 
+  /** Nothing may fail for it, neither now nor while the old one drains. */
+  async #takeover(): Promise<void> {
+    const old = this.#agentOfC;
+    this.#agentOfC = await old.startSuccessor();
+    await this.#agentOfC.waitUntilServing();
+    await old.process.ended;
+    await old.pod.delete();
+  }
+
   async #worker(): Promise<void> {
     const { disturbances } = this.#deps;
-    const agent = this.#agentOfC();
+    const agent = this.#agentOfC;
     const disturbance = disturbances.begin('worker of c ended', agent.node);
     await agent.admin('/workers/restart?worker=0', 'POST');
     disturbances.end(disturbance, settleMs);
-  }
-
-  #agentOfC(): MeshAgent {
-    return this.#deps.mesh.agents.find(({ node }) => node.name === 'c')!;
   }
 }

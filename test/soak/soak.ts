@@ -85,7 +85,7 @@ export class Soak {
     using lab = await Lab.create();
     lab.namespace('soak', { labels: { 'istio.io/dataplane-mode': 'ambient' } });
     const nodes = [await lab.node('a'), await lab.node('b'), await lab.node('c')];
-    const mesh = await startMesh(lab, { nodes, workers: 2, agentFlags: ['--drain', '5s'] });
+    const mesh = await startMesh(lab, { nodes, workers: 2, agentFlags: ['--drain', '15s'] });
     const soak = new Soak(options, { lab, nodes, mesh, say });
     return await soak.#run();
   }
