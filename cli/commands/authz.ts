@@ -94,14 +94,14 @@ function resultOf(explanation: Explanation): Result {
   };
 }
 
-/** `[principals=a,b ✓ or namespaces=c ✗]`; a clause without alternatives always holds. */
+/** `principals=a,b (yes) or namespaces=c (no)`; a clause without alternatives always holds. */
 function clauseText({
   alternatives,
 }: Explanation['policies'][number]['rules'][number]['clauses'][number]): string {
   if (alternatives.length === 0) return 'anything';
   const texts = alternatives.map(({ conditions }) =>
     conditions
-      .map(({ field, wanted, holds }) => `${field}=${wanted.join(',')} ${holds ? '✓' : '✗'}`)
+      .map(({ field, wanted, holds }) => `${field}=${wanted.join(',')} (${holds ? 'yes' : 'no'})`)
       .join(' and '),
   );
   return texts.length === 1 ? texts[0]! : `(${texts.join(' or ')})`;

@@ -44,6 +44,7 @@ export interface AgentConfigDump {
     readonly pods: readonly { readonly uid: string; readonly state: string }[];
     readonly unknownPods: number;
     readonly refusals: Readonly<Record<string, number>>;
+    readonly maps: readonly { readonly name: string; readonly entries: number; readonly capacity: number }[];
   };
   /** Per worker; null: it did not answer. */
   readonly workers: readonly ({

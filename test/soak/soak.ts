@@ -186,14 +186,18 @@ export class Soak {
         this.#counts[kind] = (this.#counts[kind] ?? 0) + count;
   }
 
-  /** What controller and agents hold when nothing has happened for a while. */
+  /** What controller and agents hold when nothing has happened for a while; node c's agent is another one each time. */
   async #footprints(): Promise<Footprint[]> {
     await delay(quietMs);
-    const agents = this.#mesh.agents.map(async ({ node, process, config }) => {
-      void config;
-      return footprintOf(`agent of ${node.name}`, process.pid, 0);
-    });
-    return [footprintOf('controller', this.#mesh.controller.pid, 0), ...(await Promise.all(agents))];
+    const lasting = this.#mesh.agents.filter(({ node }) => node.name !== 'c');
+    return await Promise.all([
+      footprintOf('controller', this.#mesh.controller.pid, 0),
+      ...lasting.map(async (agent) => {
+        const { maps } = (await agent.config()).capture;
+        const entries = maps.reduce((sum, map) => sum + map.entries, 0);
+        return footprintOf(`agent of ${agent.node.name}`, agent.process.pid, entries);
+      }),
+    ]);
   }
 
   #result(actions: Actions, before: readonly Footprint[], after: readonly Footprint[]): SoakResult {
