@@ -266,9 +266,20 @@ describe('a client frame by frame', () => {
     using lab = new HboneLab({ decide: accept, server: { pingIntervalMs: 50, pingTimeoutMs: 100 } });
     using client = await raw(lab);
     await opened(lab, client);
+    client.send(FRAME.SETTINGS, FLAG.ACK, 0, Buffer.alloc(0));
     await lab.t.until(() => client.hasEnded);
     expect(client.of(FRAME.PING).length).toBe(1);
     expect(client.of(FRAME.GOAWAY)[0]!.payload.readUInt32BE(4)).toBe(NGHTTP2_NO_ERROR);
+  });
+
+  test('SETTINGS that are never acknowledged end in GOAWAY(SETTINGS_TIMEOUT)', async () => {
+    using lab = new HboneLab({ decide: accept, server: { pingIntervalMs: 50, pingTimeoutMs: 100 } });
+    using client = await raw(lab);
+    await opened(lab, client);
+    await lab.t.until(() => client.hasEnded);
+    expect(client.of(FRAME.GOAWAY)[0]!.payload.readUInt32BE(4)).toBe(
+      http2.constants.NGHTTP2_SETTINGS_TIMEOUT,
+    );
   });
 });
 
