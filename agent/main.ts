@@ -1,6 +1,6 @@
 import { runDaemon } from '../mesh/config/index.js';
 import { createLog } from '../mesh/log/index.js';
-import { agentOptions } from './options.js';
+import { agentOptions, checkOptions } from './options.js';
 import { Agent } from './wire.js';
 
 await runDaemon(
@@ -8,6 +8,7 @@ await runDaemon(
     options: agentOptions,
     usage: 'node dist/agent/main.js [options]',
     envPrefix: 'CULVERT_',
+    validate: checkOptions,
     failure: 'agent cannot run',
   },
   (options) => {

@@ -1,11 +1,25 @@
 import { hostname } from 'node:os';
-import { option } from '../mesh/config/index.js';
+import { type OptionValues, option } from '../mesh/config/index.js';
 import { LOG_LEVELS } from '../mesh/log/index.js';
 
 /** Options of the node agent: `--kebab-case`, or CULVERT_KEBAB_CASE in the environment. */
 export const agentOptions = {
   node: option.text({ help: 'Name of this node, as in spec.nodeName of its pods.', fallback: hostname() }),
-  manifests: option.text({ help: 'Folder of manifests that names the pods of this node.', metavar: 'DIR' }),
+  source: option.choice({
+    help: 'Where the pods of this node are named: in a folder of manifests, or by a Kubernetes API server.',
+    fallback: 'files',
+    of: ['files', 'kubernetes'] as const,
+  }),
+  manifests: option.text({
+    help: 'Folder of manifests that names the pods of this node (source `files`).',
+    fallback: '',
+    metavar: 'DIR',
+  }),
+  kubeconfig: option.text({
+    help: 'How to reach the API server (source `kubernetes`); none: as the pod that we are in.',
+    fallback: '',
+    metavar: 'FILE',
+  }),
   controller: option.text({
     help: "The controller's gRPC endpoint.",
     metavar: 'HOST:PORT',
@@ -107,3 +121,9 @@ export const agentOptions = {
     of: ['json', 'text', 'off'],
   }),
 } as const;
+
+/** Rules over several options. */
+export function checkOptions(options: OptionValues<typeof agentOptions>): readonly string[] {
+  const needsFolder = options.source === 'files' && options.manifests === '';
+  return needsFolder ? ['--manifests is required, or --source kubernetes'] : [];
+}

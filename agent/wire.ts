@@ -16,11 +16,12 @@ import {
 } from '../mesh/telemetry/index.js';
 import { TlsContexts } from '../mesh/tls/index.js';
 import { CertificateClient, XdsClient } from '../mesh/xds/index.js';
-import { Capture, type CapturedPod, type CaptureListener, FilesPodSource } from './capture/index.js';
+import { Capture, type CapturedPod, type CaptureListener, type PodSource } from './capture/index.js';
 import { DnsProxy } from './dns/index.js';
 import { LocalIdentities } from './identities.js';
 import { agentMetrics } from './metrics.js';
 import type { agentOptions } from './options.js';
+import { FilesPodSource, KubernetesPodSource } from './pods/index.js';
 import { HostLookups } from './routing/index.js';
 import { Succession } from './succession.js';
 import type { FromWorker, ToWorker, WorkerData, WorkerReport } from './tunnel/index.js';
@@ -51,6 +52,7 @@ export class Agent implements CaptureListener {
   readonly #xds: XdsClient;
   readonly #certificates: CertificateManager;
   readonly #identities: LocalIdentities;
+  readonly #pods: PodSource;
   readonly #capture: Capture;
   readonly #succession: Succession;
   readonly #tcpMetrics: TcpMetrics;
@@ -109,6 +111,7 @@ export class Agent implements CaptureListener {
     this.#revocations = this.#makeRevocations();
     this.#makeContexts();
     this.#identities = new LocalIdentities(options, { store: this.#store, certificates: this.#certificates });
+    this.#pods = this.#makePodSource();
     this.#capture = this.#makeCapture();
     this.#succession = this.#makeSuccession();
     this.#metrics.add(processMetrics({ component: 'agent', tag: 'dev' }));
@@ -303,7 +306,7 @@ export class Agent implements CaptureListener {
   }
 
   #makeCapture(): Capture {
-    const { node, manifests, cgroupRoot, podsCgroup, hostNetns, kubeletCgroup, bpffs } = this.#options;
+    const { cgroupRoot, podsCgroup, hostNetns, kubeletCgroup, bpffs } = this.#options;
     const log = this.#log.child({ room: 'capture' });
     return new Capture(
       {
@@ -314,8 +317,16 @@ export class Agent implements CaptureListener {
         kubeletCgroup: kubeletCgroup || null,
         bpffsDir: bpffs,
       },
-      { podSource: new FilesPodSource({ folder: manifests, nodeName: node }, { log }), listener: this, log },
+      { podSource: this.#pods, listener: this, log },
     );
+  }
+
+  #makePodSource(): PodSource {
+    const { source, node: nodeName, manifests: folder, kubeconfig } = this.#options;
+    const log = this.#log.child({ room: 'pods' });
+    return source === 'files'
+      ? new FilesPodSource({ folder, nodeName }, { log })
+      : new KubernetesPodSource({ kubeconfig, nodeName }, { log });
   }
 
   #applyTrustBundle(roots: readonly Buffer[]): void {
@@ -367,7 +378,7 @@ export class Agent implements CaptureListener {
   }
 
   #pending(): string[] {
-    const pending = [...this.#xds.state.pending];
+    const pending = [...this.#xds.state.pending, ...this.#pods.pending.map((what) => `pods: ${what}`)];
     if (!this.#captureStarted) pending.push(`capture: ${this.#capture.trouble || 'hooks are not in place'}`);
     if (this.#draining) pending.push('draining');
     return pending;

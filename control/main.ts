@@ -1,13 +1,14 @@
 import { runDaemon } from '../mesh/config/index.js';
 import { createLog } from '../mesh/log/index.js';
-import { ENV_PREFIX, OPTIONS } from './options.js';
+import { checkOptions, ENV_PREFIX, OPTIONS } from './options.js';
 import { type Controller, startController } from './wire.js';
 
 await runDaemon(
   {
     options: OPTIONS,
-    usage: 'node dist/control/main.js --manifests DIR --state DIR [options]',
+    usage: 'node dist/control/main.js (--manifests DIR | --source kubernetes) --state DIR [options]',
     envPrefix: ENV_PREFIX,
+    validate: checkOptions,
     failure: 'controller cannot start',
   },
   (options) => {

@@ -10,9 +10,20 @@ const HOUR_MS = 3_600_000;
 
 /** Every option of the controller. */
 export const OPTIONS = {
+  source: option.choice({
+    help: "Where the mesh's objects come from: a folder of manifests, or a Kubernetes API server.",
+    fallback: 'files',
+    of: ['files', 'kubernetes'] as const,
+  }),
   manifests: option.text({
     metavar: 'DIR',
     help: 'Folder of Kubernetes manifests, watched (source `files`).',
+    fallback: '',
+  }),
+  kubeconfig: option.text({
+    metavar: 'FILE',
+    help: 'How to reach the API server (source `kubernetes`); none: as the pod that we are in.',
+    fallback: '',
   }),
   statusFile: option.text({
     metavar: 'FILE',
@@ -99,3 +110,9 @@ export const OPTIONS = {
 };
 
 export type ControllerOptions = OptionValues<typeof OPTIONS>;
+
+/** Rules over several options. */
+export function checkOptions(options: ControllerOptions): readonly string[] {
+  const needsFolder = options.source === 'files' && options.manifests === '';
+  return needsFolder ? ['--manifests is required, or --source kubernetes'] : [];
+}

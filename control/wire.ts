@@ -1,10 +1,8 @@
 import { hostname, networkInterfaces } from 'node:os';
-import { join } from 'node:path';
 import { experimental, Server, type ServerCredentials } from '@grpc/grpc-js';
 import type { TextServer } from '../mesh/admin/index.js';
 import { formatSocketAddress, type SocketAddress, tryCanonicalAddress } from '../mesh/common/address.js';
 import type { Log } from '../mesh/log/index.js';
-import { FOLDER_SOURCE_DEFAULTS, FolderSource, type ManifestProblem } from '../mesh/manifests/index.js';
 import {
   ADDRESS_TYPE_URL,
   AggregatedDiscoveryService,
@@ -22,13 +20,13 @@ import {
   ServerCertificate,
   TokenAuthority,
 } from './ca/index.js';
-import { type FilesStatus, writeFilesStatus } from './files-status.js';
 import { type ControllerMetrics, createMetrics } from './metrics.js';
-import { decodeObject, type MeshObject, MODEL_DEFAULTS, Model } from './model/index.js';
+import { MODEL_DEFAULTS, Model } from './model/index.js';
 import { type StatusSections, startMonitoring, startStatus } from './monitoring.js';
 import type { ControllerOptions } from './options.js';
 import { PUBLISHER_DEFAULTS, Publisher } from './publisher.js';
 import { Reports } from './reports.js';
+import { type ObjectSource, openSource } from './source.js';
 import { AddressTranslator } from './translate/index.js';
 import { loadVipState } from './vip-state.js';
 import { XDS_DEFAULTS, XdsServer } from './xds/index.js';
@@ -62,6 +60,7 @@ export async function startController(
   );
   const grpc = createGrpcServer(plane.xds, plane.certificates);
   let pending: string | null = 'starting';
+  const awaited = () => (pending === 'starting' ? [pending, ...plane.source.pending].join('; ') : pending);
   const servers: TextServer[] = [];
   const onError = (error: unknown, what: string) => deps.log.warn({ err: error }, what);
   const stop = async () => {
@@ -77,18 +76,18 @@ export async function startController(
     await Promise.all(servers.map((server) => server.close()));
   };
   try {
-    await plane.source.start();
-    plane.model.flush();
-    const port = await bind(grpc, options.listen, serverCertificate);
     servers.push(
       await startMonitoring(options.monitoringListen, {
         registry: metrics.registry,
-        pending: () => pending,
+        pending: awaited,
         onError,
       }),
     );
     const monitoringPort = servers[0]!.address.port;
-    const sections = { pending: () => pending, ...statusOf(plane) };
+    await plane.source.start();
+    plane.model.flush();
+    const port = await bind(grpc, options.listen, serverCertificate);
+    const sections = { pending: awaited, ...statusOf(plane) };
     servers.push(await startStatus(options.adminListen, sections, onError));
     pending = null;
     deps.log.info({ port, monitoringPort, trustDomain: options.trustDomain }, 'controller ready');
@@ -101,7 +100,7 @@ export async function startController(
 
 /** What the controller does, without its listeners: source → model → translate → xDS, and the CA beside it. */
 interface Plane {
-  readonly source: FolderSource<MeshObject>;
+  readonly source: ObjectSource;
   readonly model: Model;
   readonly publisher: Publisher;
   readonly xds: XdsServer;
@@ -147,26 +146,12 @@ function buildPlane(
     events: metrics.ca,
     log: log.child({ room: 'ca' }),
   });
-  const source: FolderSource<MeshObject> = new FolderSource(
-    { ...FOLDER_SOURCE_DEFAULTS, folder: options.manifests },
-    {
-      decode: decodeObject,
-      onBatch: (batch) => model.apply(batch),
-      onProblems: (problems) => writeFilesStatus(statusFile, statusOfFiles(problems), log),
-      log: log.child({ room: 'files' }),
-    },
-  );
-  const statusFile = options.statusFile || join(options.state, 'files-status.json');
-  const statusOfFiles = (problems: readonly ManifestProblem[]): FilesStatus => ({
-    folder: source.folder,
-    changedAt: new Date().toISOString(),
-    problems,
-  });
+  const source = openSource(options, { onBatch: (batch) => model.apply(batch), log });
   metrics.observe({
     resources: () => xds.sizes,
     manifestProblems: () => source.problems.length,
     reports: () => reports.all.length,
-    sourceAges: () => new Map([['files', source.ageMs]]),
+    sourceAges: () => source.ages,
     expiries: () => ({
       rootMs: rootNotAfterMs(authority.current),
       chainMs: chainNotAfterMs(authority.current),
@@ -182,6 +167,7 @@ function statusOf({ xds, source, reports }: Plane): StatusSections {
     agents: () => xds.clients,
     resources: () => xds.sizes,
     problems: () => source.problems,
+    watches: () => source.watches,
     reports: () => reports.all,
   };
 }

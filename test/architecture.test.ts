@@ -14,7 +14,7 @@ const MESH_FLOORS = [
   ['mesh/common'],
   ['native', 'mesh/proto', 'mesh/log', 'mesh/config'],
   ['mesh/identity', 'mesh/store', 'mesh/http2', 'mesh/manifests'],
-  ['mesh/io', 'mesh/policy', 'mesh/xds'],
+  ['mesh/io', 'mesh/policy', 'mesh/xds', 'mesh/kube'],
   ['mesh/tls', 'mesh/hbone', 'mesh/telemetry', 'mesh/admin'],
 ];
 /** Of its own program a room imports only those named before it. */
@@ -40,7 +40,7 @@ const PACKAGE_USERS: Readonly<Record<string, readonly string[]>> = {
   'node-forge': ['mesh/identity'],
   '@grpc/grpc-js': ['mesh/xds', 'control/xds', 'control/ca', 'control'],
   jose: ['control/ca'],
-  yaml: ['mesh/manifests'],
+  yaml: ['mesh/manifests', 'mesh/kube'],
 };
 
 interface SourceFile {

@@ -24,6 +24,10 @@ export class FilesPodSource implements PodSource {
     this.#stopped = false;
   }
 
+  get pending(): readonly string[] {
+    return []; // a folder is there or an error
+  }
+
   /** Everything wrong right now, by file and line. */
   get problems(): readonly ManifestProblem[] {
     return this.#folder?.problems ?? [];
@@ -32,11 +36,11 @@ export class FilesPodSource implements PodSource {
   /** Resolves after the first `onPods`. Throws MANIFESTS_UNREADABLE. */
   async start(onPods: (pods: readonly LocalPod[]) => void): Promise<void> {
     // Workers load this room too: the YAML parser (1 MB of heap a thread) comes only where manifests are read.
-    const { localPods, openManifests } = await import('./manifest.js');
+    const { localPods, openManifests, viewOf } = await import('./manifest.js');
     if (this.#stopped) return;
     let lastPods = '';
     const publish = () => {
-      const pods = localPods(folder, this.#options.excludedNamespaces);
+      const pods = localPods(viewOf(folder), this.#options.excludedNamespaces);
       const text = JSON.stringify(pods);
       if (text !== lastPods) onPods(pods);
       lastPods = text;

@@ -1,6 +1,6 @@
 /**
- * What the manifest folder says of this node's pods. Only Pods of this node and Namespaces matter; everything else in the folder is somebody
- * else's and passes unseen.
+ * What manifests, of a folder or an API server, say of this node's pods. Only Pods of this node and Namespaces matter; everything else in a
+ * folder is somebody else's and passes unseen.
  */
 import type { Log } from '../../mesh/log/index.js';
 import {
@@ -40,15 +40,27 @@ const staticPodAnnotation = 'kubernetes.io/config.hash';
 /** What may name a pin on bpffs (no dot there) and a cgroup. */
 const uidPattern = /^[A-Za-z0-9_-]{1,128}$/;
 
+/** What is known of pods and namespaces. */
+export interface PodView {
+  values(): Iterable<Manifest>;
+  get(key: string): Manifest | undefined;
+  /** There is such an object, but not what it says. */
+  isUnsettled(key: string): boolean;
+}
+
+/** Readers of what matters on the node `nodeName`, by `<apiVersion> <kind>`. */
+export function podKinds(nodeName: string): ReadonlyMap<string, KindDecoder<Manifest>> {
+  return new Map<string, KindDecoder<Manifest>>([
+    ['v1 Namespace', { namespaced: false, nameForm: 'label', decode: decodeNamespace }],
+    ['v1 Pod', { namespaced: true, nameForm: 'subdomain', decode: podDecoder(nodeName) }],
+  ]);
+}
+
 /** The folder as the node `nodeName` sees it; `onChange` after every change. Not started yet. */
 export function openManifests(
   options: { readonly folder: string; readonly nodeName: string },
   deps: { readonly onChange: () => void; readonly log: Log },
 ): FolderSource<Manifest> {
-  const kinds = new Map<string, KindDecoder<Manifest>>([
-    ['v1 Namespace', { namespaced: false, nameForm: 'label', decode: decodeNamespace }],
-    ['v1 Pod', { namespaced: true, nameForm: 'subdomain', decode: podDecoder(options.nodeName) }],
-  ]);
   return new FolderSource<Manifest>(
     {
       ...FOLDER_SOURCE_DEFAULTS,
@@ -57,21 +69,30 @@ export function openManifests(
       maxFileBytes,
       onlyKinds: new Set(['Namespace', 'Pod']),
     },
-    { decode: decoderOf(kinds), onBatch: deps.onChange, log: deps.log },
+    { decode: decoderOf(podKinds(options.nodeName)), onBatch: deps.onChange, log: deps.log },
   );
 }
 
-/** The node's pods, by uid. A pod whose namespace's label cannot be read is held back (unknown to the kernel, so refused) unless its own decides. */
+/** A folder as `localPods` wants it. */
+export function viewOf(folder: FolderSource<Manifest>): PodView {
+  return {
+    values: () => folder.objects.values(),
+    get: (key) => folder.objects.get(key),
+    isUnsettled: (key) => folder.invalidKeys.has(key),
+  };
+}
+
+/** The node's pods, by uid. A pod whose namespace's label is not known is held back (unknown to the kernel, so refused) unless its own decides. */
 export function localPods(
-  source: FolderSource<Manifest>,
+  view: PodView,
   excludedNamespaces: readonly string[] | undefined,
 ): readonly LocalPod[] {
   const pods: LocalPod[] = [];
-  for (const pod of source.objects.values()) {
+  for (const pod of view.values()) {
     if (pod.kind !== 'Pod') continue;
     const namespaceKey = keyOf('Namespace', '', pod.namespace);
-    if (source.invalidKeys.has(namespaceKey) && dataplaneModeOf(pod.labels) === null) continue;
-    const namespace = source.objects.get(namespaceKey) as NamespaceManifest | undefined;
+    if (view.isUnsettled(namespaceKey) && dataplaneModeOf(pod.labels) === null) continue;
+    const namespace = view.get(namespaceKey) as NamespaceManifest | undefined;
     const { uid, name, serviceAccount, addresses, hostNetwork } = pod;
     const enrolled = isEnrolled(pod, namespace, excludedNamespaces);
     pods.push({
@@ -96,11 +117,12 @@ function decodeNamespace(fields: Fields): NamespaceManifest {
   return { kind: 'Namespace', labels };
 }
 
-/** Null: a pod of another node, or of none yet. */
+/** Null: a pod of another node, or of none yet, or one that has ended: its addresses may be another's by now. */
 function podDecoder(nodeName: string): KindDecoder<Manifest>['decode'] {
   return (fields, namespace, name) => {
     const spec = fields.object('spec');
     if (spec.text('nodeName') !== nodeName) return null;
+    if (['Succeeded', 'Failed'].includes(fields.object('status').text('phase'))) return null;
     const metadata = fields.object('metadata');
     const pod = readPod(metadata, spec, fields.object('status'));
     const uid = pod.annotations[staticPodAnnotation] ?? pod.uid;

@@ -1,6 +1,6 @@
 import { MeshError } from '../../mesh/common/errors.js';
 
-/** A pod of this node as its pod source gives it: a folder of manifests, or later the API server. */
+/** A pod of this node as its pod source gives it: a folder of manifests, or the API server. */
 export interface LocalPod {
   /** metadata.uid: names the pod's cgroup. */
   readonly uid: string;
@@ -33,9 +33,11 @@ export interface Exclusions {
 
 /** Where the agent learns of its node's pods. */
 export interface PodSource {
-  /** Calls `onPods` with all local pods, now (once known) and after every change. */
+  /** Calls `onPods` with all local pods, now (once known) and after every change. Resolves after the first call. */
   start(onPods: (pods: readonly LocalPod[]) => void): Promise<void>;
   stop(): Promise<void>;
+  /** What is awaited before the pods are known, in words. */
+  readonly pending: readonly string[];
 }
 
 export type CaptureErrorCode =

@@ -58,6 +58,9 @@ function inVersions(
   );
 }
 
+/** `<apiVersion> <kind>` of everything that is read, the version to be preferred first. */
+export const OBJECT_KINDS: readonly string[] = [...KINDS.keys()];
+
 /** Checks a manifest and keeps what the mesh uses of it. */
 export const decodeObject = decoderOf(KINDS);
 

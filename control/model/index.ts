@@ -1,4 +1,4 @@
-export { decodeObject } from './decode.js';
+export { decodeObject, OBJECT_KINDS } from './decode.js';
 export { visibilityOfService } from './decode-service-entry.js';
 export { MODEL_DEFAULTS, Model, type ModelDeps, type ModelOptions } from './model.js';
 export type {

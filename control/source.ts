@@ -1,0 +1,101 @@
+import { join } from 'node:path';
+import {
+  API_CLIENT_DEFAULTS,
+  ApiClient,
+  type KindStatus,
+  KUBERNETES_SOURCE_DEFAULTS,
+  KubernetesSource,
+  openAccess,
+  watchedKindsOf,
+} from '../mesh/kube/index.js';
+import type { Log } from '../mesh/log/index.js';
+import {
+  FOLDER_SOURCE_DEFAULTS,
+  FolderSource,
+  type ManifestProblem,
+  type SourceBatch,
+} from '../mesh/manifests/index.js';
+import { writeFilesStatus } from './files-status.js';
+import { decodeObject, type MeshObject, OBJECT_KINDS } from './model/index.js';
+import type { ControllerOptions } from './options.js';
+
+/** Where the mesh's objects come from. */
+export interface ObjectSource {
+  readonly problems: readonly ManifestProblem[];
+  /** By source, or kind of it: since it was last seen whole, milliseconds. */
+  readonly ages: ReadonlyMap<string, number>;
+  /** How the watches are doing; none where there are none. */
+  readonly watches: readonly KindStatus[];
+  /** What is awaited before `start` resolves. */
+  readonly pending: readonly string[];
+  /** Resolves when the whole state has been handed on. */
+  start(): Promise<void>;
+  stop(): void;
+}
+
+export interface ObjectSourceDeps {
+  readonly onBatch: (batch: SourceBatch<MeshObject>) => void;
+  readonly log: Log;
+}
+
+/** The source that the options name, not started. @throws KubeError KUBE_ACCESS */
+export function openSource(options: ControllerOptions, deps: ObjectSourceDeps): ObjectSource {
+  return options.source === 'files' ? openFolder(options, deps) : openKubernetes(options, deps);
+}
+
+function openFolder(options: ControllerOptions, { onBatch, log }: ObjectSourceDeps): ObjectSource {
+  const statusFile = options.statusFile || join(options.state, 'files-status.json');
+  const source: FolderSource<MeshObject> = new FolderSource(
+    { ...FOLDER_SOURCE_DEFAULTS, folder: options.manifests },
+    {
+      decode: decodeObject,
+      onBatch,
+      onProblems: (problems) => {
+        const changedAt = new Date().toISOString();
+        writeFilesStatus(statusFile, { folder: source.folder, changedAt, problems }, log);
+      },
+      log: log.child({ room: 'files' }),
+    },
+  );
+  return {
+    get problems() {
+      return source.problems;
+    },
+    get ages() {
+      return new Map([['files', source.ageMs]]);
+    },
+    watches: [],
+    pending: [],
+    start: () => source.start(),
+    stop: () => source.stop(),
+  };
+}
+
+function openKubernetes(options: ControllerOptions, { onBatch, log }: ObjectSourceDeps): ObjectSource {
+  const access = openAccess(options);
+  const client = new ApiClient({ ...API_CLIENT_DEFAULTS, userAgent: 'culvert-controller' }, { access });
+  const source = new KubernetesSource<MeshObject>(
+    { ...KUBERNETES_SOURCE_DEFAULTS, kinds: watchedKindsOf(OBJECT_KINDS) },
+    { client, decode: decodeObject, onBatch, log: log.child({ room: 'kube' }) },
+  );
+  log.info({ cluster: access.origin }, 'objects come from the API server');
+  return {
+    get problems() {
+      return source.problems;
+    },
+    get ages() {
+      return new Map(source.status.map(({ kind, ageMs }) => [`kubernetes/${kind}`, ageMs]));
+    },
+    get watches() {
+      return source.status;
+    },
+    get pending() {
+      return source.pending;
+    },
+    start: () => source.start(),
+    stop: () => {
+      source.stop();
+      client.close();
+    },
+  };
+}

@@ -1,0 +1,181 @@
+import type { Log } from '../log/index.js';
+import { formatPath } from '../manifests/index.js';
+import type { Decoder, ManifestProblem, SourceBatch } from '../manifests/types.js';
+import type { ApiClient } from './client.js';
+import { Discovery } from './discovery.js';
+import { REFLECTOR_DEFAULTS, Reflector, type ReflectorOptions } from './reflector.js';
+import { ObjectTable } from './table.js';
+import type { Entry, KindStatus, WatchedKind } from './types.js';
+
+export interface KubernetesSourceOptions extends Omit<ReflectorOptions, 'watched'> {
+  readonly kinds: readonly WatchedKind[];
+}
+
+export const KUBERNETES_SOURCE_DEFAULTS = REFLECTOR_DEFAULTS;
+
+export interface KubernetesSourceDeps<T> {
+  readonly client: ApiClient;
+  readonly decode: Decoder<T>;
+  /** First everything that there is, once every kind has been listed; then what changed of what is in force, or `isUnsettled`. */
+  readonly onBatch: (batch: SourceBatch<T>) => void;
+  readonly log: Log;
+  /** [0, 1); default Math.random. */
+  readonly random?: () => number;
+}
+
+/** Source `kubernetes`: what an API server has. The same guarantees as `FolderSource`: valid objects only, the last good version of an invalid one stays. */
+export class KubernetesSource<T> {
+  readonly #log: Log;
+  readonly #onBatch: (batch: SourceBatch<T>) => void;
+  readonly #reflectors: readonly Reflector<T>[];
+  readonly #tables: ReadonlyMap<string, ObjectTable<T>>;
+  /** By key, of objects that have any. */
+  readonly #problems: Map<string, readonly ManifestProblem[]>;
+  #upserted: Map<string, T>;
+  #removed: Set<string>;
+  #flush: NodeJS.Immediate | null;
+  #isSynced: boolean;
+  #onStarted: (() => void) | null;
+
+  constructor(options: KubernetesSourceOptions, deps: KubernetesSourceDeps<T>) {
+    this.#log = deps.log;
+    this.#onBatch = deps.onBatch;
+    this.#problems = new Map();
+    this.#upserted = new Map();
+    this.#removed = new Set();
+    this.#flush = null;
+    this.#isSynced = false;
+    this.#onStarted = null;
+    const { client, decode } = deps;
+    const onChange = this.#onChange.bind(this);
+    this.#tables = new Map(
+      options.kinds.map(({ kind }) => [kind, new ObjectTable<T>({ kind }, { decode, onChange })]),
+    );
+    const shared = {
+      client,
+      discovery: new Discovery({ client }),
+      onSynced: () => this.#onSynced(),
+      log: deps.log,
+      random: deps.random ?? Math.random,
+    };
+    this.#reflectors = options.kinds.map(
+      (watched) =>
+        new Reflector<T>({ ...options, watched }, { ...shared, table: this.#tables.get(watched.kind)! }),
+    );
+  }
+
+  /** Everything wrong right now: objects by kind and name, and kinds that cannot be watched. */
+  get problems(): readonly ManifestProblem[] {
+    const ofWatches = this.status
+      .filter(({ trouble }) => trouble !== '')
+      .map(({ kind, trouble }) => ({ ...PLACE, kind, name: '', field: '', reason: trouble }));
+    return [...ofWatches, ...[...this.#problems.values()].flat()];
+  }
+
+  /** Since the API server was last heard of the kind that is most behind, milliseconds. */
+  get ageMs(): number {
+    return Math.max(0, ...this.status.map((kind) => kind.ageMs));
+  }
+
+  get status(): readonly KindStatus[] {
+    return this.#reflectors.map((reflector) => reflector.status);
+  }
+
+  /** What has not been seen whole yet, in words. */
+  get pending(): readonly string[] {
+    return this.#reflectors
+      .filter((reflector) => !reflector.isSynced)
+      .map(({ status: { kind, trouble } }) => (trouble === '' ? kind : `${kind}: ${trouble}`));
+  }
+
+  /** What is in force. */
+  *values(): Generator<T> {
+    for (const table of this.#tables.values())
+      for (const { value } of table.entries.values()) if (value !== undefined) yield value;
+  }
+
+  get(key: string): T | undefined {
+    return this.#entryOf(key)?.value;
+  }
+
+  /** True: there is such an object, but it is invalid and no version of it is in force. */
+  isUnsettled(key: string): boolean {
+    const entry = this.#entryOf(key);
+    return entry !== undefined && entry.value === undefined;
+  }
+
+  /** Resolves when the whole state has been handed on, however long that takes; never, if it is stopped before. */
+  start(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#onStarted = resolve;
+      for (const reflector of this.#reflectors) void reflector.run();
+      if (this.#reflectors.length === 0) this.#onSynced();
+    });
+  }
+
+  stop(): void {
+    for (const reflector of this.#reflectors) reflector.stop();
+    if (this.#flush !== null) clearImmediate(this.#flush);
+    this.#flush = null;
+  }
+
+  #onSynced(): void {
+    if (this.#isSynced || !this.#reflectors.every((reflector) => reflector.isSynced)) return;
+    this.#isSynced = true;
+    this.#emit();
+    this.#onStarted?.();
+  }
+
+  #onChange(key: string, before: Entry<T> | undefined, now: Entry<T> | undefined): void {
+    this.#report(key, now);
+    const wasUnsettled = before !== undefined && before.value === undefined;
+    const isUnsettled = now !== undefined && now.value === undefined;
+    if (before?.value === now?.value && wasUnsettled === isUnsettled) return;
+    if (now?.value !== undefined) {
+      this.#upserted.set(key, now.value);
+      this.#removed.delete(key);
+    } else {
+      this.#upserted.delete(key);
+      if (before?.value !== undefined) this.#removed.add(key);
+    }
+    // All that one piece of a stream brings is one step.
+    if (this.#isSynced) this.#flush ??= setImmediate(() => this.#emit());
+  }
+
+  #emit(): void {
+    this.#flush = null;
+    const batch = { upserted: this.#upserted, removed: [...this.#removed] };
+    this.#upserted = new Map();
+    this.#removed = new Set();
+    this.#onBatch(batch);
+  }
+
+  #report(key: string, now: Entry<T> | undefined): void {
+    const before = this.#problems.get(key) ?? [];
+    const problems = (now?.problems ?? []).map(({ path, reason }) =>
+      problemOf(key, formatPath(path), reason),
+    );
+    if (before.length === 0 && problems.length === 0) return;
+    const isIn = (list: readonly ManifestProblem[], one: ManifestProblem) =>
+      list.some(({ field, reason }) => field === one.field && reason === one.reason);
+    for (const problem of problems)
+      if (!isIn(before, problem))
+        this.#log.warn({ ...problem }, 'object has a problem; what was good before stays in force');
+    for (const problem of before)
+      if (!isIn(problems, problem)) this.#log.info({ ...problem }, 'problem of an object is gone');
+    if (problems.length === 0) this.#problems.delete(key);
+    else this.#problems.set(key, problems);
+  }
+
+  #entryOf(key: string): Entry<T> | undefined {
+    return this.#tables.get(key.slice(0, key.indexOf('/')))?.entries.get(key);
+  }
+}
+
+/** Where people find it: no file. */
+const PLACE = { file: 'kubernetes', line: 0 } as const;
+
+function problemOf(key: string, field: string, reason: string): ManifestProblem {
+  const [kind, ...name] = key.split('/');
+  return { ...PLACE, kind: kind!, name: name.join('/'), field, reason };
+}
