@@ -21,7 +21,7 @@ import { DnsProxy } from './dns/index.js';
 import { LocalIdentities } from './identities.js';
 import { agentMetrics } from './metrics.js';
 import type { agentOptions } from './options.js';
-import { FilesPodSource, KubernetesPodSource } from './pods/index.js';
+import { openPodSource } from './pods/index.js';
 import { HostLookups } from './routing/index.js';
 import { Succession } from './succession.js';
 import type { FromWorker, ToWorker, WorkerData, WorkerReport } from './tunnel/index.js';
@@ -111,7 +111,7 @@ export class Agent implements CaptureListener {
     this.#revocations = this.#makeRevocations();
     this.#makeContexts();
     this.#identities = new LocalIdentities(options, { store: this.#store, certificates: this.#certificates });
-    this.#pods = this.#makePodSource();
+    this.#pods = openPodSource(options, { log: deps.log.child({ room: 'pods' }) });
     this.#capture = this.#makeCapture();
     this.#succession = this.#makeSuccession();
     this.#metrics.add(processMetrics({ component: 'agent', tag: 'dev' }));
@@ -319,14 +319,6 @@ export class Agent implements CaptureListener {
       },
       { podSource: this.#pods, listener: this, log },
     );
-  }
-
-  #makePodSource(): PodSource {
-    const { source, node: nodeName, manifests: folder, kubeconfig } = this.#options;
-    const log = this.#log.child({ room: 'pods' });
-    return source === 'files'
-      ? new FilesPodSource({ folder, nodeName }, { log })
-      : new KubernetesPodSource({ kubeconfig, nodeName }, { log });
   }
 
   #applyTrustBundle(roots: readonly Buffer[]): void {

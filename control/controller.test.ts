@@ -483,7 +483,9 @@ describe('operating it', () => {
     };
     const bad = fails('--listen', 'x', '--nope');
     expect(bad.status).toBe(2);
-    for (const part of ['--listen', '--nope', '--manifests', '--state']) expect(bad.stderr).toContain(part);
+    for (const part of ['--listen', '--nope', '--state']) expect(bad.stderr).toContain(part);
+    const nowhere = fails('--state', state);
+    expect([nowhere.status, nowhere.stderr]).toEqual([2, expect.stringContaining('--manifests is required')]);
     const missing = fails('--manifests', join(folder, 'none'), '--state', state, '--listen', '127.0.0.1:0');
     expect([missing.status, missing.stderr]).toEqual([1, expect.stringContaining('none')]);
     expect(run('main.js', '--help')).toContain('--manifests DIR');

@@ -12,6 +12,7 @@ export { findHostNetns, hostFacts } from './host-netns.js';
 export { findKubeletCgroup, type KubeletSearch } from './kubelet.js';
 export { KubernetesPodSource, type KubernetesPodSourceOptions } from './kubernetes-pod-source.js';
 export { hasAddress, interfaceNames, podAddresses } from './namespace-facts.js';
+export { openPodSource, type PodSourceOptions } from './open-pod-source.js';
 export {
   type PodSighting,
   PodSightings,

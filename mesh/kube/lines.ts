@@ -29,7 +29,10 @@ export class LineSplitter {
   }
 
   #complete(last: Buffer): string {
-    if (this.#pieces.length === 0) return last.toString('utf8');
+    if (this.#pieces.length === 0) {
+      this.#check(last.length);
+      return last.toString('utf8');
+    }
     this.#keep(last);
     const line = Buffer.concat(this.#pieces, this.#pieceBytes).toString('utf8');
     this.#pieces = [];
@@ -39,8 +42,12 @@ export class LineSplitter {
 
   #keep(piece: Buffer): void {
     this.#pieceBytes += piece.length;
-    if (this.#pieceBytes > this.#maxLineBytes)
-      throw new KubeError('KUBE_PROTOCOL', `an event of more than ${this.#maxLineBytes} bytes`);
+    this.#check(this.#pieceBytes);
     this.#pieces.push(piece);
+  }
+
+  #check(bytes: number): void {
+    if (bytes > this.#maxLineBytes)
+      throw new KubeError('KUBE_PROTOCOL', `an event of more than ${this.#maxLineBytes} bytes`);
   }
 }

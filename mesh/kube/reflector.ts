@@ -62,6 +62,7 @@ export class Reflector<T> {
   #streamsLists = true;
   #pageSize: number;
   #reusesVersions = true;
+  /** In a row, and without a single word. */
   #silentWatches = 0;
   #listings = 0;
   #isSynced = false;
@@ -168,7 +169,7 @@ export class Reflector<T> {
           onOpen: () => this.#opened(),
           onData: (chunk) => {
             this.#heard();
-            this.#silentWatches = 0;
+            this.#silentWatches = -1;
             lines.push(chunk);
           },
         },
@@ -236,6 +237,7 @@ export class Reflector<T> {
   }
 
   #countSilence(): void {
+    // -1: this one had something to say before it stalled.
     if (++this.#silentWatches < MAX_SILENT_WATCHES) return;
     this.#silentWatches = 0;
     this.#resourceVersion = null;
