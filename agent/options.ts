@@ -122,8 +122,21 @@ export const agentOptions = {
   }),
 } as const;
 
+export type AgentOptions = OptionValues<typeof agentOptions>;
+
 /** Rules over several options. */
-export function checkOptions(options: OptionValues<typeof agentOptions>): readonly string[] {
+export function checkOptions(options: AgentOptions): readonly string[] {
   const needsFolder = options.source === 'files' && options.manifests === '';
   return needsFolder ? ['--manifests is required, or --source kubernetes'] : [];
+}
+
+/** Where the controller is, and who we are to it. */
+export function controllerOf(options: AgentOptions) {
+  return {
+    address: options.controller,
+    rootCertificateFile: options.controllerRoot,
+    tokenFile: options.token,
+    verifyName: options.controllerName || null,
+    clusterId: options.clusterId,
+  };
 }

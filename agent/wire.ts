@@ -2,7 +2,6 @@ import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type AdminDeps, type AdminServers, startAdmin } from '../mesh/admin/index.js';
 import { systemClock } from '../mesh/common/clock.js';
-import type { OptionValues } from '../mesh/config/index.js';
 import { CertificateManager, derToPem, RevocationFile } from '../mesh/identity/index.js';
 import { createTlsContext, releaseTlsContext, WorkerPool } from '../mesh/io/index.js';
 import { LineWriter, LOG_LEVELS, type Log, type LogLevel } from '../mesh/log/index.js';
@@ -16,11 +15,17 @@ import {
 } from '../mesh/telemetry/index.js';
 import { TlsContexts } from '../mesh/tls/index.js';
 import { CertificateClient, XdsClient } from '../mesh/xds/index.js';
-import { Capture, type CapturedPod, type CaptureListener, type PodSource } from './capture/index.js';
+import {
+  Capture,
+  type CapturedPod,
+  type CaptureListener,
+  type PodSource,
+  type PodState,
+} from './capture/index.js';
 import { DnsProxy } from './dns/index.js';
 import { LocalIdentities } from './identities.js';
 import { agentMetrics } from './metrics.js';
-import type { agentOptions } from './options.js';
+import { type AgentOptions, controllerOf } from './options.js';
 import { openPodSource } from './pods/index.js';
 import { HostLookups } from './routing/index.js';
 import { Succession } from './succession.js';
@@ -31,8 +36,6 @@ import { Workers } from './workers.js';
 const accessLogFlushMs = 1_000;
 const adminPatienceMs = 5_000;
 const adminRetryMs = 50;
-
-export type AgentOptions = OptionValues<typeof agentOptions>;
 
 interface Ending {
   /** Nothing is accepted any more. */
@@ -136,6 +139,8 @@ export class Agent implements CaptureListener {
     this.#capture.prepare();
     this.#pool.start();
     this.#xds.start();
+    // Known before anything is taken over from an agent that runs here. Its error is capture.start's, too.
+    void this.#pods.open().catch(() => {});
     const handed = await this.#succession.begin();
     if (handed === null) await this.#startAdmin();
     await this.#capture.start(handed ?? []);
@@ -203,6 +208,12 @@ export class Agent implements CaptureListener {
     this.#dns.releasePod(uid);
     await this.#workers.releasePod(uid, reason);
     this.#identities.remove(uid);
+  }
+
+  /** A pod that waits was in the mesh before, or is not yet: nobody is told anything new. Who gives way tells nothing any more. */
+  onState(uid: string, state: PodState): void {
+    if (!this.#draining && state !== 'waiting' && state !== 'unknown')
+      this.#pods.noteCaptured(uid, state === 'captured');
   }
 
   /** Ports that another agent has just freed may be in use for a moment. */
@@ -332,7 +343,7 @@ export class Agent implements CaptureListener {
       workers: this.#workers,
       identities: this.#identities,
       log: this.#log.child({ room: 'handover' }),
-      pending: () => this.#xds.state.pending,
+      pending: () => [...this.#xds.state.pending, ...this.#pods.pending],
       onSucceeded: () => this.#giveWay(),
     });
   }
@@ -382,15 +393,5 @@ function outlierDetectionOf(options: AgentOptions): OutlierDetection {
     consecutiveConnectFailures: options.outlierFailures,
     baseEjectionMs: options.outlierEjection,
     maxEjectionPercent: options.outlierMaxPercent,
-  };
-}
-
-function controllerOf(options: AgentOptions) {
-  return {
-    address: options.controller,
-    rootCertificateFile: options.controllerRoot,
-    tokenFile: options.token,
-    verifyName: options.controllerName || null,
-    clusterId: options.clusterId,
   };
 }

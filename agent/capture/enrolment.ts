@@ -17,6 +17,7 @@ import {
   type CaptureListener,
   type Exclusions,
   type LocalPod,
+  type PodState,
 } from './types.js';
 
 /** What of the node's maps concerns single pods. */
@@ -65,9 +66,6 @@ export interface EnrolmentOptions {
   /** After un-enrolment, for handshakes that were already on their way to the listeners. */
   readonly unenrolGraceMs: number;
 }
-
-/** `waiting`: enrolled, but no process has a namespace of its own yet, or workers are not ready. `refused`: capture failed; `reason` says why. */
-export type PodState = 'unknown' | 'plain' | 'waiting' | 'captured' | 'refused';
 
 const firstRetryMs = 500;
 const maxRetryMs = 30_000;
@@ -316,11 +314,17 @@ export class Enrolment {
   #become(state: PodState, reason = ''): void {
     this.#reason = reason;
     if (state === this.#state) return;
-    this.#state = state;
+    this.#enterState(state);
     this.#deps.log.info(
       { uid: this.uid, pod: this.#pod?.name, namespace: this.#pod?.namespace, state },
       'pod',
     );
+  }
+
+  #enterState(state: PodState): void {
+    if (state === this.#state) return;
+    this.#state = state;
+    this.#deps.listener.onState?.(this.uid, state);
   }
 
   #failed(error: unknown): void {
@@ -334,7 +338,7 @@ export class Enrolment {
         'pod not captured: its connections are refused',
       );
     }
-    this.#state = 'refused';
+    this.#enterState('refused');
     this.#reason = reason;
     if (this.#retry !== null) clearTimeout(this.#retry);
     this.#retry = setTimeout(() => void this.#touch(), this.#retryDelayMs);

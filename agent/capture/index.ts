@@ -3,7 +3,6 @@ export {
   Capture,
   type CaptureDeps,
 } from './capture.js';
-export type { PodState } from './enrolment.js';
 export { type CleanOptions, clean } from './pins.js';
 export type { CaptureStatus, LinkStatus, MapStatus, PodStatus, ProgramStatus } from './status.js';
 export type {
@@ -15,6 +14,7 @@ export type {
   LocalPod,
   OriginalDestinations,
   PodSource,
+  PodState,
 } from './types.js';
 export { CaptureError, type CaptureErrorCode } from './types.js';
 export {

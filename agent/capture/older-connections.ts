@@ -4,8 +4,7 @@ import { messageOf } from '../../mesh/common/errors.js';
 import type { Log } from '../../mesh/log/index.js';
 import { hbonePort, outboundPort } from '../../native/bpf/index.js';
 import type { Net, TcpSocket } from '../../native/net/index.js';
-import type { PodState } from './enrolment.js';
-import type { CapturedPod, Exclusions } from './types.js';
+import type { CapturedPod, Exclusions, PodState } from './types.js';
 
 /** Pods that ran before the first hooks: what they had opened by then goes past the hooks, and is ended once each of them is captured. */
 export class OlderConnections {

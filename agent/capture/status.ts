@@ -1,6 +1,6 @@
 import { type BpfMap, type KernelFeature, type SharedMap, sharedMaps } from '../../native/bpf/index.js';
-import type { PodState } from './enrolment.js';
 import type { NodeDatapath } from './node-datapath.js';
+import type { PodState } from './types.js';
 
 export interface PodStatus {
   readonly uid: string;

@@ -70,7 +70,12 @@ export interface CaptureListener {
   onCaptured(pod: CapturedPod): Promise<void>;
   /** Nothing new comes any more (un-enrolled or gone). Close what is left of it as `reason` says, then resolve. */
   onReleased(uid: string, reason: 'unenrolled' | 'deleted'): Promise<void>;
+  /** Where the pod stands now, when that has changed. */
+  onState?(uid: string, state: PodState): void;
 }
+
+/** `waiting`: enrolled, but no process has a namespace of its own yet, or workers are not ready. `refused`: capture failed; `reason` says why. */
+export type PodState = 'unknown' | 'plain' | 'waiting' | 'captured' | 'refused';
 
 /** Workers: where a connection accepted on 15001 wanted to go. Takes BPF map entries out. */
 export interface OriginalDestinations {

@@ -33,6 +33,11 @@ export class FilesPodSource implements PodSource {
     return this.#folder?.problems ?? [];
   }
 
+  async open(): Promise<void> {}
+
+  /** Nobody to tell: a folder's controller goes by labels. */
+  noteCaptured(): void {}
+
   /** Resolves after the first `onPods`. Throws MANIFESTS_UNREADABLE. */
   async start(onPods: (pods: readonly LocalPod[]) => void): Promise<void> {
     // Workers load this room too: the YAML parser (1 MB of heap a thread) comes only where manifests are read.

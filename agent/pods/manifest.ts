@@ -22,6 +22,8 @@ import type { LocalPod } from './types.js';
 
 interface PodManifest extends PodFields {
   readonly kind: 'Pod';
+  /** metadata.uid; `uid` is the one that its cgroup is named after. */
+  readonly objectUid: string;
   readonly name: string;
   readonly namespace: string;
 }
@@ -127,6 +129,6 @@ function podDecoder(nodeName: string): KindDecoder<Manifest>['decode'] {
     const pod = readPod(metadata, spec, fields.object('status'));
     const uid = pod.annotations[staticPodAnnotation] ?? pod.uid;
     if (!uidPattern.test(uid)) metadata.wrong('uid', 'is missing or not a pod uid');
-    return { kind: 'Pod', namespace, name, ...pod, uid };
+    return { kind: 'Pod', objectUid: pod.uid, namespace, name, ...pod, uid };
   };
 }

@@ -33,9 +33,13 @@ export interface Exclusions {
 
 /** Where the agent learns of its node's pods. */
 export interface PodSource {
+  /** Begins to look, where that takes time; resolves when the pods are known. `start` does it, too. */
+  open(): Promise<void>;
   /** Calls `onPods` with all local pods, now (once known) and after every change. Resolves after the first call. */
   start(onPods: (pods: readonly LocalPod[]) => void): Promise<void>;
   stop(): Promise<void>;
+  /** Whether a pod's traffic is truly in our hands; for those who ask the source (on Kubernetes: the redirection annotation). */
+  noteCaptured(uid: string, isCaptured: boolean): void;
   /** What is awaited before the pods are known, in words. */
   readonly pending: readonly string[];
 }

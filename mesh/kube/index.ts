@@ -1,4 +1,5 @@
 export { inClusterAccess } from './access.js';
+export { BACKOFF_DEFAULTS, Backoff, type BackoffOptions } from './backoff.js';
 export { API_CLIENT_DEFAULTS, ApiClient, type ApiClientOptions, type ApiRequest } from './client.js';
 export { KubeError, type KubeErrorCode, statusOf } from './errors.js';
 export { watchedKindsOf } from './kinds.js';
