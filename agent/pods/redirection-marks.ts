@@ -91,10 +91,10 @@ export class RedirectionMarks {
     this.#writeWhatDiffers();
   }
 
-  /** 404, 409: the pod is gone, or another one of that name is there; its end comes by the watch. */
+  /** 404, 422: the pod is gone, or another one of that name is there; its end comes by the watch. */
   #failed({ uid, namespace, name }: MarkedPod, error: unknown): void {
     if (this.#isStopped) return;
-    const isGone = [404, 409].includes(statusOf(error));
+    const isGone = [404, 422].includes(statusOf(error));
     const retry = this.#retries.get(uid) ?? {
       backoff: new Backoff(BACKOFF_DEFAULTS, this.#deps),
       timer: null,

@@ -12,7 +12,9 @@ import type { KindStatus, Place, WatchedKind, WatchState } from './types.js';
 
 export interface ReflectorOptions extends BackoffOptions {
   readonly watched: WatchedKind;
-  /** Objects a page, where the API server does not stream lists. */
+  /** Ask for lists as a stream of events; where that is not served they are paged all the same. */
+  readonly streamsLists: boolean;
+  /** Objects a page. */
   readonly pageSize: number;
   /** A watch that says nothing for so long has stalled; a healthy one has a bookmark a minute. */
   readonly maxSilenceMs: number;
@@ -25,6 +27,7 @@ export interface ReflectorOptions extends BackoffOptions {
 
 export const REFLECTOR_DEFAULTS = {
   ...BACKOFF_DEFAULTS,
+  streamsLists: true,
   pageSize: 500,
   maxSilenceMs: 100_000,
   watchMs: 300_000,
@@ -59,7 +62,7 @@ export class Reflector<T> {
   #state: WatchState = 'starting';
   #trouble = '';
   #heardMs = performance.now();
-  #streamsLists = true;
+  #streamsLists: boolean;
   #pageSize: number;
   #reusesVersions = true;
   /** In a row, and without a single word. */
@@ -70,6 +73,7 @@ export class Reflector<T> {
   constructor(options: ReflectorOptions, deps: ReflectorDeps<T>) {
     this.#options = options;
     this.#deps = deps;
+    this.#streamsLists = options.streamsLists;
     this.#pageSize = options.pageSize;
     this.#backoff = new Backoff(options, deps);
   }
