@@ -1,6 +1,6 @@
 import { keyOf } from '../manifests/index.js';
 import type { Decoder, FieldProblem, RawObject } from '../manifests/types.js';
-import { textOf } from './events.js';
+import { recordOf, textOf } from './events.js';
 import type { Entry } from './types.js';
 
 export interface TableDeps<T> {
@@ -9,6 +9,7 @@ export interface TableDeps<T> {
   readonly onChange: (key: string, before: Entry<T> | undefined, now: Entry<T> | undefined) => void;
 }
 
+const LAST_APPLIED = 'kubectl.kubernetes.io/last-applied-configuration';
 /** One for all sound objects: there may be thousands. */
 const NO_PROBLEMS: readonly FieldProblem[] = [];
 
@@ -64,6 +65,9 @@ export class ObjectTable<T> {
   put(apiVersion: string, object: RawObject): void {
     const key = this.#keyOf(object);
     const before = this.#listing?.get(key) ?? this.#entries.get(key);
+    // Decoders keep annotations: not this one, which repeats the whole object.
+    const annotations = recordOf(object.metadata['annotations']);
+    if (annotations !== undefined) delete annotations[LAST_APPLIED];
     const entry = this.#entryOf({ ...object, apiVersion, kind: this.#kind }, before);
     if (this.#listing !== null) {
       if (entry === null) this.#listing.delete(key);
