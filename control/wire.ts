@@ -124,7 +124,8 @@ function buildPlane(
     },
   );
   const vips = loadVipState(options.state);
-  const addresses = new AddressTranslator(options, { model, vips: vips.pool });
+  const captureSign = options.source === 'kubernetes' ? 'annotation' : 'label';
+  const addresses = new AddressTranslator({ ...options, captureSign }, { model, vips: vips.pool });
   const authenticator = TokenAuthority.load(options.state);
   const issuer = createIssuer(options, authority, model);
   const xds = new XdsServer(

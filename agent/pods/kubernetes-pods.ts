@@ -8,9 +8,9 @@ import {
   watchedKindsOf,
 } from '../../mesh/kube/index.js';
 import type { Log } from '../../mesh/log/index.js';
-import { decoderOf } from '../../mesh/manifests/index.js';
+import { decoderOf, REDIRECTION_ANNOTATION } from '../../mesh/manifests/index.js';
 import { localPods, type Manifest, type PodView, podKinds } from './manifest.js';
-import { type MarkedPod, REDIRECTION_ANNOTATION, RedirectionMarks } from './redirection-marks.js';
+import { type MarkedPod, RedirectionMarks } from './redirection-marks.js';
 import type { LocalPod } from './types.js';
 
 export interface KubernetesPodsOptions {

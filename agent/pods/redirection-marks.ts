@@ -6,8 +6,6 @@ import { messageOf } from '../../mesh/common/errors.js';
 import { BACKOFF_DEFAULTS, Backoff, statusOf } from '../../mesh/kube/index.js';
 import type { Log } from '../../mesh/log/index.js';
 
-export const REDIRECTION_ANNOTATION = 'ambient.istio.io/redirection';
-
 /** A pod as the API server has it. */
 export interface MarkedPod {
   readonly uid: string;

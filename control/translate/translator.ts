@@ -1,6 +1,7 @@
 import { formatSpiffeId } from '../../mesh/identity/index.js';
 import { istio } from '../../mesh/proto/index.js';
 import type { Model, ModelChange, ObjectKey } from '../model/index.js';
+import { CaptureSigns, type CaptureSignsOptions } from './capture-signs.js';
 import {
   translateEntryEndpoints,
   translateGateway,
@@ -36,14 +37,16 @@ export class AddressTranslator {
   /** Which object a resource was made of. */
   readonly #origins: Map<string, ObjectKey>;
   readonly #remote: RemoteIdentities;
+  readonly #captureSigns: CaptureSigns;
 
-  constructor(options: TranslateOptions, deps: AddressTranslatorDeps) {
+  constructor(options: TranslateOptions & Partial<CaptureSignsOptions>, deps: AddressTranslatorDeps) {
     this.#options = options;
     this.#model = deps.model;
     this.#vips = deps.vips;
     this.#names = new Map();
     this.#origins = new Map();
     this.#remote = new RemoteIdentities();
+    this.#captureSigns = new CaptureSigns({ captureSign: 'label', ...options });
   }
 
   /** What the touched objects are now. Workloads first: services tell of their endpoints in other networks. */
@@ -94,9 +97,11 @@ export class AddressTranslator {
     if (pod !== undefined) {
       const network = networkOfPod(pod, model, this.#options);
       const services = membershipsOfPod(pod, model, this.#options);
-      const resource = translateWorkload({ pod, model, network, services }, this.#options);
+      const capture = this.#captureSigns.stateOf(key, pod, model);
+      const resource = translateWorkload({ pod, capture, model, network, services }, this.#options);
       return resource === null ? [] : [resource];
     }
+    this.#captureSigns.forget(key);
     const workloadEntry = model.workloadEntry(key);
     if (workloadEntry !== undefined) return translateWorkloadEntry(workloadEntry, model, this.#options);
     const slice = model.endpointSlice(key);

@@ -1,6 +1,7 @@
-import { isEnrolled, type Labels } from '../../mesh/manifests/index.js';
+import type { Labels } from '../../mesh/manifests/index.js';
 import { istio } from '../../mesh/proto/index.js';
 import type { LocalityFields, Model, Node, Pod } from '../model/index.js';
+import type { CaptureState } from './capture-signs.js';
 import { accessLogExtension, outboundExtension, workloadDnsExtension } from './extensions.js';
 import type { Memberships } from './memberships.js';
 import { addressAlias, addressBytes, podUid } from './names.js';
@@ -11,6 +12,7 @@ import type { Resource, TranslateOptions } from './types.js';
 /** Everything that decides a pod's workload. */
 export interface WorkloadInput {
   readonly pod: Pod;
+  readonly capture: CaptureState;
   readonly model: Model;
   readonly network: string;
   readonly services: Memberships;
@@ -23,7 +25,7 @@ const TUNNEL_LABEL = 'networking.istio.io/tunnel';
 
 /** The `istio.workload.Workload` of a pod; null while it has no address and after it has ended (hbone-and-wds.md 3.5). */
 export function translateWorkload(input: WorkloadInput, options: TranslateOptions): WorkloadResource | null {
-  const { pod, model, network, services } = input;
+  const { pod, capture, model, network, services } = input;
   if (!isLive(pod)) return null;
   const uid = podUid(pod, options);
   return {
@@ -43,7 +45,7 @@ export function translateWorkload(input: WorkloadInput, options: TranslateOption
       serviceAccount: pod.serviceAccount,
       node: pod.nodeName,
       ...telemetryNames(pod),
-      status: pod.ready ? WorkloadStatus.HEALTHY : WorkloadStatus.UNHEALTHY,
+      status: pod.ready && capture !== 'awaited' ? WorkloadStatus.HEALTHY : WorkloadStatus.UNHEALTHY,
       clusterId: options.clusterId,
       services,
       authorizationPolicies: [...policyNamesOf(pod, model, options)],
@@ -76,10 +78,10 @@ export function hasNativeTunnel(labels: Labels): boolean {
 
 function tunnelOf({
   pod,
-  model,
+  capture,
 }: WorkloadInput): Pick<istio.workload.Workload.$Properties, 'tunnelProtocol' | 'nativeTunnel'> {
   const nativeTunnel = hasNativeTunnel(pod.labels);
-  const isHbone = nativeTunnel || isEnrolled(pod, model.namespace(pod.namespace));
+  const isHbone = nativeTunnel || capture !== 'plain';
   return { tunnelProtocol: isHbone ? TunnelProtocol.HBONE : TunnelProtocol.NONE, nativeTunnel };
 }
 

@@ -3,6 +3,8 @@ import type { Labels } from './types.js';
 
 /** Value `ambient` or `none`; on pods and namespaces. */
 export const DATAPLANE_MODE_LABEL = 'istio.io/dataplane-mode';
+/** Value `enabled`, by the agent of the pod's node: its traffic is truly captured. */
+export const REDIRECTION_ANNOTATION = 'ambient.istio.io/redirection';
 /** Their pods are never in the mesh, whatever their labels. */
 export const EXCLUDED_NAMESPACES: readonly string[] = ['kube-system'];
 

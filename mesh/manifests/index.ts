@@ -4,6 +4,7 @@ export {
   dataplaneModeOf,
   EXCLUDED_NAMESPACES,
   isEnrolled,
+  REDIRECTION_ANNOTATION,
 } from './enrolment.js';
 export { ManifestsError } from './errors.js';
 export { type Fields, formatPath } from './fields.js';
