@@ -12,6 +12,8 @@ export interface AgentMetricsDeps {
     readonly revokedCertificates: number;
     readonly problems: readonly string[];
   } | null;
+  /** By source of pods: since it was last seen whole, milliseconds. */
+  readonly sourceAges: () => ReadonlyMap<string, number>;
   readonly pool: { readonly restarts: number; readonly connectionsLost: number };
   /** As of this scrape; null: a worker that did not answer. */
   readonly workers: () => readonly (WorkerReport | null)[];
@@ -27,6 +29,15 @@ export function agentMetrics(deps: AgentMetricsDeps): MetricSource {
     ...reportMetrics(deps.workers()),
     ...captureMetrics(deps.capture()),
     ...certificateMetrics(deps),
+    {
+      name: 'culvert_source_age_seconds',
+      type: 'gauge',
+      help: 'Since the source of pods was last seen whole',
+      samples: [...deps.sourceAges()].map(([source, ageMs]) => ({
+        labels: labelsText(['source'], [source]),
+        value: ageMs / 1000,
+      })),
+    },
   ];
 }
 

@@ -126,6 +126,7 @@ export class Agent implements CaptureListener {
         capture: () => this.#capture.status(),
         certificates: () => this.#certificates.dump(),
         revocations: () => this.#revocations,
+        sourceAges: () => this.#pods.ages,
         pool: this.#pool,
         workers: () => this.#reports,
         drained: () => this.#workers.drainCounts,

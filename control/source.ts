@@ -84,7 +84,7 @@ function openKubernetes(options: ControllerOptions, { onBatch, log }: ObjectSour
       return source.problems;
     },
     get ages() {
-      return new Map(source.status.map(({ kind, ageMs }) => [`kubernetes/${kind}`, ageMs]));
+      return source.ages;
     },
     get watches() {
       return source.status;

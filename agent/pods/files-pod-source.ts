@@ -33,6 +33,10 @@ export class FilesPodSource implements PodSource {
     return this.#folder?.problems ?? [];
   }
 
+  get ages(): ReadonlyMap<string, number> {
+    return new Map(this.#folder === null ? [] : [['files', this.#folder.ageMs]]);
+  }
+
   async open(): Promise<void> {}
 
   /** Nobody to tell: a folder's controller goes by labels. */

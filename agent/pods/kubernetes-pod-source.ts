@@ -32,9 +32,8 @@ export class KubernetesPodSource implements PodSource {
     return this.#opened?.source.problems ?? [];
   }
 
-  /** Since the API server was last heard of pods or namespaces, milliseconds. */
-  get ageMs(): number {
-    return this.#opened?.source.ageMs ?? 0;
+  get ages(): ReadonlyMap<string, number> {
+    return this.#opened?.source.ages ?? new Map();
   }
 
   /** Resolves when the API server has told everything; never, if it is stopped before. Throws KUBE_ACCESS. */

@@ -40,7 +40,11 @@ export class KubernetesPods {
     const decoders = podKinds(nodeName);
     const kinds = watchedKindsOf(decoders.keys()).map((watched) => ({
       ...watched,
-      ...(watched.kind === 'Pod' && { fieldSelector: `spec.nodeName=${nodeName}` }),
+      // As our node, which may see its own pods and no others (Kubernetes 1.36: constrained impersonation of the associated node).
+      ...(watched.kind === 'Pod' && {
+        fieldSelector: `spec.nodeName=${nodeName}`,
+        asUser: `system:node:${nodeName}`,
+      }),
     }));
     this.source = new KubernetesSource<Manifest>(
       { ...KUBERNETES_SOURCE_DEFAULTS, kinds },

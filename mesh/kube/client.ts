@@ -26,6 +26,8 @@ export interface ApiRequest {
   readonly method?: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
   readonly path: string;
   readonly query?: Readonly<Record<string, string>>;
+  /** Impersonated. */
+  readonly asUser?: string | undefined;
   readonly body?: unknown;
   /** Of the body; default `application/json`. */
   readonly contentType?: string;
@@ -127,6 +129,7 @@ export class ApiClient {
       'user-agent': this.#options.userAgent,
     };
     if (credentials.token !== null) headers['authorization'] = `Bearer ${credentials.token}`;
+    if (request.asUser !== undefined) headers['impersonate-user'] = request.asUser;
     if (body !== null) {
       headers['content-type'] = request.contentType ?? 'application/json';
       headers['content-length'] = String(Buffer.byteLength(body));

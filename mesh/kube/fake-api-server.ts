@@ -7,6 +7,8 @@ export interface FakeRequest {
   readonly path: string;
   readonly query: Readonly<Record<string, string>>;
   readonly token: string;
+  /** Who is impersonated; ''. */
+  readonly user: string;
   readonly isWatch: boolean;
 }
 
@@ -64,7 +66,8 @@ export class FakeApiServer {
     const { pathname: path, searchParams } = new URL(url, 'http://fake');
     const query = Object.fromEntries(searchParams);
     const token = (headers.authorization ?? '').replace('Bearer ', '');
-    const request = { path, query, token, isWatch: query['watch'] === 'true' };
+    const user = String(headers['impersonate-user'] ?? '');
+    const request = { path, query, token, user, isWatch: query['watch'] === 'true' };
     if (path === '/api/v1') {
       const verbs = ['get', 'list', 'watch'];
       sendJson(response, { resources: [{ name: 'configmaps', kind: 'ConfigMap', namespaced: true, verbs }] });

@@ -65,6 +65,9 @@ export class Reflector<T> {
   #streamsLists: boolean;
   #pageSize: number;
   #reusesVersions = true;
+  /** Undefined: we are ourselves. */
+  #asUser: string | undefined;
+  #refusals = 0;
   /** In a row, and without a single word. */
   #silentWatches = 0;
   #listings = 0;
@@ -75,6 +78,7 @@ export class Reflector<T> {
     this.#deps = deps;
     this.#streamsLists = options.streamsLists;
     this.#pageSize = options.pageSize;
+    this.#asUser = options.watched.asUser;
     this.#backoff = new Backoff(options, deps);
   }
 
@@ -136,7 +140,7 @@ export class Reflector<T> {
     let resourceVersion = '';
     do {
       const query = { ...this.#selection(), limit: String(this.#pageSize), ...(next && { continue: next }) };
-      const page = recordOf(await this.#deps.client.request({ path, query, signal }));
+      const page = recordOf(await this.#deps.client.request({ path, query, signal, asUser: this.#asUser }));
       const items = page?.['items'];
       if (!Array.isArray(items)) throw new KubeError('KUBE_PROTOCOL', `${path} is not answered with a list`);
       for (const item of items) table.put(apiVersion, objectOf(item));
@@ -167,7 +171,7 @@ export class Reflector<T> {
     const lines = new LineSplitter({ maxLineBytes: maxEventBytes }, (line) => this.#take(place, line));
     try {
       await this.#deps.client.stream(
-        { path: place.path, query, signal },
+        { path: place.path, query, signal, asUser: this.#asUser },
         {
           maxSilenceMs,
           onOpen: () => this.#opened(),
@@ -229,6 +233,11 @@ export class Reflector<T> {
     if (isStreamedList && (status === 400 || status === 422)) {
       this.#streamsLists = false; // not served here
       return 1;
+    }
+    const { asUser } = this.#options.watched;
+    if (status === 403 && asUser !== undefined) {
+      this.#asUser = this.#asUser === undefined ? asUser : undefined;
+      if (++this.#refusals === 1) return 1; // impersonation is not for us here
     }
     if (code === 'KUBE_PROTOCOL') {
       this.#resourceVersion = null;

@@ -369,6 +369,17 @@ describe('kinds that are not served', () => {
   });
 });
 
+test('as another user where that is allowed, else as ourselves', async () => {
+  const kinds = [{ kind: 'ConfigMap', apiVersions: ['v1'], asUser: 'system:node:n1' }];
+  source = new KubernetesSource<string>(
+    { ...KUBERNETES_SOURCE_DEFAULTS, firstMs: 20, mostMs: 200, kinds },
+    { client, decode, onBatch: (batch) => batches.push(batch), log },
+  );
+  script((response) => refuse(response, 403, 'may not impersonate'), streamed(9, item('a', 3)));
+  await source.start();
+  expect(server.requests.map(({ user }) => user)).toEqual(['system:node:n1', '']);
+});
+
 test('stop ends every request, also before anything was seen', async () => {
   script(hangs);
   void source.start();

@@ -72,9 +72,9 @@ export class KubernetesSource<T> {
     return [...ofWatches, ...[...this.#problems.values()].flat()];
   }
 
-  /** Since the API server was last heard of the kind that is most behind, milliseconds. */
-  get ageMs(): number {
-    return Math.max(0, ...this.status.map((kind) => kind.ageMs));
+  /** By `kubernetes/<kind>`: since the API server was last heard of it, milliseconds. */
+  get ages(): ReadonlyMap<string, number> {
+    return new Map(this.status.map(({ kind, ageMs }) => [`kubernetes/${kind}`, ageMs]));
   }
 
   get status(): readonly KindStatus[] {

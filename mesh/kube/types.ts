@@ -9,6 +9,8 @@ export interface WatchedKind {
   readonly namespace?: string;
   /** `spec.nodeName=n1`. */
   readonly fieldSelector?: string;
+  /** Listed and watched as this user where the API server lets us (impersonation), else as ourselves. */
+  readonly asUser?: string;
 }
 
 /** How to reach an API server, as of now. PEM texts; null where there is none. */

@@ -58,9 +58,9 @@ afterEach(async () => {
   await plane.kubectl('label', 'namespace', 'shop', 'istio.io/dataplane-mode-');
 });
 
-async function kubeconfigOfAgent(): Promise<string> {
-  const token = (await plane.kubectl('create', 'token', 'agent', '-n', 'mesh')).trim();
-  const file = join(plane.ca.folder, 'agent.kubeconfig');
+async function kubeconfigOfAgent(name = 'agent', ...tokenOf: string[]): Promise<string> {
+  const token = (await plane.kubectl('create', 'token', name, '-n', 'mesh', ...tokenOf)).trim();
+  const file = join(plane.ca.folder, `${name}-${tokenOf.join('-')}.kubeconfig`);
   const cluster = { server: plane.url, 'certificate-authority': plane.ca.certificateFile };
   const config = {
     'current-context': 'x',
@@ -72,10 +72,10 @@ async function kubeconfigOfAgent(): Promise<string> {
   return file;
 }
 
-async function start(): Promise<void> {
+async function start(file = kubeconfig): Promise<void> {
   pods = [];
   calls = 0;
-  source = new KubernetesPodSource({ kubeconfig, nodeName: 'n1' }, { log });
+  source = new KubernetesPodSource({ kubeconfig: file, nodeName: 'n1' }, { log });
   await source.start((now) => {
     pods = now;
     calls++;
@@ -164,3 +164,47 @@ test('while the API server is away an agent that starts waits, and says for what
   await started;
   expect([names(), source.pending]).toEqual([['here'], []]);
 }, 120_000);
+
+test('an agent that may see no pods itself sees those of its node, as its node, and of no other', async () => {
+  const rbac = 'rbac.authorization.k8s.io';
+  const account = {
+    apiVersion: 'v1',
+    kind: 'ServiceAccount',
+    metadata: { name: 'bound', namespace: 'mesh' },
+  };
+  const rules = [
+    { apiGroups: [''], resources: ['namespaces'], verbs: ['list', 'watch'] },
+    { apiGroups: ['authentication.k8s.io'], resources: ['nodes'], verbs: ['impersonate:associated-node'] },
+    {
+      apiGroups: [''],
+      resources: ['pods'],
+      verbs: ['impersonate-on:associated-node:list', 'impersonate-on:associated-node:watch'],
+    },
+  ];
+  const role = { apiVersion: `${rbac}/v1`, kind: 'ClusterRole', metadata: { name: 'bound' }, rules };
+  const subjects = [{ kind: 'ServiceAccount', name: 'bound', namespace: 'mesh' }];
+  const roleRef = { apiGroup: rbac, kind: 'ClusterRole', name: 'bound' };
+  const binding = { ...role, kind: 'ClusterRoleBinding', rules: undefined, subjects, roleRef };
+  const agentOn = (node: string) => ({
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name: `agent-${node}`, namespace: 'mesh' },
+    spec: { nodeName: node, serviceAccountName: 'bound', containers: [{ name: 'c', image: 'x' }] },
+  });
+  await plane.apply(account, role, binding);
+  await plane.apply(agentOn('n1'), agentOn('n2'));
+  await makePod('here');
+  await makePod('far', { node: 'n2' });
+  const tokenOf = (node: string) =>
+    kubeconfigOfAgent('bound', '--bound-object-kind=Pod', `--bound-object-name=agent-${node}`);
+
+  await start(await tokenOf('n1'));
+  expect(names()).toEqual(['agent-n1', 'here']);
+  await makePod('later');
+  await waitFor('a later one', () => names().includes('later'), PATIENCE);
+  await source.stop();
+
+  source = new KubernetesPodSource({ kubeconfig: await tokenOf('n2'), nodeName: 'n1' }, { log });
+  void source.start(() => {});
+  await waitFor('a refusal', () => /^Pod: .*forbidden/.test(source.pending.join()), PATIENCE);
+});
