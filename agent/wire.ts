@@ -171,6 +171,7 @@ export class Agent implements CaptureListener {
   #drain(): Ending {
     if (this.#ending === null) {
       this.#draining = true;
+      this.#pods.stopNoting(); // or it would write against the next agent
       this.#succession.abandon();
       let onStopped = () => {};
       const stopped = new Promise<void>((resolve) => {

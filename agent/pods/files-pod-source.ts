@@ -42,6 +42,8 @@ export class FilesPodSource implements PodSource {
   /** Nobody to tell: a folder's controller goes by labels. */
   noteCaptured(): void {}
 
+  stopNoting(): void {}
+
   /** Resolves after the first `onPods`. Throws MANIFESTS_UNREADABLE. */
   async start(onPods: (pods: readonly LocalPod[]) => void): Promise<void> {
     // Workers load this room too: the YAML parser (1 MB of heap a thread) comes only where manifests are read.

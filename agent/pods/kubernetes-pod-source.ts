@@ -58,6 +58,10 @@ export class KubernetesPodSource implements PodSource {
     this.#opened?.marks.setCaptured(uid, isCaptured);
   }
 
+  stopNoting(): void {
+    this.#opened?.marks.stop();
+  }
+
   async stop(): Promise<void> {
     this.#isStopped = true;
     this.#opened?.stop();

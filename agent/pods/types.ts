@@ -40,6 +40,8 @@ export interface PodSource {
   stop(): Promise<void>;
   /** Whether a pod's traffic is truly in our hands; for those who ask the source (on Kubernetes: the redirection annotation). */
   noteCaptured(uid: string, isCaptured: boolean): void;
+  /** Nothing is told any more: another agent of this node does, or none. */
+  stopNoting(): void;
   /** By source, or kind of it: since it was last seen whole, milliseconds. */
   readonly ages: ReadonlyMap<string, number>;
   /** What is awaited before the pods are known, in words. */

@@ -151,6 +151,21 @@ test('a pod that is captured is annotated, an un-enrolled one no more; another o
   await expect(patch).rejects.toMatchObject({ status: 422 });
 });
 
+test('an agent that has given way writes nothing any more', async () => {
+  await label('ambient');
+  const { metadata } = await makePod('a');
+  await start();
+  source.noteCaptured(metadata.uid, true);
+  await waitFor('the annotation', async () => (await mark('a')) === 'enabled', PATIENCE);
+  source.stopNoting();
+  await plane.kubectl('annotate', 'pod', 'a', '-n', 'shop', `${ANNOTATION}-`);
+  await makePod('b');
+  await waitFor('b', () => names().includes('b'), PATIENCE);
+  source.noteCaptured(metadata.uid, true);
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  expect(await mark('a')).toBeUndefined();
+});
+
 test('while the API server is away an agent that starts waits, and says for what', async () => {
   await makePod('here');
   await plane.stopComponent('apiServer', 'SIGKILL');
