@@ -157,7 +157,7 @@ export class PodContainer {
       const image = imageOf(config.images, this.spec.image);
       const env = await environmentOf(pod(), this.spec, image, place, read);
       this.#log = new LogFile(this.logPath);
-      const running = startContainer({
+      const running = await startContainer({
         config,
         pod: pod(),
         container: this.spec,

@@ -37,12 +37,8 @@ export async function keepNode(
   };
   void forever('lease', LEASE_RENEW_MS, () => renewLease(config, api));
   void forever('node status', STATUS_MS, async () => {
-    const status = nodeStatus(config, started);
-    await api.patch(
-      `/api/v1/nodes/${config.node}/status`,
-      { status },
-      'application/strategic-merge-patch+json',
-    );
+    // As a whole: by its keys (the type) a strategic merge would not bear two addresses of a kind.
+    await api.patch(`/api/v1/nodes/${config.node}/status`, { status: { conditions: conditionsOf(started) } });
   });
 }
 
@@ -65,14 +61,11 @@ async function register(config: KubeletConfig, api: ApiClient, started: string):
     await api.post('/api/v1/nodes', node);
   } catch (thrown) {
     if (!(thrown instanceof ApiError) || thrown.status !== 409) throw thrown;
+    await api.patch(`/api/v1/nodes/${config.node}/status`, { status: node.status });
   }
 }
 
 function nodeStatus(config: KubeletConfig, started: string): object {
-  const condition = (type: string, status: string, reason: string): object => ({
-    ...{ type, status, reason, lastHeartbeatTime: now(), lastTransitionTime: started },
-    message: `lab kubelet: ${reason}`,
-  });
   return {
     addresses: [
       ...config.ips.map((address) => ({ type: 'InternalIP', address })),
@@ -81,12 +74,7 @@ function nodeStatus(config: KubeletConfig, started: string): object {
     capacity: NODE_RESOURCES,
     allocatable: NODE_RESOURCES,
     daemonEndpoints: { kubeletEndpoint: { Port: KUBELET_PORT } },
-    conditions: [
-      condition('MemoryPressure', 'False', 'KubeletHasSufficientMemory'),
-      condition('DiskPressure', 'False', 'KubeletHasNoDiskPressure'),
-      condition('PIDPressure', 'False', 'KubeletHasSufficientPID'),
-      condition('Ready', 'True', 'KubeletReady'),
-    ],
+    conditions: conditionsOf(started),
     nodeInfo: {
       machineID: `lab-${config.node}`,
       systemUUID: `lab-${config.node}`,
@@ -100,6 +88,19 @@ function nodeStatus(config: KubeletConfig, started: string): object {
       architecture: goArch(),
     },
   };
+}
+
+function conditionsOf(started: string): object[] {
+  const condition = (type: string, status: string, reason: string): object => ({
+    ...{ type, status, reason, lastHeartbeatTime: now(), lastTransitionTime: started },
+    message: `lab kubelet: ${reason}`,
+  });
+  return [
+    condition('MemoryPressure', 'False', 'KubeletHasSufficientMemory'),
+    condition('DiskPressure', 'False', 'KubeletHasNoDiskPressure'),
+    condition('PIDPressure', 'False', 'KubeletHasSufficientPID'),
+    condition('Ready', 'True', 'KubeletReady'),
+  ];
 }
 
 async function renewLease(config: KubeletConfig, api: ApiClient): Promise<void> {

@@ -117,8 +117,8 @@ export function rulesOf(
   const dispatch = (hook: string): string[] => [
     `  chain ${hook} {`,
     `    type nat hook ${hook} priority ${hook === 'output' ? '-100' : 'dstnat'};`,
-    '    ip daddr . meta l4proto . th dport vmap @ip',
-    '    ip6 daddr . meta l4proto . th dport vmap @ip6',
+    '    ip daddr . meta l4proto . th dport vmap @vips4',
+    '    ip6 daddr . meta l4proto . th dport vmap @vips6',
     '    ip daddr != 127.0.0.0/8 fib daddr type local meta l4proto . th dport vmap @nodeports',
     '  }',
   ];
@@ -126,8 +126,8 @@ export function rulesOf(
     `table inet ${TABLE} {}`,
     `delete table inet ${TABLE}`,
     `table inet ${TABLE} {`,
-    mapOf('ip', 'ipv4_addr . inet_proto . inet_service', keys('ip')),
-    mapOf('ip6', 'ipv6_addr . inet_proto . inet_service', keys('ip6')),
+    mapOf('vips4', 'ipv4_addr . inet_proto . inet_service', keys('ip')),
+    mapOf('vips6', 'ipv6_addr . inet_proto . inet_service', keys('ip6')),
     mapOf('nodeports', 'inet_proto . inet_service', nodePorts),
     ...chains,
     ...dispatch('prerouting'),

@@ -1,8 +1,10 @@
 import {
   chmodSync,
   chownSync,
+  existsSync,
   mkdirSync,
   readdirSync,
+  readFileSync,
   readlinkSync,
   renameSync,
   rmSync,
@@ -188,6 +190,7 @@ function downward(
 /** As kubelet's AtomicWriter: all files change at once, by the link `..data`. */
 function writeAtomically(folder: string, files: ReadonlyMap<string, File>, group: number | undefined): void {
   const before = currentOf(folder);
+  if (before !== null && isSame(join(folder, before), files)) return;
   const name = `..${process.hrtime.bigint()}`;
   for (const [path, { data, mode }] of files) {
     const file = join(folder, name, path);
@@ -205,6 +208,17 @@ function writeAtomically(folder: string, files: ReadonlyMap<string, File>, group
   }
   for (const top of tops) symlinkSync(join('..data', top), join(folder, top));
   if (before !== null) rmSync(join(folder, before), { recursive: true });
+}
+
+function isSame(folder: string, files: ReadonlyMap<string, File>): boolean {
+  const there = readdirSync(folder, { recursive: true, withFileTypes: true }).filter((entry) =>
+    entry.isFile(),
+  );
+  if (there.length !== files.size) return false;
+  return [...files].every(([path, { data }]) => {
+    const file = join(folder, path);
+    return existsSync(file) && readFileSync(file).equals(Buffer.from(data as string));
+  });
 }
 
 function currentOf(folder: string): string | null {
