@@ -142,14 +142,6 @@ describe('pods', () => {
     const ask = `curl -sS -m 20 --cacert ${token}/ca.crt -H "Authorization: Bearer $(cat ${token}/token)" https://$KUBERNETES_SERVICE_HOST`;
     const answer = await inShell('sh', '-c', `${ask}/api/v1/pods`);
     expect(answer).toContain('system:serviceaccount:default:default');
-    const { spec } = JSON.parse(
-      await inShell(
-        'sh',
-        '-c',
-        `${ask}/apis/authentication.k8s.io/v1/selfsubjectreviews -H 'content-type: application/json' -d '{"apiVersion":"authentication.k8s.io/v1","kind":"SelfSubjectReview"}'`,
-      ),
-    ) as { spec?: object };
-    expect(spec).toBeUndefined();
     await cluster.kubectl('patch', 'configmap', 'settings', '-p', '{"data":{"greeting":"good bye"}}');
     await waitFor(
       'the new text',
@@ -351,7 +343,7 @@ describe('Services', () => {
     const vip = await jsonpath(['service', 'empty'], '.spec.clusterIP');
     const ask = async (): Promise<string> =>
       await inShell('sh', '-c', `curl -sS -m 5 http://${vip}/ 2>&1 || true`);
-    await waitFor('the rule', async () => /refused|after [0-9]{1,3} ms/.test(await ask()), {
+    await waitFor('the rule', async () => /Couldn't connect|refused/.test(await ask()), {
       timeoutMs: 20_000,
     });
   });

@@ -1,6 +1,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { killCgroup } from '../lab/cgroup.js';
 import { Lab, type LabNode, type LabProcess, type NodeOptions, waitFor } from '../lab/index.js';
 import type { KubeObject } from './api.js';
 import { ControlPlane, type ControlPlaneOptions } from './control-plane.js';
@@ -58,6 +59,7 @@ export class ClusterNode {
   /** Ends kubelet and pods at once, as a power cut: the API server is told nothing. */
   async crash(): Promise<void> {
     this.#kubelet.signal('SIGKILL');
+    killCgroup(this.machine.kubepods);
     await this.#kubelet.ended;
   }
 

@@ -43,6 +43,7 @@ export class ControlPlane {
   #processes: Map<Component, LabProcess>;
   #gate: ChildProcess;
   #ownsLab: boolean;
+  #issued = 0;
 
   private constructor(parts: {
     readonly lab: Lab;
@@ -97,7 +98,8 @@ export class ControlPlane {
 
   /** Credentials of any user, signed by the cluster's authority. */
   credentials(request: CertificateRequest): Credentials {
-    return this.ca.issue(`client-${request.user.replaceAll(':', '-')}`, request);
+    // A name of its own each time: another of the same user may be in use.
+    return this.ca.issue(`client-${++this.#issued}-${request.user.replaceAll(':', '-')}`, request);
   }
 
   /** A node's: for its kubelet as client and as server at `addresses`. */

@@ -4,7 +4,7 @@ import { ApiClient } from '../api.js';
 import { SERVICE_RANGES } from '../commands.js';
 import { keepNode } from './node.js';
 import { PodWorker } from './pod.js';
-import { AddressPool } from './sandbox.js';
+import { AddressPool, sweepPods } from './sandbox.js';
 import { serveKubelet } from './server.js';
 import { serveServices } from './services.js';
 import type { KubeletConfig, Pod } from './types.js';
@@ -33,16 +33,27 @@ function podChanged(pod: Pod, type: string): void {
       (error: Error) => say(`${worker.name}: ${error.stack}`),
     );
   } else if (worker !== undefined) worker.update(pod);
-  else if (pod.status?.phase !== 'Succeeded' && pod.status?.phase !== 'Failed') {
+  else if (pod.status?.phase === 'Succeeded' || pod.status?.phase === 'Failed') {
+    // Of an earlier kubelet; nothing of it is here.
+    if (pod.metadata.deletionTimestamp !== undefined) deleteObject(pod);
+  } else {
     const made = new PodWorker(pod, { config, api, addresses, say });
     workers.set(uid, made);
     if (pod.metadata.deletionTimestamp !== undefined) made.update(pod);
   }
 }
 
+await sweepPods(config);
 const proxyApi = new ApiClient({ url, caFile, credentials: config.proxyCredentials });
 const proxyOptions = { node: config.node, ranges: SERVICE_RANGES, signal: stopping.signal };
 void serveServices(proxyOptions, { api: proxyApi, say });
+function deleteObject({ metadata }: Pod): void {
+  const options = { gracePeriodSeconds: 0, preconditions: { uid: metadata.uid } };
+  api
+    .delete(`/api/v1/namespaces/${metadata.namespace}/pods/${metadata.name}`, options)
+    .catch((error: Error) => say(`${metadata.name}: ${error.message}`));
+}
+
 serveKubelet({ config, workers, say });
 await keepNode(config, api, stopping.signal, say);
 say(`node ${config.node} is registered`);

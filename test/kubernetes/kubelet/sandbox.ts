@@ -1,10 +1,11 @@
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import {
   containerCgroupName,
   killCgroup,
+  kubepodsName,
   makeCgroup,
   podCgroupName,
   type QosClass,
@@ -149,4 +150,17 @@ function resolvConfOf({ metadata, spec }: Pod): string[] {
 
 function qosOf(pod: Pod): QosClass {
   return (pod.status?.qosClass ?? 'BestEffort').toLowerCase() as QosClass;
+}
+
+/** Takes away what an earlier kubelet of the node left: its pods do not outlive it. */
+export async function sweepPods(config: KubeletConfig): Promise<void> {
+  const kubepods = join(config.cgroup, kubepodsName(config.cgroupDriver));
+  killCgroup(kubepods);
+  removeCgroup(kubepods);
+  makeCgroup(kubepods);
+  const prefix = `${config.netns}-k`;
+  for (const netns of readdirSync('/run/netns').filter((name) => name.startsWith(prefix))) {
+    await deletePodNetwork(config.netns, `vk${netns.slice(prefix.length)}`, netns).catch(() => undefined);
+  }
+  rmSync(join(config.stateDir, 'pods'), { recursive: true, force: true });
 }

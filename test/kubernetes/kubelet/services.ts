@@ -137,14 +137,6 @@ export function rulesOf(
     '    type nat hook postrouting priority srcnat;',
     '    ct mark 0x4000 masquerade',
     '  }',
-    '  chain refused {',
-    '    type filter hook forward priority 0;',
-    '    ct mark 0x8000 reject with icmpx port-unreachable',
-    '  }',
-    '  chain refused-own {',
-    '    type filter hook output priority 0;',
-    '    ct mark 0x8000 reject with icmpx port-unreachable',
-    '  }',
     '}',
     '',
   ].join('\n');
@@ -187,8 +179,8 @@ function endpointsOf(slice: EndpointSlice, portName: string, node: string | null
 
 function chainOf({ family, endpoints, protocol }: Port, index: number): string {
   const head = `  chain port-${index} {\n    fib daddr type local ct mark set 0x4000\n`;
-  // Nobody listens at a Service's address: it is refused where it would be forwarded.
-  if (endpoints.length === 0) return `${head}    ct mark set 0x8000\n  }`;
+  // To a port of the node where nobody listens: refused at once.
+  if (endpoints.length === 0) return `${head}    meta l4proto ${protocol} redirect to :1\n  }`;
   const own = endpoints.map(({ address, port }, number) => {
     const target = family === 'ip6' ? `[${address}]:${port}` : `${address}:${port}`;
     return [
