@@ -18,7 +18,8 @@ export interface CertificateRequest {
 }
 
 const EC_KEY = ['-algorithm', 'EC', '-pkeyopt', 'ec_paramgen_curve:P-256'];
-const DAYS = '30';
+const DAYS = 30;
+const DAYS_BEFORE = 2;
 
 /** The cluster's certificate authority, by the openssl command. All files are in its folder. */
 export class ClusterCa {
@@ -32,12 +33,10 @@ export class ClusterCa {
     this.certificateFile = join(folder, 'ca.pem');
     this.keyFile = join(folder, 'ca.key');
     this.keyPair('ca');
-    const extensions = [
-      'basicConstraints=critical,CA:TRUE',
-      'keyUsage=critical,keyCertSign,cRLSign,digitalSignature',
-    ];
-    const own = ['-new', '-x509', '-key', this.keyFile, '-subj', '/CN=kubernetes', '-days', DAYS];
-    openssl('req', ...own, '-out', this.certificateFile, ...extensions.flatMap((line) => ['-addext', line]));
+    writeFileSync(join(folder, 'index.txt'), '');
+    writeFileSync(join(folder, 'config'), configOf(folder));
+    const extensions = ['basicConstraints=critical,CA:TRUE', 'keyUsage=critical,keyCertSign,cRLSign'];
+    this.#sign('ca', '/CN=kubernetes', extensions, ['-selfsign', '-keyfile', this.keyFile]);
   }
 
   get certificate(): string {
@@ -63,18 +62,42 @@ export class ClusterCa {
       `extendedKeyUsage=clientAuth${names.length > 0 ? ',serverAuth' : ''}`,
       ...(names.length > 0 ? [`subjectAltName=${names.join(',')}`] : []),
     ];
-    const extensions = join(this.folder, `${name}.ext`);
-    writeFileSync(extensions, `${lines.join('\n')}\n`);
     const subject = `${(request.groups ?? []).map((group) => `/O=${group}`).join('')}/CN=${request.user}`;
-    const signing = openssl('req', '-new', '-key', keyFile, '-subj', subject);
-    const signer = ['-CA', this.certificateFile, '-CAkey', this.keyFile, '-CAcreateserial', '-days', DAYS];
-    const out = ['-extfile', extensions, '-out', certificateFile];
-    execFileSync('openssl', ['x509', '-req', ...signer, ...out], {
-      input: signing,
-      stdio: ['pipe', 'ignore', 'pipe'],
-    });
+    this.#sign(name, subject, lines, ['-cert', this.certificateFile, '-keyfile', this.keyFile]);
     return { certificateFile, keyFile };
   }
+
+  /** By `openssl ca`, because nothing else sets the first day: a node's clock may be late. */
+  #sign(name: string, subject: string, extensions: readonly string[], signer: readonly string[]): void {
+    const file = (suffix: string): string => join(this.folder, `${name}.${suffix}`);
+    writeFileSync(file('ext'), `${extensions.join('\n')}\n`);
+    openssl('req', '-new', '-key', file('key'), '-subj', subject, '-out', file('csr'));
+    const dates = ['-startdate', dateIn(-DAYS_BEFORE), '-enddate', dateIn(DAYS)];
+    const files = ['-in', file('csr'), '-out', file('pem'), '-extfile', file('ext')];
+    const own = ['-batch', '-notext', '-preserveDN', '-config', join(this.folder, 'config')];
+    openssl('ca', ...own, ...dates, ...files, ...signer);
+  }
+}
+
+/** As `openssl ca` takes it. */
+function dateIn(days: number): string {
+  return new Date(Date.now() + days * 86_400_000).toISOString().replace(/[-T:]|\.\d+/g, '');
+}
+
+function configOf(folder: string): string {
+  return `[ca]
+default_ca=own
+[own]
+database=${folder}/index.txt
+new_certs_dir=${folder}
+rand_serial=yes
+unique_subject=no
+default_md=sha256
+policy=any
+[any]
+organizationName=optional
+commonName=supplied
+`;
 }
 
 /** A kubeconfig file for the user at `server`, with everything inside it. */
