@@ -34,11 +34,15 @@ async function jsonpath(what: readonly string[], path: string): Promise<string> 
 
 test('a node comes back after a power cut, and its pods with it', async () => {
   const [node] = cluster.nodes;
+  // Its address falls to the other one.
+  await cluster.plane.apply(pod('first', ['sleep', '1000000'], { nodeName: 'a' }));
+  await cluster.kubectl('wait', '--for=condition=Ready', 'pod/first', '--timeout=30s');
   await cluster.plane.apply(pod('kept', ['sh', '-c', 'echo up; exec sleep 1000000'], { nodeName: 'a' }));
   await cluster.kubectl('wait', '--for=condition=Ready', 'pod/kept', '--timeout=30s');
   const id = '.status.containerStatuses[0].containerID';
   const before = await jsonpath(['pod', 'kept'], id);
   await node!.crash();
+  await cluster.kubectl('delete', 'pod', 'first', '--force', '--grace-period=0');
   node!.start();
   await waitFor(
     'a new container',
@@ -51,6 +55,7 @@ test('a node comes back after a power cut, and its pods with it', async () => {
   );
   await cluster.kubectl('wait', '--for=condition=Ready', 'pod/kept', '--timeout=30s');
   expect(await cluster.kubectl('exec', 'kept', '--', 'hostname')).toBe('kept\n');
+  expect(await jsonpath(['pod', 'kept'], '.status.podIPs[*].ip')).toBe('10.244.2.2 fd00:244:0:2::2');
   await cluster.kubectl('delete', 'pod', 'kept', '--timeout=30s');
 });
 

@@ -20,14 +20,19 @@ export function podStatus(inputs: StatusInputs): object {
     phase,
     startTime: inputs.startTime,
     hostIP: inputs.hostIps[0],
-    hostIPs: inputs.hostIps.map((ip) => ({ ip })),
-    ...(podIps.length > 0 ? { podIP: podIps[0], podIPs: podIps.map((ip) => ({ ip })) } : {}),
+    hostIPs: replaced(inputs.hostIps),
+    ...(podIps.length > 0 ? { podIP: podIps[0], podIPs: replaced(podIps) } : {}),
     conditions: conditionsOf(inputs),
     containerStatuses: statuses.length > 0 ? statuses : waiting(pod),
     ...(initContainers.length > 0
       ? { initContainerStatuses: initContainers.map(({ status }) => status) }
       : {}),
   };
+}
+
+/** As a whole: otherwise the addresses of a pod that had others before a power cut would stay. */
+function replaced(ips: readonly string[]): object[] {
+  return [...ips.map((ip) => ({ ip })), { $patch: 'replace' }];
 }
 
 function waiting(pod: Pod): object[] {
