@@ -8,13 +8,13 @@ export function defaultImages(): ImageTable {
     entrypoint: [process.execPath, join(packageRoot(), 'dist', program)],
     args,
   });
-  const shell = { entrypoint: ['sh'] };
+  const shell = { entrypoint: [], args: ['sh'] };
   return {
     pause: { entrypoint: ['sleep'], args: ['infinity'] },
     busybox: shell,
     alpine: shell,
-    debian: { entrypoint: ['bash'] },
-    node: { entrypoint: [process.execPath] },
+    debian: { entrypoint: [], args: ['bash'] },
+    node: { entrypoint: [], args: [process.execPath] },
     'curlimages/curl': { entrypoint: ['curl'] },
     'culvert-test/http-echo': node('test/support/http-echo.js', '8080'),
     'culvert-test/tcp-app': node('test/support/tcp-app.js'),
