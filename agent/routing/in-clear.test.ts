@@ -1,6 +1,6 @@
 import { describe, expect, test } from '@jest/globals';
 import type { Service, StoreUpdate } from '../../mesh/store/index.js';
-import { cartPorts, request, routerOf, service, workload } from './fixtures.js';
+import { cartPorts, request, routerOf, service, workload } from '../../test/support/routing.js';
 
 const db = workload('db', {
   uid: 'Kubernetes/networking.istio.io/ServiceEntry/shop/db',

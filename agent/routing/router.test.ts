@@ -1,7 +1,7 @@
 import { describe, expect, test } from '@jest/globals';
 import { serviceWith } from '../../mesh/store/fixtures.js';
 import type { StoreUpdate } from '../../mesh/store/index.js';
-import { cartPorts, client, request, routerOf, sent, service, workload } from './fixtures.js';
+import { cartPorts, client, request, routerOf, sent, service, workload } from '../../test/support/routing.js';
 import type { Route } from './types.js';
 
 function decide(update: Partial<StoreUpdate>, address: string, port: number, random = 0) {

@@ -6,12 +6,12 @@ import {
   type TunnelHandler,
   type TunnelRequest,
 } from '../../mesh/hbone/index.js';
-import type { Connection } from '../../mesh/io/index.js';
-import type { Workload } from '../../mesh/store/index.js';
+import type { Connection, IoErrorCode } from '../../mesh/io/index.js';
+import { serviceKeyOf, type Workload } from '../../mesh/store/index.js';
 import type { ConnectionInfo, ConnectionRecord } from '../../mesh/telemetry/index.js';
 import type { Endpoint, HboneRoute } from '../routing/index.js';
 import type { TrackedConnection } from './connection-table.js';
-import { connectTimeoutMs, noHandler, party, type TunnelContext } from './context.js';
+import { connectTimeoutMs, isOurs, noHandler, party, type TunnelContext } from './context.js';
 import { factsOf, refused } from './inbound.js';
 import type { ConnectionSummary, WorkerPod } from './messages.js';
 import { type Admission, denialOf, failureOf } from './policy-guard.js';
@@ -75,6 +75,7 @@ export class EastWestAcceptor implements TunnelAcceptor {
       .servicesByHostname(hostname)
       .find(({ visibility, namespace }) => visibility === 'public' || namespace === own.namespace);
     if (service === undefined) return 'no such service';
+    if (own.services.has(serviceKeyOf(service))) return 'a gateway leads to others, not to itself';
     const destination = { address: request.local.address, port };
     const client = request.peer.address;
     const route = router.routeToService({ source: own, destination, client, tried: [] }, service);
@@ -128,6 +129,14 @@ class EastWestTunnel extends TunnelCopy implements TrackedConnection {
     this.start(request.accept(context.texts.baggageOf(this.admission.own)));
   }
 
+  /** What the endpoint did: how the tunnel ended, and why it was reset, is its sender's doing and says nothing of an endpoint. */
+  override onClosed(server: Connection, error: Error & { readonly code: IoErrorCode }): void {
+    const { router } = this.#parts.context;
+    if (this.#record === null && this.#endpoint !== null && !isOurs(error.code))
+      router.failed(this.#endpoint);
+    super.onClosed(server, error);
+  }
+
   get movedBytes(): number {
     return this.#record === null ? -1 : this.#record.sentBytes + this.#record.receivedBytes;
   }
@@ -164,7 +173,6 @@ class EastWestTunnel extends TunnelCopy implements TrackedConnection {
       this.#record.closed(failure === null ? null : failureOf(this.admission, failure), this.endReason);
       return;
     }
-    if (this.#endpoint !== null) context.router.failed(this.#endpoint);
     request.refuse(this.admission.denied === null ? 503 : 401);
     context.telemetry.refused(info, failureOf(this.admission, failure ?? 'ended before it was open'));
   }

@@ -45,8 +45,9 @@ export class InboundAcceptor implements TunnelAcceptor {
     }
     const target = this.#targetOf(request, own);
     if (target === null) return refused(request, 503);
-    if (illegalPorts.has(target.port)) {
-      // A service's target port may be anything.
+    const application = applicationOf(this.#context, own, request, target);
+    if (illegalPorts.has(target.port) || illegalPorts.has(application.to.port)) {
+      // A service's target port may be anything, and so may an application tunnel's.
       this.#context.counters.resetIllegalPort++;
       return refused(request, 503);
     }
@@ -60,7 +61,6 @@ export class InboundAcceptor implements TunnelAcceptor {
     }
     try {
       const admission = guard.admission(this.#pod, own, facts);
-      const application = applicationOf(this.#context, own, request, target);
       return InboundTunnel.dial(this.#context, admission, request, info, application);
     } catch (error) {
       // No port to show (NO_SHOWN_PORT): one tunnel's bad luck, not its connection's.
@@ -113,9 +113,10 @@ function applicationOf(
   target: SocketAddress,
 ): Application {
   const tunnel = own.applicationTunnel;
-  if (tunnel === null) return { to: target, header: null };
-  const port = tunnel.port || target.port;
-  if (tunnel.protocol === 'none') return { to: { address: target.address, port }, header: null };
+  const port = tunnel?.port || target.port;
+  // Whatever address was asked for, it is this pod that takes it: nothing is carried on from here.
+  if (tunnel === null || tunnel.protocol === 'none')
+    return { to: { address: request.local.address, port }, header: null };
   const address = isIpv6(request.local.address) ? '::1' : '127.0.0.1';
   const source = {
     address: request.peer.address,

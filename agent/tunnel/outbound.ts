@@ -1,10 +1,10 @@
 import { formatSocketAddress, isIpv6, type SocketAddress } from '../../mesh/common/address.js';
 import type { NextHop, Undelivered } from '../../mesh/hbone/index.js';
-import type { AcceptHandler, Connection, ConnectionHandler, IoErrorCode } from '../../mesh/io/index.js';
+import type { AcceptHandler, Connection, ConnectionHandler } from '../../mesh/io/index.js';
 import type { Service, Workload } from '../../mesh/store/index.js';
 import type { ConnectionInfo } from '../../mesh/telemetry/index.js';
 import type { DirectRoute, GatewayRoute, HboneRoute, Route, WorkloadTexts } from '../routing/index.js';
-import { connectTimeoutMs, party, type TunnelContext } from './context.js';
+import { connectTimeoutMs, isOurs, party, type TunnelContext } from './context.js';
 import type { WorkerPod } from './messages.js';
 import { OutboundTunnel, type Redial } from './outbound-tunnel.js';
 import { TcpRelay } from './tcp-relay.js';
@@ -259,11 +259,6 @@ class OutboundStart implements Waiting, ConnectionHandler, Redial {
   onClosed(): void {
     this.#context.waitingRoom.remove(this);
   }
-}
-
-/** The reason of a failed dial lies here, not at the endpoint. */
-function isOurs(code: IoErrorCode): boolean {
-  return code === 'NO_RESOURCES' || code === 'HANDLER_FAILED';
 }
 
 interface KnownHop {

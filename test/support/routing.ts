@@ -1,8 +1,8 @@
+import { type RouteRequest, Router, type RouterDeps } from '../../agent/routing/router.js';
+import type { Route } from '../../agent/routing/types.js';
+import { WorkloadTexts } from '../../agent/routing/workload-texts.js';
 import { serviceWith, updateWith, workloadWith } from '../../mesh/store/fixtures.js';
 import { createStore, type Service, type StoreUpdate, type Workload } from '../../mesh/store/index.js';
-import { type RouteRequest, Router, type RouterDeps } from './router.js';
-import type { Route } from './types.js';
-import { WorkloadTexts } from './workload-texts.js';
 
 // What the tests of routes are made of: a service `cart`, its workloads, and a client.
 
