@@ -48,6 +48,7 @@ export class TunnelWorker {
   readonly #connections: ConnectionTable;
   readonly #waitingRoom: WaitingRoom;
   readonly #counters = newTunnelCounters();
+  readonly #authorizer: Authorizer;
   readonly #guard: PolicyGuard;
   readonly #texts = new WorkloadTexts();
   readonly #hostnames: Hostnames;
@@ -79,11 +80,12 @@ export class TunnelWorker {
       { accessLog: options.accessLog === 'off' ? null : options.accessLog },
       { nowMs: () => reactor.nowMs, wallClockMs: () => Date.now() },
     );
+    this.#authorizer = new Authorizer(options, { store: this.#store });
     this.#guard = new PolicyGuard({
       reactor,
       store: this.#store,
       storeView: this.#storeView,
-      authorizer: new Authorizer(options, { store: this.#store }),
+      authorizer: this.#authorizer,
       connections: this.#connections,
       counters: this.#counters,
     });
@@ -110,6 +112,7 @@ export class TunnelWorker {
       case 'store-part':
         if (message.isFirst) this.#staged = this.#store.stage();
         this.#staged?.add(message.part);
+        this.#authorizer.prepare(message.part.policies);
         if (!message.isLast) break;
         this.#staged?.commit();
         this.#staged = null;
