@@ -191,6 +191,32 @@ describe('a Secret', () => {
   });
 });
 
+test('an object that makes its decoder throw, or is of a version that nobody reads, leaves the others alone', async () => {
+  const throwing: KindDecoder<number> = {
+    ...kind,
+    decode() {
+      throw new TypeError('oh');
+    },
+  };
+  source = new FolderSource(
+    { ...FOLDER_SOURCE_DEFAULTS, folder },
+    {
+      decode: decoderOf(
+        new Map([
+          ['v1 Thing', kind],
+          ['v1 Bad', throwing],
+        ]),
+      ),
+      onBatch: () => {},
+      log: createLog({ level: 'silent', component: 'test' }),
+    },
+  );
+  write('a.yaml', [thing('x', 1), thing('y', 2, 'Bad'), thing('z', 3).replace('v1', 'v9')].join('---\n'));
+  await source.start();
+  expect(sizes()).toEqual({ x: 1 });
+  expect(reasons()).toEqual(['9: cannot be read: oh', '17: Thing is read in v1']);
+});
+
 test('problems are told when they change, and only then', async () => {
   write('a.yaml', thing('x', 'no'));
   await source.start();
