@@ -38,6 +38,9 @@ export interface TunnelCounters {
   resetNoWorkload: number;
   /** Inbound, refused or closed by policies. */
   resetPolicy: number;
+  /** Connections to servers, and of clients, refused or cut off because a certificate of their chain is revoked. */
+  revokedServers: number;
+  revokedClients: number;
   /** Outbound connects that failed and went on to another endpoint. */
   retriedConnects: number;
 }
@@ -48,6 +51,8 @@ export function newTunnelCounters(): TunnelCounters {
     resetIllegalPort: 0,
     resetNoWorkload: 0,
     resetPolicy: 0,
+    revokedServers: 0,
+    revokedClients: 0,
     retriedConnects: 0,
   };
 }

@@ -170,10 +170,16 @@ class EastWestTunnel extends TunnelCopy implements TrackedConnection {
     context.connections.remove(this);
     if (this.#endpoint !== null) context.router.left(this.#endpoint);
     if (this.#record !== null) {
-      this.#record.closed(failure === null ? null : failureOf(this.admission, failure), this.endReason);
+      this.#record.closed(
+        failure === null ? null : failureOf(this.admission, failure, request),
+        this.endReason,
+      );
       return;
     }
     request.refuse(this.admission.denied === null ? 503 : 401);
-    context.telemetry.refused(info, failureOf(this.admission, failure ?? 'ended before it was open'));
+    context.telemetry.refused(
+      info,
+      failureOf(this.admission, failure ?? 'ended before it was open', request),
+    );
   }
 }

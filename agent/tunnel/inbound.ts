@@ -230,13 +230,16 @@ class InboundTunnel extends TunnelCopy implements TrackedConnection {
     this.#context.connections.remove(this);
     this.#releasePort();
     if (this.#record !== null) {
-      this.#record.closed(failure === null ? null : failureOf(this.admission, failure), this.endReason);
+      this.#record.closed(
+        failure === null ? null : failureOf(this.admission, failure, this.#request),
+        this.endReason,
+      );
       return;
     }
     this.#request.refuse(this.admission.denied === null ? 503 : 401);
     this.#context.telemetry.refused(
       this.#info,
-      failureOf(this.admission, failure ?? 'ended before it was open'),
+      failureOf(this.admission, failure ?? 'ended before it was open', this.#request),
     );
   }
 }

@@ -16,6 +16,7 @@ import type { DirectRoute, HboneRoute } from '../routing/index.js';
 import type { TrackedConnection } from './connection-table.js';
 import { party, type TunnelContext } from './context.js';
 import type { ConnectionSummary, WorkerPod } from './messages.js';
+import { lossOf } from './policy-guard.js';
 
 /** A captured connection and whose it is. */
 export interface OutboundStartPoint {
@@ -161,7 +162,7 @@ export class OutboundTunnel extends TunnelCopy implements ClientTunnelHandler, T
   protected ended(failure: CopyFailure): void {
     this.#leave();
     if (this.#record !== null)
-      this.#record.closed(failure === null ? null : { flag: 'CONNECT', message: failure }, this.endReason);
+      this.#record.closed(failure === null ? null : lossOf(this.#tunnel, failure), this.endReason);
     else
       this.#context.telemetry.refused(this.#info({}), {
         flag: this.#failure?.flag ?? 'CONNECT',

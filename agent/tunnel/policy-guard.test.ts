@@ -156,6 +156,10 @@ describe('policies that change', () => {
       verdict: { policy: 'shop/deny', rule: 0 },
     });
     expect(failureOf(other.admission, 'reset')).toEqual({ flag: 'CONNECT', message: 'reset' });
+    expect(failureOf(other.admission, 'lost', { revocation: 'is revoked' })).toEqual({
+      flag: 'CERT_REVOKED',
+      message: 'is revoked',
+    });
     expect(bed.counters.resetPolicy).toBe(2);
   });
 

@@ -127,8 +127,21 @@ export function denialOf(verdict: Verdict): ConnectionFailure {
   return { flag: 'DENY', message: rejectionText(verdict), verdict };
 }
 
-/** Why an inbound connection failed: policies, or what `message` says. */
-export function failureOf(admission: Admission | null, message: string): ConnectionFailure {
+/** Why an inbound connection failed: policies, its tunnel's peer that is revoked, or what `message` says. */
+export function failureOf(
+  admission: Admission | null,
+  message: string,
+  tunnel: { readonly revocation: string | null } | null = null,
+): ConnectionFailure {
   const denied = admission?.denied ?? null;
-  return denied === null ? { flag: 'CONNECT', message } : denialOf(denied);
+  return denied === null ? lossOf(tunnel, message) : denialOf(denied);
+}
+
+/** Why a tunnel was lost. */
+export function lossOf(
+  tunnel: { readonly revocation: string | null } | null,
+  message: string,
+): ConnectionFailure {
+  const revocation = tunnel?.revocation ?? null;
+  return revocation === null ? { flag: 'CONNECT', message } : { flag: 'CERT_REVOKED', message: revocation };
 }

@@ -72,7 +72,11 @@ export class TunnelWorker {
         reactor,
         tlsOf: (identity) => this.#tlsOf(identity),
         verifyServer: (leaf, expected) => this.#verifier.serverIdentity(leaf, expected),
-        revocationOf: (peer) => this.#verifier.revocationOf(peer),
+        revocationOf: (peer) => {
+          const revocation = this.#verifier.revocationOf(peer);
+          if (revocation !== null) this.#counters.revokedServers++;
+          return revocation;
+        },
         peerAt: ({ address }) => this.#store.workloadByAddress(options.network, address)?.uid ?? null,
       },
     );

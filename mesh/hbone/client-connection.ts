@@ -134,6 +134,10 @@ export class ClientConnection extends SessionLink implements TunnelCarrier, Gate
     return this.reactor.setTimer(delayMs, callback);
   }
 
+  get revocation(): string | null {
+    return this.rejection?.flag === 'CERT_REVOKED' ? this.rejection.message : null;
+  }
+
   failureOf(cause: string): TunnelFailure {
     if (this.rejection !== null) return this.rejection;
     const to = `${this.hop.address.address}:${this.hop.address.port}`;

@@ -28,6 +28,8 @@ export interface TunnelCarrier {
   retire(): void;
   /** What its loss before an answer means. */
   failureOf(cause: string): TunnelFailure;
+  /** As `Tunnel.revocation`. */
+  readonly revocation: string | null;
   setTimer(delayMs: number, callback: () => void): Timer;
 }
 
@@ -52,6 +54,7 @@ type State =
  */
 export class ClientTunnel implements Tunnel, StreamHandler {
   readonly headers: HeaderList;
+  revocation: string | null = null;
   private readonly handler: ClientTunnelHandler;
   private readonly owner: TunnelOwner;
   private readonly earlyLimitBytes: number;
@@ -183,6 +186,7 @@ export class ClientTunnel implements Tunnel, StreamHandler {
 
   onReset(_stream: Stream, code: ErrorCode, sessionLost: boolean): void {
     if (this.state === 'open') {
+      this.revocation = this.carrier!.revocation;
       this.lost(
         sessionLost
           ? 'the connection to the peer is lost'

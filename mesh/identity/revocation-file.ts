@@ -105,8 +105,7 @@ export class RevocationFile implements CertificateListener {
     const lastGood = key === null ? undefined : (lists.get(key) ?? this.#lists.get(key));
     const isExpired = crl.nextUpdateMs !== null && crl.nextUpdateMs < this.#deps.nowMs();
     const name = `list of ${iso(crl.thisUpdateMs)} with ${crl.serials.length} certificates`;
-    if (key === null)
-      problems.push(`${name}: no CA that is trusted here has signed it`);
+    if (key === null) problems.push(`${name}: no CA that is trusted here has signed it`);
     else if (crl.thisUpdateMs > this.#deps.nowMs() + CLOCK_SKEW_MS)
       problems.push(`${name}: is of the future`);
     else if (lastGood !== undefined && crl.thisUpdateMs < lastGood.thisUpdateMs)
