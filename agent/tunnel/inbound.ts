@@ -148,7 +148,6 @@ class InboundTunnel extends TunnelCopy implements TrackedConnection {
   readonly #context: TunnelContext;
   readonly #request: TunnelRequest;
   readonly #info: ConnectionInfo;
-  readonly #header: Buffer | null;
   readonly #releasePort: () => void;
   readonly #openedAtMs: number;
   #record: ConnectionRecord | null = null;
@@ -185,15 +184,15 @@ class InboundTunnel extends TunnelCopy implements TrackedConnection {
     this.#context = parts.context;
     this.#request = parts.request;
     this.#info = parts.info;
-    this.#header = parts.header;
     this.#releasePort = parts.release;
     this.#openedAtMs = parts.context.reactor.nowMs;
     app.handler = this;
+    // Before the first of the caller's bytes, which may come while the dial goes on.
+    if (parts.header !== null) app.write(parts.header, 0, parts.header.length);
     parts.context.connections.add(this);
   }
 
-  override onConnected(app: Connection): void {
-    if (this.#header !== null) app.write(this.#header, 0, this.#header.length);
+  override onConnected(): void {
     this.#record = this.#context.telemetry.opened(this.#info);
     this.#record.addReceived(this.#early);
     this.start(this.#request.accept(this.#context.texts.baggageOf(this.admission.own)));
