@@ -4,12 +4,11 @@ import {
   type ConnectMetadata,
   type CopyFailure,
   type NextHop,
-  type Tunnel,
   TunnelCopy,
   type TunnelFailure,
   type Undelivered,
 } from '../../mesh/hbone/index.js';
-import type { Connection, Timer } from '../../mesh/io/index.js';
+import type { Connection } from '../../mesh/io/index.js';
 import type { Workload } from '../../mesh/store/index.js';
 import type { ConnectionInfo, ConnectionRecord } from '../../mesh/telemetry/index.js';
 import type { DirectRoute, HboneRoute } from '../routing/index.js';
@@ -49,8 +48,6 @@ export class OutboundTunnel extends TunnelCopy implements ClientTunnelHandler, T
   readonly #sourceAddress: SocketAddress;
   #record: ConnectionRecord | null = null;
   #failure: TunnelFailure | null = null;
-  #tunnel: Tunnel | null = null;
-  #deadline: Timer | null = null;
   /** Both directions, before the record exists: bytes may ride behind the CONNECT. */
   #early = 0;
 
@@ -70,7 +67,7 @@ export class OutboundTunnel extends TunnelCopy implements ClientTunnelHandler, T
 
   /** Asks the pool for a tunnel to `authority`, the route's target; bytes flow as soon as it lets them. `undelivered` of an attempt before goes first. */
   open(nextHop: NextHop, authority: string, attemptMs: number, undelivered: Undelivered | null): void {
-    const { reactor, texts, hbone } = this.#context;
+    const { texts, hbone } = this.#context;
     const { service, gateway } = this.#route;
     const metadata: ConnectMetadata = {
       baggage: texts.baggageOf(this.#source),
@@ -79,18 +76,15 @@ export class OutboundTunnel extends TunnelCopy implements ClientTunnelHandler, T
       ...(gateway === null ? {} : { forwardedNetwork: this.#source.network }),
     };
     this.#early = undelivered?.bytes?.length ?? 0;
-    this.#deadline = reactor.setTimer(attemptMs + deadlineSlackMs, () => this.#onDeadline(attemptMs));
-    const tunnel = hbone.open(nextHop, authority, metadata, this, undelivered);
+    const options = { timeoutMs: attemptMs + deadlineSlackMs, undelivered };
+    const tunnel = hbone.open(nextHop, authority, metadata, this, options);
     // It may have failed at once, and the connection be on its way elsewhere.
     if (!tunnel.isOpen || this.isOver) return;
-    this.#tunnel = tunnel;
     this.start(tunnel, undelivered?.ended);
     this.readNow();
   }
 
   onEstablished(response: ConnectMetadata): void {
-    this.#deadline?.cancel();
-    this.#deadline = null;
     const { telemetry, router, connections } = this.#context;
     const { endpoint, service } = this.#route;
     if (endpoint !== null) router.connected(endpoint);
@@ -107,15 +101,6 @@ export class OutboundTunnel extends TunnelCopy implements ClientTunnelHandler, T
     this.fail(failure.message);
   }
 
-  #onDeadline(attemptMs: number): void {
-    this.#deadline = null;
-    if (this.isOver) return;
-    this.#tunnel?.reset();
-    const message = `no tunnel to ${formatSocketAddress(this.#route.nextHop)} within ${Math.round(attemptMs)} ms`;
-    this.#failure = { flag: 'CONNECT', message };
-    if (!this.#goesElsewhere(null)) this.fail(message);
-  }
-
   #goesElsewhere(undelivered: Undelivered | null): boolean {
     const isUntouched = this.#early === 0 && !this.hasAppEnded;
     const carried = undelivered ?? (isUntouched ? { bytes: null, ended: false } : null);
@@ -127,8 +112,6 @@ export class OutboundTunnel extends TunnelCopy implements ClientTunnelHandler, T
 
   #leave(): void {
     const { connections, router } = this.#context;
-    this.#deadline?.cancel();
-    this.#deadline = null;
     connections.remove(this);
     if (this.#route.endpoint !== null) router.left(this.#route.endpoint);
   }

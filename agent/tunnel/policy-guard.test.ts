@@ -45,6 +45,7 @@ class Turns {
     return this.#waiting.length;
   }
 
+  readonly nowMs = 0;
   exceptions = 0;
 
   /** The delay of the timer that fired; undefined: there was none. As in the reactor, an exception is counted. */

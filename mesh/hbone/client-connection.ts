@@ -1,6 +1,6 @@
 import { messageOf } from '../common/errors.js';
 import type { HeaderList, Stream, StreamHandler } from '../http2/index.js';
-import type { Connection, ConnectOptions, Timer, TlsContextId, TlsOptions } from '../io/index.js';
+import type { Connection, ConnectOptions, TlsContextId, TlsOptions } from '../io/index.js';
 import type { ClientTunnel, TunnelCarrier } from './client-tunnel.js';
 import { dialThroughGateway, type GatewayLinkDeps, type GatewayLinkHandler } from './gateway-link.js';
 import { type IoError, type KeepaliveOptions, SessionLink } from './session-link.js';
@@ -128,10 +128,6 @@ export class ClientConnection extends SessionLink implements TunnelCarrier, Gate
     if (this.tunnels > 0) return;
     this.idleSinceMs = this.reactor.nowMs;
     if (this.isRetired) this.closeSoon('not needed any more');
-  }
-
-  setTimer(delayMs: number, callback: () => void): Timer {
-    return this.reactor.setTimer(delayMs, callback);
   }
 
   get revocation(): string | null {

@@ -19,6 +19,7 @@ export interface TunnelOwner {
   place(tunnel: ClientTunnel): void;
   /** It waits for a connection no more. */
   withdraw(tunnel: ClientTunnel): void;
+  setTimer(delayMs: number, callback: () => void): Timer;
 }
 
 /** The connection that carries a tunnel. */
@@ -30,14 +31,14 @@ export interface TunnelCarrier {
   failureOf(cause: string): TunnelFailure;
   /** As `Tunnel.revocation`. */
   readonly revocation: string | null;
-  setTimer(delayMs: number, callback: () => void): Timer;
 }
 
 export interface ClientTunnelOptions {
   readonly headers: HeaderList;
   /** As in `HboneClientOptions`. */
   readonly earlyDataBytes: number;
-  readonly answerTimeoutMs: number;
+  /** Until the answer, from now. */
+  readonly timeoutMs: number;
   /** What an earlier attempt has not delivered; goes first. */
   readonly undelivered: Undelivered | null;
 }
@@ -58,8 +59,8 @@ export class ClientTunnel implements Tunnel, StreamHandler {
   private readonly handler: ClientTunnelHandler;
   private readonly owner: TunnelOwner;
   private readonly earlyLimitBytes: number;
-  private readonly answerTimeoutMs: number;
-  private answerTimer: Timer | null = null;
+  private readonly timeoutMs: number;
+  private readonly timer: Timer;
   private state: State = 'waiting';
   private stream: Stream | null = null;
   private carrier: TunnelCarrier | null = null;
@@ -81,7 +82,8 @@ export class ClientTunnel implements Tunnel, StreamHandler {
     this.handler = handler;
     this.owner = owner;
     this.earlyLimitBytes = options.earlyDataBytes;
-    this.answerTimeoutMs = options.answerTimeoutMs;
+    this.timeoutMs = options.timeoutMs;
+    this.timer = owner.setTimer(options.timeoutMs, () => this.late());
     this.early = options.undelivered?.bytes ?? null;
     this.localEnded = options.undelivered?.ended ?? false;
   }
@@ -92,7 +94,6 @@ export class ClientTunnel implements Tunnel, StreamHandler {
 
   /** The pool has a connection with room: sends the CONNECT, and whatever may ride behind it. */
   begin(session: Session, carrier: TunnelCarrier): void {
-    this.state = 'asked';
     this.carrier = carrier;
     try {
       this.stream = session.request(this.headers, this, false);
@@ -100,7 +101,7 @@ export class ClientTunnel implements Tunnel, StreamHandler {
       this.fail({ flag: 'CONNECT', message: messageOf(error) });
       return;
     }
-    this.answerTimer = carrier.setTimer(this.answerTimeoutMs, this.onAnswerLate);
+    this.state = 'asked';
     this.replayFrom = 0;
     this.isReplaying = this.early !== null || this.localEnded;
     if (this.isReplaying) this.replay();
@@ -208,22 +209,22 @@ export class ClientTunnel implements Tunnel, StreamHandler {
 
   private opened(headers: HeaderList): void {
     this.state = 'open';
-    this.stopAnswerTimer();
+    this.timer.cancel();
     if (!this.isReplaying) this.early = null;
     this.slab = null;
     this.handler.onEstablished(readMetadata(headers, this.owner.baggageTexts));
     if (!this.isReplaying) this.payWritable();
   }
 
-  private readonly onAnswerLate = (): void => {
-    if (this.state !== 'asked') return;
-    this.stream!.reset(ErrorCode.CANCEL);
-    this.fail(this.carrier!.failureOf(`no answer to CONNECT within ${this.answerTimeoutMs} ms`));
-  };
-
-  private stopAnswerTimer(): void {
-    this.answerTimer?.cancel();
-    this.answerTimer = null;
+  private late(): void {
+    const within = `within ${Math.round(this.timeoutMs)} ms`;
+    if (this.state === 'waiting') {
+      this.owner.withdraw(this);
+      this.fail({ flag: 'CONNECT', message: `no connection to the peer ${within}` });
+    } else if (this.state === 'asked') {
+      this.stream!.reset(ErrorCode.CANCEL);
+      this.fail(this.carrier!.failureOf(`no answer to CONNECT ${within}`));
+    }
   }
 
   private keepEarly(bytes: number): void {
@@ -271,13 +272,13 @@ export class ClientTunnel implements Tunnel, StreamHandler {
 
   private over(): void {
     this.state = 'over';
+    this.timer.cancel();
     this.early = null;
     this.leaveCarrier();
   }
 
   private leaveCarrier(): void {
     const { carrier } = this;
-    this.stopAnswerTimer();
     this.carrier = null;
     carrier?.tunnelEnded();
   }

@@ -172,10 +172,10 @@ describe('no connection', () => {
     for (const one of fillers) one.destroy();
   });
 
-  test('no answer to a CONNECT: fails after the answer timeout; other tunnels of the connection live on', async () => {
+  test('no answer to a CONNECT: fails in time; other tunnels of the connection live on', async () => {
     let asked = 0;
     using lab = new HboneLab({
-      client: { answerTimeoutMs: 1000 },
+      client: { tunnelTimeoutMs: 1000 },
       decide: (request, handler) => {
         if (asked++ === 0) accept(request, handler);
       },
@@ -188,9 +188,22 @@ describe('no connection', () => {
     expect(late.failure).toMatchObject({ flag: 'CONNECT' });
     expect(late.failure!.message).toContain('no answer to CONNECT within 1000 ms');
     await lab.t.until(() => lab.acceptor.handlers[1]!.has('reset'));
-    await lab.t.for(150);
+    await lab.t.for(1_050);
     expect(open.events).toEqual(['established']);
     expect(lab.client.stats).toMatchObject({ connections: 1, tunnels: 1 });
+  });
+
+  test('no connection in time: fails, and gives back what it was to carry; nothing is left behind', async () => {
+    using lab = new HboneLab({ client: { tunnelTimeoutMs: 100 } });
+    using silent = new ListeningSocket();
+    const hop = lab.hop({ address: { address: '127.0.0.1', port: silent.port } });
+    const late = lab.open('127.0.0.1:80', hop);
+    await lab.t.until(() => late.isDone);
+    expect(late.failure).toMatchObject({
+      flag: 'CONNECT',
+      message: 'no connection to the peer within 100 ms',
+    });
+    expect(lab.client.stats).toMatchObject({ tunnels: 0, waitingTunnels: 0 });
   });
 
   test('no answer to the ClientHello: TLS_FAILURE', async () => {
