@@ -20,6 +20,8 @@ const telemetryIntervalMs = 250;
 /** What has not moved a byte for this long may be ended by a drain. */
 const quietConnectionMs = 1_000;
 const handshakeTimeoutMs = 10_000;
+/** A certificate that has not come is asked for again after this. */
+const wantedAgainMs = 500;
 /** Rows that admin gets per worker. */
 const maxReportedConnections = 10_000;
 
@@ -41,6 +43,8 @@ export class TunnelWorker {
   readonly #store: Store = createStore();
   readonly #storeView: StoreView;
   readonly #contexts = new Map<string, TlsContextId>();
+  /** Asked for, by identity; until then not again. */
+  readonly #wantedUntilMs = new Map<string, number>();
   readonly #pods = new Map<string, MeshPod>();
   readonly #verifier: PeerVerifier;
   readonly #hbone: HboneClient;
@@ -123,6 +127,7 @@ export class TunnelWorker {
         this.#storeChanged();
         break;
       case 'certificate':
+        this.#wantedUntilMs.delete(message.identity);
         if (message.context === null) this.#contexts.delete(message.identity);
         else this.#contexts.set(message.identity, message.context);
         this.#waitingRoom.poke();
@@ -245,10 +250,18 @@ export class TunnelWorker {
       network: this.#options.network,
       hasCertificate: (identity) => {
         if (this.#contextOf(identity) !== undefined) return true;
-        this.#deps.post({ kind: 'identity-wanted', identity });
+        this.#want(identity);
         return false;
       },
     };
+  }
+
+  /** Thousands of connections may wait for one certificate, and ask whenever something has changed. */
+  #want(identity: string): void {
+    const { nowMs } = this.#deps.reactor;
+    if (nowMs < (this.#wantedUntilMs.get(identity) ?? 0)) return;
+    this.#wantedUntilMs.set(identity, nowMs + wantedAgainMs);
+    this.#deps.post({ kind: 'identity-wanted', identity });
   }
 
   #tlsOf(identity: string): TlsOptions | null {

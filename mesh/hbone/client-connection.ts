@@ -76,8 +76,11 @@ export class ClientConnection extends SessionLink implements TunnelCarrier, Gate
   private dialThrough(tls: TlsOptions): Connection | null {
     const connection = dialThroughGateway(this.hop, tls, this, this.deps);
     // Not from within the constructor: the pool does not know us yet.
-    if (connection === null)
-      this.reactor.setTimer(0, () => this.dropNow('no descriptors left for a connection through a gateway'));
+    if (connection === null) {
+      const message = 'no descriptors left for a connection through a gateway';
+      this.rejection = { flag: 'CONNECT', message, isOurs: true };
+      this.reactor.setTimer(0, () => this.dropNow(message));
+    }
     return connection;
   }
 
