@@ -4,6 +4,7 @@ import {
   type ConnectMetadata,
   type CopyFailure,
   type NextHop,
+  type Tunnel,
   TunnelCopy,
   type TunnelFailure,
   type Undelivered,
@@ -48,6 +49,7 @@ export class OutboundTunnel extends TunnelCopy implements ClientTunnelHandler, T
   readonly #sourceAddress: SocketAddress;
   #record: ConnectionRecord | null = null;
   #failure: TunnelFailure | null = null;
+  #tunnel: Tunnel | null = null;
   /** Both directions, before the record exists: bytes may ride behind the CONNECT. */
   #early = 0;
 
@@ -80,6 +82,7 @@ export class OutboundTunnel extends TunnelCopy implements ClientTunnelHandler, T
     const tunnel = hbone.open(nextHop, authority, metadata, this, options);
     // It may have failed at once, and the connection be on its way elsewhere.
     if (!tunnel.isOpen || this.isOver) return;
+    this.#tunnel = tunnel;
     this.start(tunnel, undelivered?.ended);
     this.readNow();
   }
