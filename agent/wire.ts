@@ -137,9 +137,10 @@ export class Agent implements CaptureListener {
     if (handed === null) await this.#startAdmin();
     await this.#capture.start(handed ?? []);
     await this.#succession.complete();
+    // At once: a third agent that found nobody here would begin as if it were alone.
+    await this.#succession.serve();
     if (handed !== null) await this.#startAdmin(adminPatienceMs);
     this.#captureStarted = true;
-    await this.#succession.serve();
     this.#log.info({ node: this.#options.node }, 'capture is in place');
   }
 

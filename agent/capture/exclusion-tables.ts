@@ -26,7 +26,13 @@ export class ExclusionTables {
   constructor(deps: { readonly ports: BpfMap; readonly ranges: BpfMap }) {
     this.#ports = deps.ports;
     this.#ranges = deps.ranges;
-    for (const map of [deps.ports, deps.ranges]) {
+    this.read();
+  }
+
+  /** Anew what is in the maps: another agent may have written there. */
+  read(): void {
+    this.#entries.clear();
+    for (const map of [this.#ports, this.#ranges]) {
       for (const [key] of map.entries())
         this.#of(cookieOfExclusion(key)).set(nameOf(map, key), { map, key, value: present });
     }

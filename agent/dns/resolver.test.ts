@@ -94,6 +94,7 @@ describe("Node's own resolver (c-ares) as the client", () => {
   beforeEach(async () => {
     tcp = createServer({ allowHalfOpen: true }, (socket) =>
       readMessages(
+        /*FIX*/
         socket.on('error', () => {}),
         (bytes, done) => resolver.handle(bytes, 'tcp', done),
       ),
