@@ -1,6 +1,6 @@
 /**
  * Which cgroup is kubelet's: its probes reach applications without the mesh, nobody else's connections do. So it must be kubelet's alone:
- * found by the process, outside of all pods and in the host's network namespace, where a pod's process could only call itself so.
+ * found by the process, of root, outside of all pods and in the host's network namespace, where a pod's process could only call itself so.
  */
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
