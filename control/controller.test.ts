@@ -116,7 +116,7 @@ class Agent {
   readonly policies: Map<string, istio.security.Authorization.$Properties>;
   readonly versions: Record<string, string>;
   readonly types: Set<string>;
-  /** Names of what came, in order. */
+  /** Names of what came, or went, in order. */
   readonly arrivals: string[] = [];
   readonly ended: Promise<number>;
   received: number;
@@ -155,7 +155,7 @@ class Agent {
       envoy.service.discovery.v3.DeltaDiscoveryResponse.decode(bytes);
     this.#call.write({ typeUrl, responseNonce: nonce });
     this.types.add(typeUrl);
-    this.arrivals.push(...resources.map(({ name }) => name!));
+    this.arrivals.push(...resources.map(({ name }) => name!), ...removedResources);
     if (typeUrl === AUTHORIZATION_TYPE_URL) {
       for (const { name, resource } of resources)
         this.policies.set(name!, istio.security.Authorization.decode(resource!.value!));
@@ -327,8 +327,12 @@ describe('policies', () => {
     await eventually(() => expect(names()).toEqual([]));
     expect(scope()).toBe(istio.security.Scope.NAMESPACE);
     expect(isPolicyLater()).toBe(false);
-    rmSync(join(manifests, 'scoped.yaml'));
+    apply('scoped', policy('other', { action: 'DENY', rules, selector }));
     await eventually(() => expect(agent.policies.has('shop/scoped')).toBe(false));
+    expect(names()).toEqual(['shop/other']);
+    expect(isPolicyLater()).toBe(true);
+    rmSync(join(manifests, 'scoped.yaml'));
+    await eventually(() => expect(names()).toEqual([]));
     agent.close();
   });
 

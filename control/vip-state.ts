@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { MeshError, messageOf } from '../mesh/common/errors.js';
+import type { Log } from '../mesh/log/index.js';
 import { writeFileAtomically } from './ca/index.js';
 import { VipPool } from './translate/index.js';
 
@@ -10,12 +11,15 @@ export class VipStateError extends MeshError<'VIP_STATE'> {}
 /** Automatic addresses of ServiceEntries, kept in the state folder: lines `<slot> <namespace>/<host>`. */
 export interface VipState {
   readonly pool: VipPool;
-  /** Writes what has changed since. Before agents are told: an address that was given out must not be given to another after a crash. */
+  /**
+   * Writes what has changed since. Before agents are told: an address that was given out must not be given to another after a crash. A disk that is
+   * full is reported, and keeps no policy from agents: a restart then finds nearly all addresses again by their names' hashes.
+   */
   save(): void;
 }
 
 /** Throws VipStateError if the file is there but cannot be used: addresses that clients know would change. */
-export function loadVipState(folder: string): VipState {
+export function loadVipState(folder: string, log: Log): VipState {
   const file = join(folder, 'vips');
   const pool = new VipPool(readSlots(file));
   let version = pool.version;
@@ -24,8 +28,12 @@ export function loadVipState(folder: string): VipState {
     save() {
       if (pool.version === version) return;
       const lines = [...pool.saved].map(([name, slot]) => `${slot} ${name}\n`);
-      writeFileAtomically(file, lines.join(''), 0o600);
-      version = pool.version;
+      try {
+        writeFileAtomically(file, lines.join(''), 0o600);
+        version = pool.version;
+      } catch (error) {
+        log.error({ file, reason: messageOf(error) }, 'automatic addresses cannot be saved');
+      }
     },
   };
 }

@@ -124,7 +124,7 @@ function buildPlane(
       },
     },
   );
-  const vips = loadVipState(options.state);
+  const vips = loadVipState(options.state, log);
   const addresses = new AddressTranslator(options, { model, vips: vips.pool });
   const authenticator = TokenAuthority.load(options.state);
   const issuer = createIssuer(options, authority, model);
