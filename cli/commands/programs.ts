@@ -11,8 +11,12 @@ export const validate = command({
     folder: option.text({ help: 'A folder, or a file, of manifests.', metavar: 'DIR' }),
   },
   positional: 'folder',
-  examples: ['culvertctl validate /etc/culvert/manifests'],
-  run: ({ folder }, { runProgram }) => runProgram('control/validate.js', ['--manifests', folder]),
+  examples: ['culvertctl validate /etc/culvert/manifests', 'culvertctl validate policies.yaml -o json'],
+  run: ({ folder }, { runProgram, output }) =>
+    runProgram('control/validate.js', [
+      ...['--manifests', folder],
+      ...['--output', output === 'json' ? 'json' : 'text'],
+    ]),
 });
 
 export const token = command({

@@ -66,16 +66,18 @@ async function agentStatus(agent: CommandDeps['agent']): Promise<Found> {
       rejected === 0 ? xds.pending.join('; ') : `${rejected} resources refused`,
     ],
     ['certificates', `${certificates.length - missing} valid`, missing === 0 ? '' : `${missing} missing`],
+    ['capture', capture.trouble === '' ? 'in force' : 'stands still', capture.trouble],
     [
       'pods captured',
       count('captured'),
       `${count('plain')} plain, ${count('waiting')} waiting, ${count('refused')} refused, ${capture.unknownPods} unknown`,
     ],
   ];
-  const isWell = xds.isConnected && xds.isReady && missing === 0 && rejected === 0 && count('refused') === 0;
+  const isInForce = xds.isConnected && xds.isReady && missing === 0 && rejected === 0;
+  const { pods, unknownPods, trouble } = capture;
   return {
-    isWell,
-    json: { node: options.node, xds, certificates, pods: capture.pods, unknownPods: capture.unknownPods },
+    isWell: isInForce && count('refused') === 0 && trouble === '',
+    json: { node: options.node, xds, certificates, pods, unknownPods, trouble },
     rows,
   };
 }
