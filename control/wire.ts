@@ -49,9 +49,9 @@ export async function startController(
     servers.push(monitoring);
     servers.push(await startStatus(options.adminListen, { pending, ...statusOf(plane) }, onError));
     awaited = null;
-    const monitoringPort = monitoring.address.port;
-    deps.log.info({ port, monitoringPort, trustDomain: options.trustDomain }, 'controller ready');
-    return { port, monitoringPort, stop };
+    const ports = { port, monitoringPort: monitoring.address.port };
+    deps.log.info({ ...ports, trustDomain: options.trustDomain }, 'controller ready');
+    return { ...ports, stop };
   } catch (error) {
     await stop();
     throw error;
