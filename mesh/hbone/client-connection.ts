@@ -36,7 +36,7 @@ export interface ConnectionPool {
   connectionOver(connection: ClientConnection): void;
 }
 
-/** For a peer whose workload was removed. */
+/** For a peer whose workload was removed, or that leaves a CONNECT unanswered. */
 const DOUBT_TIMEOUT_MS = 2_000;
 
 /** One mTLS connection of the pool, from dial to end. */
@@ -123,7 +123,7 @@ export class ClientConnection extends SessionLink implements TunnelCarrier, Gate
       return;
     }
     this.retire();
-    this.expectLife(DOUBT_TIMEOUT_MS);
+    this.expectLife(DOUBT_TIMEOUT_MS, 'its workload is gone');
   }
 
   tunnelEnded(): void {
@@ -135,6 +135,11 @@ export class ClientConnection extends SessionLink implements TunnelCarrier, Gate
 
   get revocation(): string | null {
     return this.rejection?.flag === 'CERT_REVOKED' ? this.rejection.message : null;
+  }
+
+  /** Its peer may only be slow: it stays in the pool while it shows signs of life. */
+  unanswered(): void {
+    this.expectLife(DOUBT_TIMEOUT_MS, 'a CONNECT was not answered');
   }
 
   failureOf(cause: string): TunnelFailure {

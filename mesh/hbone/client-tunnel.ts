@@ -29,6 +29,8 @@ export interface TunnelCarrier {
   retire(): void;
   /** What its loss before an answer means. */
   failureOf(cause: string): TunnelFailure;
+  /** A CONNECT has got no answer in time. */
+  unanswered(): void;
   /** As `Tunnel.revocation`. */
   readonly revocation: string | null;
 }
@@ -223,6 +225,7 @@ export class ClientTunnel implements Tunnel, StreamHandler {
       this.fail({ flag: 'CONNECT', message: `no connection to the peer ${within}` });
     } else if (this.state === 'asked') {
       this.stream!.reset(ErrorCode.CANCEL);
+      this.carrier!.unanswered();
       this.fail(this.carrier!.failureOf(`no answer to CONNECT ${within}`));
     }
   }

@@ -193,6 +193,19 @@ describe('no connection', () => {
     expect(lab.client.stats).toMatchObject({ connections: 1, tunnels: 1 });
   });
 
+  test('a peer that has gone without a word is found out by the first CONNECT that it leaves unanswered', async () => {
+    using lab = new HboneLab({ client: { tunnelTimeoutMs: 500 } });
+    using wire = await WireProxy.to(lab.listening.port);
+    const hop = lab.hop({ address: { address: '127.0.0.1', port: wire.port } });
+    const open = await lab.established('127.0.0.1:80', hop);
+    wire.stop();
+    const late = lab.open('127.0.0.1:80', hop);
+    await lab.t.until(() => late.isDone);
+    expect(late.failure!.message).toContain('no answer to CONNECT');
+    await lab.t.until(() => open.isDone);
+    expect(lab.client.stats.connections).toBe(0);
+  });
+
   test('no connection in time: fails, and gives back what it was to carry; nothing is left behind', async () => {
     using lab = new HboneLab({ client: { tunnelTimeoutMs: 100 } });
     using silent = new ListeningSocket();
