@@ -192,9 +192,14 @@ export class Agent implements CaptureListener {
 
   async onCaptured(pod: CapturedPod): Promise<void> {
     this.#dns.addPod(pod, this.#capture.handles);
-    this.#identities.add(pod.pod);
-    await this.#succession.ready(pod);
-    this.#workers.addPod(pod, this.#capture.handles);
+    try {
+      this.#identities.add(pod.pod);
+      await this.#succession.ready(pod);
+      this.#workers.addPod(pod, this.#capture.handles);
+    } catch (error) {
+      this.#dns.releasePod(pod.pod.uid); // the descriptor of its namespace is closed now
+      throw error;
+    }
   }
 
   async onReleased(uid: string, reason: 'unenrolled' | 'deleted'): Promise<void> {
