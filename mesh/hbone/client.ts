@@ -13,10 +13,10 @@ import type {
   ClientTunnelHandler,
   ConnectMetadata,
   NextHop,
+  OpenOptions,
   TlsOf,
   Tunnel,
   TunnelFailure,
-  Undelivered,
 } from './types.js';
 
 /** Defaults are those of hbone-and-wds.md 1.4 and 1.5. */
@@ -45,13 +45,6 @@ export interface HboneClientDeps {
   readonly revocationOf?: (peer: Connection) => string | null;
   /** Uid of the workload at an address now; null: none, or a virtual address. Absent: `peersChanged` does nothing. */
   readonly peerAt?: (address: SocketAddress) => string | null;
-}
-
-export interface OpenOptions {
-  /** From `open` to the peer's answer. */
-  readonly timeoutMs?: number;
-  /** Of a tunnel that failed: goes first. */
-  readonly undelivered?: Undelivered | null;
 }
 
 /** Counts for metrics and admin, at this moment. */
@@ -194,7 +187,7 @@ export class HboneClient {
       ...this.deps,
       baggageTexts: this.baggageTexts,
       onEmpty,
-      openTunnel: (hop, authority, metadata, handler) => this.open(hop, authority, metadata, handler),
+      openTunnel: (...tunnel) => this.open(...tunnel),
     });
     this.slots.set(key, slot);
     slot.peerIs(this.deps.peerAt?.(hop.address) ?? null);

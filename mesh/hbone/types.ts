@@ -94,6 +94,14 @@ export interface Undelivered {
   readonly ended: boolean;
 }
 
+/** Of `HboneClient.open`. */
+export interface OpenOptions {
+  /** From `open` to the peer's answer. */
+  readonly timeoutMs?: number;
+  /** Of a tunnel that failed: goes first. */
+  readonly undelivered?: Undelivered | null;
+}
+
 /** Why a tunnel could not be opened; `flag` is the response flag of the metrics (sheet 7.1). */
 export interface TunnelFailure {
   readonly flag:
