@@ -75,6 +75,7 @@ export class Publisher {
   stop(): void {
     for (const timer of this.#lingering.values()) clearTimeout(timer);
     this.#lingering.clear();
+    this.#deps.vips.close();
   }
 
   #withoutLingering(updates: AuthorizationUpdates['resources']): AuthorizationUpdates['resources'] {

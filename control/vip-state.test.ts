@@ -1,8 +1,9 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { createLog } from '../mesh/log/index.js';
+import { until } from '../test/support/wait.js';
 import { loadVipState } from './vip-state.js';
 
 const log = createLog({ level: 'silent', component: 'test' });
@@ -35,13 +36,14 @@ test('nothing is written where nothing has changed', () => {
   expect(() => readFileSync(join(folder, 'vips'))).toThrow('ENOENT');
 });
 
-test('a folder that cannot be written is reported, and written once it can', () => {
+test('a folder that cannot be written is reported, and written once it can, by itself', async () => {
   const state = loadVipState(join(folder, 'sub'), log);
   writeFileSync(join(folder, 'sub'), '');
   const given = state.pool.take('a/x.org');
   state.save();
   rmSync(join(folder, 'sub'));
-  state.save();
+  await until(() => existsSync(join(folder, 'sub', 'vips')));
+  state.close();
   expect(loadVipState(join(folder, 'sub'), log).pool.take('a/x.org')).toEqual(given);
 });
 

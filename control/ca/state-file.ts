@@ -86,6 +86,7 @@ function writeTemporary(file: string, text: string, mode: number): string {
     }
     return temporary;
   } catch (error) {
+    rmSync(temporary, { force: true });
     throw new CaError('CA_STATE', `${file} cannot be written: ${messageOf(error)}`, { file }, error);
   }
 }
