@@ -15,7 +15,6 @@ describe('faults of the controller', () => {
   let bed: MeshBed;
   let before: Footprint[];
   let controlNode: LabNode;
-  let mendNetwork: () => Promise<void>;
   const to = () => ({ host: bed.server.ip, port: appPort });
   const agentOf = (side: number) => bed.mesh.agents[side]!;
 
@@ -24,7 +23,6 @@ describe('faults of the controller', () => {
     controlNode = bed.lab.nodes.find(({ name }) => name.startsWith('control'))!;
     await expectWorking();
     before = [await footprintOf(agentOf(0)), await footprintOf(agentOf(1))];
-    mendNetwork = await cutOff(bed.nodes[1], controlNode.ip, 'out');
   }, 120_000);
   afterAll(() => bed?.[Symbol.dispose]());
   afterEach(async () => {
@@ -100,10 +98,14 @@ describe('faults of the controller', () => {
   });
 
   test('an agent that cannot be heard (its packets are dropped one way) goes on with what it knows', async () => {
+    const mend = await cutOff(bed.nodes[1], controlNode.ip, 'out');
+    await bed.mesh.controller.stop();
+    await bed.mesh.restartController();
     const late = await bed.nodes[1].pod('late', { namespace: 'shop', serviceAccount: 'late' });
     await bed.mesh.waitUntilCaptured([late]);
     expect(await talk(late, { ...to(), line: 'peer', timeoutMs: 8_000 })).toMatchObject({ received: 0 });
-    await mendNetwork();
+    await expectWorking();
+    await mend();
     const isServed = async () => (await talk(late, { ...to(), line: 'peer' })).ended === 'fin';
     await waitFor('it to hear of its pod', isServed, { timeoutMs: 40_000 });
     await late.delete();
