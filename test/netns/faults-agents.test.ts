@@ -185,6 +185,20 @@ describe('faults of an agent', () => {
     },
   );
 
+  test('the network between the nodes is cut for some seconds: what is open goes on, what is new waits', async () => {
+    const echo = await EchoConnection.open(bed.client, to());
+    const rule = (action: string, match: string) =>
+      bed.nodes[0].output(['ip', 'rule', action, 'pref', '10', match, bed.client.ip, 'blackhole']);
+    for (const match of ['from', 'to']) await rule('add', match);
+    const attempt = talk(bed.client, { ...to(), line: 'peer', timeoutMs: 40_000 });
+    const said = echo.say('into-the-cut');
+    await sleep(standsMs);
+    for (const match of ['from', 'to']) await rule('del', match);
+    await said;
+    expect(await attempt).toMatchObject({ ended: 'fin' });
+    await echo.close();
+  });
+
   test('two agents that start at the same time: one serves, the other ends and says why, and takes over when it is started again', async () => {
     const agent = agentOf(0);
     await agent.process.stop('SIGKILL');
