@@ -56,7 +56,7 @@ describe('faults of the controller', () => {
     const wire = await bed.nodes[0].capture({ filter: 'not port 15008' });
     const born = await newPod('born-with-a-rogue');
     try {
-      await rogue.waitForOutput(/stream half-a-snapshot/, 60_000);
+      await rogue.waitForOutput(new RegExp(`stream half-a-snapshot ${agentOf(0).node.ip}\n`), 60_000);
       await sleep(1_500);
       await expectWorking();
       await echo.say('with-a-rogue');

@@ -1,5 +1,5 @@
 // A controller that means ill or is broken, for tests: `node rogue-controller.js STATE_DIR ADDRESS PORT`. Its certificate is good (signed by the root in
-// STATE_DIR); what it says over gRPC is not. Each xDS stream gets the next of `acts`, and prints `stream ACT`; ACKs and NACKs of agents are
+// STATE_DIR); what it says over gRPC is not. Each xDS stream of a client gets the next of `acts`, and prints `stream ACT ADDRESS`; ACKs and NACKs of agents are
 // printed as `ack TYPE` and `nack REASON`. After the last act streams are left in silence.
 import { createSecureServer, type ServerHttp2Stream } from 'node:http2';
 import { ServerCertificate, StateAuthority } from '../../control/ca/index.js';
@@ -56,7 +56,8 @@ const acts: Readonly<Record<string, Act>> = {
     stream.write(whole.subarray(0, whole.length / 2));
   },
 };
-const left = Object.entries(acts);
+/** By client address: those that it has not had yet. */
+const left = new Map<string, [string, Act][]>();
 
 function push(typeUrl: string, nonce: string, names: readonly string[]): Buffer {
   const resources = names.map((name) =>
@@ -98,8 +99,11 @@ function serve(key: Buffer, cert: Buffer): void {
     const isXds = headers[':path']?.includes('DeltaAggregatedResources') === true;
     if (isXds) listen(stream);
     else stream.on('error', () => {});
-    const [name, act] = (isXds ? left.shift() : undefined) ?? ['silence', () => {}];
-    say(`${isXds ? 'stream' : 'call'} ${name}`);
+    const client = stream.session?.socket.remoteAddress ?? '';
+    const rest = left.get(client) ?? Object.entries(acts);
+    left.set(client, rest);
+    const [name, act] = (isXds ? rest.shift() : undefined) ?? ['silence', () => {}];
+    say(`${isXds ? 'stream' : 'call'} ${name} ${client}`);
     if (name !== 'no-grpc') stream.respond({ ':status': 200, 'content-type': 'application/grpc' });
     setTimeout(act, name === 'no-grpc' ? 0 : livesMs, stream);
   });
