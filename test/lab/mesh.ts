@@ -12,6 +12,9 @@ import { waitFor } from './wait.js';
 /** Namespace of the mesh's own pods. */
 export const MESH_NAMESPACE = 'culvert-system';
 
+/** How README starts an agent; docs/performance.md, "Memory", says why. */
+const smallHeap = '--max-semi-space-size=2';
+
 /** Ports in the namespace of the program's node. */
 const PORTS = {
   controller: 15012,
@@ -243,7 +246,7 @@ function meshCommands({ lab, controlNode, stateDir, node, options }: CommandInpu
       const mint = ['--state', stateDir, '--node', agentNode.name, '--out', token];
       await controlNode.output([...program('control/token.js'), ...mint]);
       return [
-        ...program('agent/main.js'),
+        ...[node, smallHeap, join(packageRoot(), 'dist/agent/main.js')],
         ...shared,
         ...['--node', agentNode.name, '--token', token],
         ...['--controller', `${controlNode.ip}:${PORTS.controller}`],
