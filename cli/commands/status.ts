@@ -1,3 +1,5 @@
+import { existsSync, readdirSync } from 'node:fs';
+import { option } from '../../mesh/config/index.js';
 import { readDump } from '../agent-dump.js';
 import { type CommandDeps, command, type Result } from '../command.js';
 import { CliError } from '../errors.js';
@@ -6,9 +8,15 @@ import { formatAge, type Rows } from '../output.js';
 export const status = command({
   path: 'status',
   summary: 'Whether this node and its controller are well, and what they wait for. Exit code 1 if not.',
-  options: {},
+  options: {
+    bpffs: option.text({
+      help: 'Where an agent of this node pins its programs.',
+      metavar: 'DIR',
+      fallback: '/sys/fs/bpf/culvert',
+    }),
+  },
   examples: ['culvertctl status', 'culvertctl status -o json'],
-  async run(_values, { agent, controller }) {
+  async run({ bpffs }, { agent, controller }) {
     const [node, control] = await Promise.all([
       ifReachable(agentStatus(agent)),
       ifReachable(controllerStatus(controller)),
@@ -25,7 +33,13 @@ export const status = command({
       else tables.push({ title: name, rows: found.rows });
     }
     // A node need not have a controller, nor the controller's machine an agent.
-    const isWell = [node, control].every((found) => found instanceof CliError || found.isWell);
+    const isAbandoned = node instanceof CliError && hasPins(bpffs);
+    if (isAbandoned)
+      notes.push(
+        `an agent's programs are pinned in ${bpffs}: the pods it captured are refused until one runs (or culvertctl node release)`,
+      );
+    const isWell =
+      !isAbandoned && [node, control].every((found) => found instanceof CliError || found.isWell);
     return {
       json: { agent: jsonOf(node), controller: jsonOf(control) },
       tables,
@@ -34,6 +48,11 @@ export const status = command({
     };
   },
 });
+
+/** Pins outlive their agent: where they are, one belongs. */
+function hasPins(bpffs: string): boolean {
+  return existsSync(bpffs) && readdirSync(bpffs).some((name) => name.startsWith('abi-'));
+}
 
 interface Found {
   readonly isWell: boolean;
