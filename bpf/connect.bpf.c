@@ -144,33 +144,26 @@ static __always_inline enum verdict handle_connect(struct bpf_sock_addr *ctx, co
 SEC("cgroup/connect4")
 int connect4(struct bpf_sock_addr *ctx)
 {
-	struct endpoint destination = { .port = ctx->user_port }, listener = {};
+	struct endpoint destination = {}, listener = {};
 	enum verdict verdict;
 
-	set_ipv4(destination.address, ctx->user_ip4);
+	read_ipv4(ctx, &destination);
 	verdict = handle_connect(ctx, &destination, &listener);
-	if (verdict == REDIRECT) {
-		ctx->user_ip4 = listener.address[3];
-		ctx->user_port = listener.port;
-	}
+	if (verdict == REDIRECT)
+		write_ipv4(ctx, &listener);
 	return verdict != REFUSE;
 }
 
 SEC("cgroup/connect6")
 int connect6(struct bpf_sock_addr *ctx)
 {
-	struct endpoint destination = { .port = ctx->user_port }, listener = {};
+	struct endpoint destination = {}, listener = {};
 	enum verdict verdict;
 
-	set_ipv6(destination.address, ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]);
+	read_ipv6(ctx, &destination);
 	verdict = handle_connect(ctx, &destination, &listener);
-	if (verdict == REDIRECT) {
-		ctx->user_ip6[0] = listener.address[0];
-		ctx->user_ip6[1] = listener.address[1];
-		ctx->user_ip6[2] = listener.address[2];
-		ctx->user_ip6[3] = listener.address[3];
-		ctx->user_port = listener.port;
-	}
+	if (verdict == REDIRECT)
+		write_ipv6(ctx, &listener);
 	return verdict != REFUSE;
 }
 
@@ -215,13 +208,8 @@ int getpeername6(struct bpf_sock_addr *ctx)
 {
 	struct endpoint *peer = shown_peer(ctx);
 
-	if (!peer)
-		return 1;
-	ctx->user_ip6[0] = peer->address[0];
-	ctx->user_ip6[1] = peer->address[1];
-	ctx->user_ip6[2] = peer->address[2];
-	ctx->user_ip6[3] = peer->address[3];
-	ctx->user_port = peer->port;
+	if (peer)
+		write_ipv6(ctx, peer);
 	return 1;
 }
 

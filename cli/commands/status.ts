@@ -1,19 +1,15 @@
 import { existsSync, readdirSync } from 'node:fs';
-import { option } from '../../mesh/config/index.js';
 import { readDump } from '../agent-dump.js';
 import { type CommandDeps, command, type Result } from '../command.js';
 import { CliError } from '../errors.js';
 import { formatAge, type Rows } from '../output.js';
+import { bpffsOption } from './bpffs-option.js';
 
 export const status = command({
   path: 'status',
   summary: 'Whether this node and its controller are well, and what they wait for. Exit code 1 if not.',
   options: {
-    bpffs: option.text({
-      help: 'Where an agent of this node pins its programs.',
-      metavar: 'DIR',
-      fallback: '/sys/fs/bpf/culvert',
-    }),
+    bpffs: bpffsOption,
   },
   examples: ['culvertctl status', 'culvertctl status -o json'],
   async run({ bpffs }, { agent, controller }) {
