@@ -163,8 +163,23 @@ function reportMetrics(reports: readonly (WorkerReport | null)[]): MetricFamily[
       'Endpoints left out for a while, because connecting to them kept failing',
       ({ tunnel }) => tunnel['ejections'],
     ),
+    revocations(reports),
     resets(reports),
   ];
+}
+
+/** Summed over workers. */
+function revocations(reports: readonly (WorkerReport | null)[]): MetricFamily {
+  const sum = (name: string) => reports.reduce((total, report) => total + (report?.tunnel[name] ?? 0), 0);
+  return {
+    name: 'istio_crl_policy_rejections_total',
+    type: 'counter',
+    help: 'HBONE connections refused or cut off because a certificate of the peer is revoked',
+    samples: [
+      { labels: labelsText(['reporter'], ['source']), value: sum('revokedServers') },
+      { labels: labelsText(['reporter'], ['destination']), value: sum('revokedClients') },
+    ],
+  };
 }
 
 /** The tunnel's `reset…` counters, summed over workers, by reason. */

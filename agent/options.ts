@@ -1,5 +1,5 @@
 import { hostname } from 'node:os';
-import { type OptionValues, option } from '../mesh/config/index.js';
+import { meshOptions, type OptionValues, option } from '../mesh/config/index.js';
 import { LOG_LEVELS } from '../mesh/log/index.js';
 
 /** Options of the node agent: `--kebab-case`, or CULVERT_KEBAB_CASE in the environment. */
@@ -36,17 +36,7 @@ export const agentOptions = {
     fallback: '',
     metavar: 'FILE',
   }),
-  trustDomain: option.text({
-    help: 'Trust domain of pods that the controller has not described yet.',
-    fallback: 'cluster.local',
-  }),
-  trustDomainAliases: option.list({ help: 'Further trust domains accepted from peers.', fallback: [] }),
-  network: option.text({ help: 'Network of this node.', fallback: '' }),
-  clusterDomain: option.text({
-    help: 'Domain of the cluster: services are named NAME.NAMESPACE.svc.DOMAIN.',
-    fallback: 'cluster.local',
-  }),
-  clusterId: option.text({ help: 'Cluster of this node.', fallback: 'Kubernetes' }),
+  ...meshOptions,
   workers: option.integer({ help: 'Data path threads.', fallback: 1, min: 1, max: 64 }),
   cgroupRoot: option.text({
     help: 'Where cgroup v2 is mounted; empty: found.',

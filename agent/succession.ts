@@ -67,9 +67,10 @@ export class Succession implements HandoverHost {
 
   /** Before workers accept from a pod: its connections go on being served by the predecessor until we have what that has. */
   async ready(pod: CapturedPod): Promise<void> {
-    if (!this.#certified.has(pod.pod.uid)) return;
     const { identities, workers } = this.#deps;
-    while (!workers.hasContext(identities.identityOf(pod.pod)) && !this.#isStopped) await sleep(pollMs);
+    const hasContext = () => workers.hasContext(identities.identityOf(pod.pod));
+    // A pod that has ended meanwhile gets no certificate: it must not wait any longer than the takeover.
+    while (this.#certified.has(pod.pod.uid) && !hasContext() && !this.#isStopped) await sleep(pollMs);
   }
 
   /** Once every pod is in our hands the predecessor stops accepting. Throws HandoverError (NOT_READY, TAKEOVER_LOST): then this process has to end. */
@@ -124,7 +125,8 @@ export class Succession implements HandoverHost {
   }
 
   resume(): void {
-    void this.#deps.capture.resume();
+    const { capture, log } = this.#deps;
+    capture.resume().catch((error: unknown) => log.error({ err: error }, 'pods are not as before'));
   }
 
   async yield(): Promise<void> {

@@ -146,9 +146,10 @@ export class Agent implements CaptureListener {
     if (handed === null) await this.#startAdmin();
     await this.#capture.start(handed ?? []);
     await this.#succession.complete();
+    // At once: a third agent that found nobody here would begin as if it were alone.
+    await this.#succession.serve();
     if (handed !== null) await this.#startAdmin(adminPatienceMs);
     this.#captureStarted = true;
-    await this.#succession.serve();
     this.#log.info({ node: this.#options.node }, 'capture is in place');
   }
 
@@ -201,9 +202,14 @@ export class Agent implements CaptureListener {
 
   async onCaptured(pod: CapturedPod): Promise<void> {
     this.#dns.addPod(pod, this.#capture.handles);
-    this.#identities.add(pod.pod);
-    await this.#succession.ready(pod);
-    this.#workers.addPod(pod, this.#capture.handles);
+    try {
+      this.#identities.add(pod.pod);
+      await this.#succession.ready(pod);
+      this.#workers.addPod(pod, this.#capture.handles);
+    } catch (error) {
+      this.#dns.releasePod(pod.pod.uid); // the descriptor of its namespace is closed now
+      throw error;
+    }
   }
 
   async onReleased(uid: string, reason: 'unenrolled' | 'deleted'): Promise<void> {

@@ -56,19 +56,29 @@ static __always_inline enum verdict check_dial(struct bpf_sock_addr *ctx, __u64 
 	return PLAIN;
 }
 
-/* By destination, so that those of several do not share one set of ephemeral ports. */
-static __always_inline __u16 redirect_port(const struct endpoint *destination)
+/*
+ * By destination, so that those of several do not share one set of ephemeral ports. Not the port for names, which lies within the range, and not
+ * the one that the socket is bound to: it would be connected with itself.
+ */
+static __always_inline __u16 redirect_port(const struct endpoint *destination, const struct bpf_sock *sk)
 {
 	const __be32 *address = destination->address;
 	__u32 hash = address[0] ^ address[1] * 0x9e3779b1 ^ address[2] * 0x85ebca6b ^ address[3] * 0xc2b2ae35;
+	__u32 own = sk ? sk->src_port : 0, port;
 
 	hash = (hash ^ destination->port * 0x27d4eb2f) * 0x9e3779b1;
-	return REDIRECT_FIRST_PORT + (hash >> 16) % REDIRECT_PORTS;
+	port = REDIRECT_FIRST_PORT + (hash >> 16) % REDIRECT_PORTS;
+	if (port == DNS_PORT || port == own)
+		port ^= 1;
+	if (port == DNS_PORT || port == own)
+		port ^= 2;
+	return port;
 }
 
 static __always_inline bool is_excluded(__u64 netns_cookie, const struct captured_pod *pod, const struct endpoint *destination)
 {
 	struct range_key range = { .prefix_bits = 8 * (sizeof(range) - sizeof(range.prefix_bits)) };
+	__u32 *family;
 
 	if ((pod->flags & POD_EXCLUDES_PORTS) && is_excluded_port(netns_cookie, bpf_ntohs(destination->port), OUTBOUND))
 		return true;
@@ -77,7 +87,9 @@ static __always_inline bool is_excluded(__u64 netns_cookie, const struct capture
 	range.netns_cookie[0] = (__u32)netns_cookie;
 	range.netns_cookie[1] = netns_cookie >> 32;
 	__builtin_memcpy(range.address, destination->address, sizeof(range.address));
-	return bpf_map_lookup_elem(&excluded_ranges, &range);
+	/* ::/0 holds the v4-mapped addresses, too, but says nothing of IPv4 */
+	family = bpf_map_lookup_elem(&excluded_ranges, &range);
+	return family && *family == family_of(destination->address);
 }
 
 static __always_inline enum verdict redirect_tcp(struct bpf_sock_addr *ctx, __u64 netns_cookie, const struct captured_pod *pod,
@@ -85,7 +97,7 @@ static __always_inline enum verdict redirect_tcp(struct bpf_sock_addr *ctx, __u6
 {
 	if (!original_has_room(netns_cookie, bpf_get_socket_cookie(ctx)))
 		return refuse(REFUSED_ORIGINAL_FULL);
-	return redirect(ctx, pod, destination, is_dns(destination, pod) ? DNS_PORT : redirect_port(destination), listener);
+	return redirect(ctx, pod, destination, is_dns(destination, pod) ? DNS_PORT : redirect_port(destination, ctx->sk), listener);
 }
 
 static __always_inline enum verdict decide_tcp(struct bpf_sock_addr *ctx, const struct endpoint *destination,
@@ -132,33 +144,26 @@ static __always_inline enum verdict handle_connect(struct bpf_sock_addr *ctx, co
 SEC("cgroup/connect4")
 int connect4(struct bpf_sock_addr *ctx)
 {
-	struct endpoint destination = { .port = ctx->user_port }, listener = {};
+	struct endpoint destination = {}, listener = {};
 	enum verdict verdict;
 
-	set_ipv4(destination.address, ctx->user_ip4);
+	read_ipv4(ctx, &destination);
 	verdict = handle_connect(ctx, &destination, &listener);
-	if (verdict == REDIRECT) {
-		ctx->user_ip4 = listener.address[3];
-		ctx->user_port = listener.port;
-	}
+	if (verdict == REDIRECT)
+		write_ipv4(ctx, &listener);
 	return verdict != REFUSE;
 }
 
 SEC("cgroup/connect6")
 int connect6(struct bpf_sock_addr *ctx)
 {
-	struct endpoint destination = { .port = ctx->user_port }, listener = {};
+	struct endpoint destination = {}, listener = {};
 	enum verdict verdict;
 
-	set_ipv6(destination.address, ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]);
+	read_ipv6(ctx, &destination);
 	verdict = handle_connect(ctx, &destination, &listener);
-	if (verdict == REDIRECT) {
-		ctx->user_ip6[0] = listener.address[0];
-		ctx->user_ip6[1] = listener.address[1];
-		ctx->user_ip6[2] = listener.address[2];
-		ctx->user_ip6[3] = listener.address[3];
-		ctx->user_port = listener.port;
-	}
+	if (verdict == REDIRECT)
+		write_ipv6(ctx, &listener);
 	return verdict != REFUSE;
 }
 
@@ -203,13 +208,8 @@ int getpeername6(struct bpf_sock_addr *ctx)
 {
 	struct endpoint *peer = shown_peer(ctx);
 
-	if (!peer)
-		return 1;
-	ctx->user_ip6[0] = peer->address[0];
-	ctx->user_ip6[1] = peer->address[1];
-	ctx->user_ip6[2] = peer->address[2];
-	ctx->user_ip6[3] = peer->address[3];
-	ctx->user_port = peer->port;
+	if (peer)
+		write_ipv6(ctx, peer);
 	return 1;
 }
 

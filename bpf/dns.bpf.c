@@ -16,15 +16,13 @@
 SEC("cgroup/sendmsg4")
 int sendmsg4(struct bpf_sock_addr *ctx)
 {
-	struct endpoint destination = { .port = ctx->user_port }, listener = {};
+	struct endpoint destination = {}, listener = {};
 	enum verdict verdict;
 
-	set_ipv4(destination.address, ctx->user_ip4);
+	read_ipv4(ctx, &destination);
 	verdict = decide_udp(ctx, &destination, &listener);
-	if (verdict == REDIRECT) {
-		ctx->user_ip4 = listener.address[3];
-		ctx->user_port = listener.port;
-	}
+	if (verdict == REDIRECT)
+		write_ipv4(ctx, &listener);
 	return verdict != REFUSE;
 }
 
@@ -32,18 +30,13 @@ int sendmsg4(struct bpf_sock_addr *ctx)
 SEC("cgroup/sendmsg6")
 int sendmsg6(struct bpf_sock_addr *ctx)
 {
-	struct endpoint destination = { .port = ctx->user_port }, listener = {};
+	struct endpoint destination = {}, listener = {};
 	enum verdict verdict;
 
-	set_ipv6(destination.address, ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]);
+	read_ipv6(ctx, &destination);
 	verdict = decide_udp(ctx, &destination, &listener);
-	if (verdict == REDIRECT) {
-		ctx->user_ip6[0] = listener.address[0];
-		ctx->user_ip6[1] = listener.address[1];
-		ctx->user_ip6[2] = listener.address[2];
-		ctx->user_ip6[3] = listener.address[3];
-		ctx->user_port = listener.port;
-	}
+	if (verdict == REDIRECT)
+		write_ipv6(ctx, &listener);
 	return verdict != REFUSE;
 }
 
@@ -70,31 +63,24 @@ static __always_inline struct endpoint *shown_source(struct bpf_sock_addr *ctx, 
 SEC("cgroup/recvmsg4")
 int recvmsg4(struct bpf_sock_addr *ctx)
 {
-	struct endpoint source = { .port = ctx->user_port }, *shown;
+	struct endpoint source = {}, *shown;
 
-	set_ipv4(source.address, ctx->user_ip4);
+	read_ipv4(ctx, &source);
 	shown = shown_source(ctx, &source);
-	if (shown) {
-		ctx->user_ip4 = shown->address[3];
-		ctx->user_port = shown->port;
-	}
+	if (shown)
+		write_ipv4(ctx, shown);
 	return 1;
 }
 
 SEC("cgroup/recvmsg6")
 int recvmsg6(struct bpf_sock_addr *ctx)
 {
-	struct endpoint source = { .port = ctx->user_port }, *shown;
+	struct endpoint source = {}, *shown;
 
-	set_ipv6(source.address, ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]);
+	read_ipv6(ctx, &source);
 	shown = shown_source(ctx, &source);
-	if (shown) {
-		ctx->user_ip6[0] = shown->address[0];
-		ctx->user_ip6[1] = shown->address[1];
-		ctx->user_ip6[2] = shown->address[2];
-		ctx->user_ip6[3] = shown->address[3];
-		ctx->user_port = shown->port;
-	}
+	if (shown)
+		write_ipv6(ctx, shown);
 	return 1;
 }
 

@@ -47,8 +47,30 @@ export interface AgentDump {
       readonly reason: string;
     }[];
     readonly unknownPods: number;
+    /** What keeps the agent from enrolling anything; else empty. */
+    readonly trouble: string;
     readonly refusals: Readonly<Record<string, number>>;
     readonly features: readonly { readonly name: string; readonly present: boolean }[];
+    readonly programs: readonly {
+      readonly hook: string;
+      readonly name: string;
+      readonly id: number;
+      readonly tag: string;
+    }[];
+    readonly links: readonly {
+      readonly hook: string;
+      readonly id: number;
+      readonly programId: number;
+      /** False: its cgroup is gone. */
+      readonly isLive: boolean;
+    }[];
+    readonly maps: readonly {
+      readonly name: string;
+      readonly id: number;
+      /** Null: nobody can tell. */
+      readonly entries: number | null;
+      readonly capacity: number;
+    }[];
   };
   readonly workers: readonly (Readonly<
     Record<'engine' | 'hbone' | 'tunnel', Readonly<Record<string, number>>>

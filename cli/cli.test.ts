@@ -10,8 +10,15 @@ const capture = {
     { uid: 'u1', name: 'old-1', namespace: 'legacy', state: 'refused', reason: 'EADDRINUSE: 15001' },
   ],
   unknownPods: 1,
+  trouble: 'kubelet not found',
   refusals: { refused_unknown: 3 },
   features: [{ name: 'sk_lookup', present: true }],
+  programs: [{ hook: 'connect4', name: 'culvert_conn4', id: 7, tag: 'abcd' }],
+  links: [{ hook: 'connect4', id: 9, programId: 7, isLive: false }],
+  maps: [
+    { name: 'pods', id: 3, entries: 250, capacity: 1000 },
+    { name: 'caller_sk', id: 4, entries: null, capacity: 0 },
+  ],
 };
 const connection = {
   direction: 'outbound',
@@ -78,12 +85,24 @@ describe('culvertctl', () => {
         'NAMESPACE  POD     STATE     UID  REASON',
         'legacy     old-1   refused   u1   EADDRINUSE: 15001',
         'shop       cart-1  captured  u2   -',
+        'nothing is enrolled: kubelet not found',
         '1 pod cgroups that no manifest names: their connections are refused',
         '',
       ].join('\n'),
     );
     expect(await run('pods', '--state', 'captured', '-o', 'json')).toBe(0);
     expect(JSON.parse(out)).toEqual([capture.pods[0]]);
+  });
+
+  test('bpf: programs at their hooks, fill of maps, counters; what is not in force is said, with exit code 1', async () => {
+    expect(await run('bpf')).toBe(1);
+    expect(out).toMatch(/^connect4 +culvert_conn4 +7 +abcd +9 +no$/m);
+    expect(out).toMatch(/^pods +3 +250 +1000 +25%$/m);
+    expect(out).toMatch(/^caller_sk +4 +- +- +-$/m);
+    expect(out).toMatch(/^refused_unknown +3$/m);
+    expect(out).toContain('connect4: the cgroup that it was attached to is gone');
+    expect(await run('bpf', '-o', 'json')).toBe(1);
+    expect(JSON.parse(out)).toEqual(capture);
   });
 
   test('connections: sorted, and what a peer wrote into a name does not reach the terminal', async () => {
@@ -101,7 +120,15 @@ describe('culvertctl', () => {
     expect(err).toContain('level "loud" is none of info, debug');
   });
 
+  test('what others wrote into notes and errors does not reach the terminal either', async () => {
+    expect(await run('log', 'x\u202e')).toBe(1);
+    expect(err).not.toMatch(/[\u202e]/u);
+    expect(err).toContain('x\u{fffd}');
+  });
+
   test('other programs are run with their own flags, and their exit code is ours', async () => {
+    await run('validate', 'dir', '-o', 'json');
+    expect(ran).toEqual(['control/validate.js', '--manifests', 'dir', '--output', 'json']);
     expect(await run('token', 'n1', '--out', 'n1.token')).toBe(3);
     expect(ran).toEqual([
       'control/token.js',

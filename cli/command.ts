@@ -16,6 +16,8 @@ export interface CommandDeps {
   readonly agent: AdminClient;
   readonly controller: AdminClient;
   readonly terminal: Terminal;
+  /** How to print, for a command that prints by itself. */
+  readonly output: 'table' | 'json';
   /** Runs another program of this installation with our terminal; resolves to its exit code. */
   readonly runProgram: (script: string, argv: readonly string[]) => Promise<number>;
 }

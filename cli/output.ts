@@ -1,3 +1,5 @@
+import { printable } from '../mesh/common/printable.js';
+
 /** Rows of a table: the first has the column names. Absent values are shown as `-`. */
 export type Rows = readonly (readonly (string | number | null | undefined)[])[];
 
@@ -20,10 +22,8 @@ export function renderTable(rows: Rows, columns: number | null): string {
   return `${lines.map((line) => (columns === null ? line : cut(line, columns))).join('\n')}\n`;
 }
 
-/** What a peer or a manifest named must not move the cursor of the person who looks at it. */
 function clean(cell: string | number | null | undefined): string {
-  if (cell === null || cell === undefined || cell === '') return '-';
-  return String(cell).replace(/\p{Cc}/gu, '\u{fffd}');
+  return cell === null || cell === undefined || cell === '' ? '-' : printable(String(cell));
 }
 
 function cut(line: string, columns: number): string {

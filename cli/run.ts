@@ -1,4 +1,5 @@
 import { messageOf } from '../mesh/common/errors.js';
+import { printable } from '../mesh/common/printable.js';
 import { ConfigError, helpOf, option, parseOptions } from '../mesh/config/index.js';
 import { AdminClient } from './admin-client.js';
 import type { Command, CommandDeps, Result } from './command.js';
@@ -43,6 +44,7 @@ export async function runCli(
     const { agent, controller, output } = values;
     const result = await command.run(values, {
       ...deps,
+      output,
       agent: new AdminClient({ program: 'agent', at: agent }),
       controller: new AdminClient({ program: 'controller', at: controller }),
     });
@@ -53,7 +55,7 @@ export async function runCli(
       return 2;
     }
     if (!(error instanceof CliError)) throw error;
-    terminal.err(`${messageOf(error)}\n`);
+    terminal.err(`${printable(messageOf(error))}\n`);
     return 1;
   }
 }
@@ -88,7 +90,9 @@ function print(result: Result, output: 'table' | 'json', terminal: CommandDeps['
       ({ title, rows }) => (title === undefined ? '' : `${title}\n`) + renderTable(rows, terminal.columns),
     );
     terminal.out(
-      [...texts, ...(result.notes ?? []).map((note) => `${note}\n`)].join(texts.length > 1 ? '\n' : ''),
+      [...texts, ...(result.notes ?? []).map((note) => `${printable(note)}\n`)].join(
+        texts.length > 1 ? '\n' : '',
+      ),
     );
   }
   return result.exitCode ?? 0;

@@ -1,3 +1,4 @@
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Log } from '../mesh/log/index.js';
 import { istio, PROXY_CONFIG_TYPE_URL } from '../mesh/proto/index.js';
@@ -25,7 +26,7 @@ export function publishBundle(
   const { authority, xds, log } = deps;
   const file = options.rootCertificateFile || join(options.state, 'root-cert.pem');
   const publish = () => {
-    writeFileAtomically(file, bundleOf(authority.current), 0o644);
+    writeBundle(file, bundleOf(authority.current), log);
     const value = istio.mesh.v1alpha1.ProxyConfig.encode({
       caCertificatesPem: [...authority.current.roots],
     }).finish();
@@ -35,11 +36,14 @@ export function publishBundle(
     );
   };
   publish();
-  return authority.subscribe(() => {
-    try {
-      publish();
-    } catch (error) {
-      log.error({ err: error }, 'the trust bundle could not be written');
-    }
-  });
+  return authority.subscribe(publish);
+}
+
+/** Those that are connected are told all the same. Throws nothing: a full disk is no reason not to serve. */
+function writeBundle(file: string, text: string, log: Log): void {
+  try {
+    if (!existsSync(file) || readFileSync(file, 'utf8') !== text) writeFileAtomically(file, text, 0o644);
+  } catch (error) {
+    log.error({ err: error }, 'the trust bundle could not be written');
+  }
 }

@@ -13,7 +13,7 @@ import {
   type ServiceError,
   status,
 } from '@grpc/grpc-js';
-import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
+import { afterAll, afterEach, beforeAll, describe, expect, jest, test } from '@jest/globals';
 import { buildCsr, generateKeyPair } from '../mesh/identity/index.js';
 import {
   ADDRESS_TYPE_URL,
@@ -47,6 +47,8 @@ interface Running {
 
 let controller: Running;
 let token: string;
+/** Closed after each test, also one that failed: the next would count them. */
+const agents = new Set<Agent>();
 
 const run = (file: string, ...args: string[]) =>
   execFileSync(process.execPath, [join(here, file), ...args], {
@@ -114,7 +116,7 @@ class Agent {
   readonly policies: Map<string, istio.security.Authorization.$Properties>;
   readonly versions: Record<string, string>;
   readonly types: Set<string>;
-  /** Names of what came, in order. */
+  /** Names of what came, or went, in order. */
   readonly arrivals: string[] = [];
   readonly ended: Promise<number>;
   received: number;
@@ -139,9 +141,11 @@ class Agent {
     this.ended = new Promise((resolve) => this.#call.on('status', ({ code }) => resolve(code)));
     this.#call.write({ node: NODE, typeUrl: ADDRESS_TYPE_URL, initialResourceVersions });
     this.#call.write({ node: NODE, typeUrl: AUTHORIZATION_TYPE_URL });
+    agents.add(this);
   }
 
   close(): void {
+    agents.delete(this);
     this.#call.cancel();
     this.#client.close();
   }
@@ -151,7 +155,7 @@ class Agent {
       envoy.service.discovery.v3.DeltaDiscoveryResponse.decode(bytes);
     this.#call.write({ typeUrl, responseNonce: nonce });
     this.types.add(typeUrl);
-    this.arrivals.push(...resources.map(({ name }) => name!));
+    this.arrivals.push(...resources.map(({ name }) => name!), ...removedResources);
     if (typeUrl === AUTHORIZATION_TYPE_URL) {
       for (const { name, resource } of resources)
         this.policies.set(name!, istio.security.Authorization.decode(resource!.value!));
@@ -174,6 +178,10 @@ async function get(path: string): Promise<{ code: number; text: string }> {
 
 const workload = (agent: Agent, name: string) =>
   agent.addresses.get(`Kubernetes//Pod/shop/${name}`)?.workload;
+
+afterEach(() => {
+  for (const agent of agents) agent.close();
+});
 
 beforeAll(async () => {
   mkdirSync(manifests);
@@ -319,8 +327,12 @@ describe('policies', () => {
     await eventually(() => expect(names()).toEqual([]));
     expect(scope()).toBe(istio.security.Scope.NAMESPACE);
     expect(isPolicyLater()).toBe(false);
-    rmSync(join(manifests, 'scoped.yaml'));
+    apply('scoped', policy('other', { action: 'DENY', rules, selector }));
     await eventually(() => expect(agent.policies.has('shop/scoped')).toBe(false));
+    expect(names()).toEqual(['shop/other']);
+    expect(isPolicyLater()).toBe(true);
+    rmSync(join(manifests, 'scoped.yaml'));
+    await eventually(() => expect(names()).toEqual([]));
     agent.close();
   });
 
@@ -446,9 +458,11 @@ describe('operating it', () => {
 
   test('metrics and readiness', async () => {
     const agent = new Agent();
-    await eventually(async () => expect((await get('/metrics')).text).toContain('pilot_xds 1'));
+    await eventually(async () => expect((await get('/metrics')).text).toMatch(/^pilot_xds 1$/m));
+    // It is this one, and not one of the test before that is on its way out.
+    await eventually(() => expect(agent.received).toBeGreaterThan(0));
     agent.close();
-    await eventually(async () => expect((await get('/metrics')).text).toContain('pilot_xds 0'));
+    await eventually(async () => expect((await get('/metrics')).text).toMatch(/^pilot_xds 0$/m));
     const { text } = await get('/metrics');
     expect(text).toMatch(/pilot_xds_pushes{type="istio.workload.Address"} [1-9]/);
     expect(text).toMatch(/pilot_proxy_convergence_time_count{type="istio.workload.Address"} [1-9]/);

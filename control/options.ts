@@ -1,4 +1,4 @@
-import { type OptionValues, option } from '../mesh/config/index.js';
+import { meshOptions, type OptionValues, option } from '../mesh/config/index.js';
 import { LOG_LEVELS } from '../mesh/log/index.js';
 import { ISSUER_DEFAULTS } from './ca/index.js';
 import { MODEL_DEFAULTS } from './model/index.js';
@@ -66,24 +66,10 @@ export const OPTIONS = {
     minMs: 1000,
     maxMs: 365 * 24 * HOUR_MS,
   }),
-  trustDomainAliases: option.list({
-    help: 'Former trust domains, while agents go over to --trust-domain: policies that name one hold for all.',
-    fallback: [],
-  }),
-  trustDomain: option.text({
-    help: 'Trust domain of all identities.',
-    fallback: TRANSLATE_DEFAULTS.trustDomain,
-    check: (text) => (/^[a-z0-9._-]{1,255}$/.test(text) ? null : 'must be lower-case letters, digits, . _ -'),
-  }),
-  clusterId: option.text({ help: 'Name of this cluster.', fallback: TRANSLATE_DEFAULTS.clusterId }),
-  clusterDomain: option.text({ help: 'DNS domain of services.', fallback: TRANSLATE_DEFAULTS.clusterDomain }),
+  ...meshOptions,
   rootNamespace: option.text({
     help: 'Its mesh-wide policies, DestinationRules and Sidecar hold for all namespaces.',
     fallback: MODEL_DEFAULTS.rootNamespace,
-  }),
-  network: option.text({
-    help: 'Network that all addresses belong to.',
-    fallback: TRANSLATE_DEFAULTS.network,
   }),
   outboundTrafficPolicy: option.choice({
     help: 'What pods may reach outside the mesh where no Sidecar says.',
@@ -93,6 +79,8 @@ export const OPTIONS = {
   nodeAccounts: option.list({
     help: 'Service accounts of node agents, namespace/name: they may ask for the identities of the pods on their node.',
     fallback: ISSUER_DEFAULTS.nodeAccounts,
+    check: (text) =>
+      /^[a-z0-9-]+\/[a-z0-9.-]+$/.test(text) ? null : `must be namespace/name, not '${text}'`,
   }),
   certificateLifetime: option.duration({
     help: 'Lifetime of certificates, and the longest that an agent may ask for.',

@@ -32,8 +32,8 @@ export interface PublisherDeps {
 }
 
 /**
- * Makes of each change what agents are sent: first policies, then the workloads that name them. Only a policy that narrows, from a namespace or all to
- * the workloads that name it, comes after these: in between it would apply to nobody.
+ * Makes of each change what agents are sent: first policies, then the workloads that name them. Only where a policy of a namespace or of all ends,
+ * or narrows to the workloads that name it, that comes after these: in between it, or what replaces it, would apply to nobody.
  */
 export class Publisher {
   readonly #options: PublisherOptions;
@@ -63,7 +63,11 @@ export class Publisher {
     const others = new Map([...resources].filter(([name]) => !narrowed.has(name)));
     xds.update(AUTHORIZATION_TYPE_URL, encodeAuthorizations(this.#withoutLingering(others)));
     xds.update(ADDRESS_TYPE_URL, encodeAddresses(updates));
-    xds.update(AUTHORIZATION_TYPE_URL, encodeAuthorizations(this.#withoutLingering(narrowed)));
+    xds.update(
+      AUTHORIZATION_TYPE_URL,
+      encodeAuthorizations(this.#withoutLingering(narrowed)),
+      ADDRESS_TYPE_URL,
+    );
     reports.update(limitations);
     reports.update(limitationsOf(change, model, vips.pool, this.#options));
   }
@@ -71,6 +75,7 @@ export class Publisher {
   stop(): void {
     for (const timer of this.#lingering.values()) clearTimeout(timer);
     this.#lingering.clear();
+    this.#deps.vips.close();
   }
 
   #withoutLingering(updates: AuthorizationUpdates['resources']): AuthorizationUpdates['resources'] {
@@ -91,7 +96,7 @@ export class Publisher {
   }
 
   #narrows(name: string, resource: AuthorizationResource | null): boolean {
-    return resource !== null && isNamed(resource) && this.#broad.has(name);
+    return (resource === null || isNamed(resource)) && this.#broad.has(name);
   }
 
   #linger(name: string): void {

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { option, runCommand } from '../mesh/config/index.js';
 import { TokenAuthority, writeFileAtomically } from './ca/index.js';
 import { ENV_PREFIX } from './options.js';
@@ -48,7 +49,12 @@ await runCommand(
     const [namespace, serviceAccount] = options.account.split('/') as [string, string];
     const pod = options.pod === '' ? {} : { pod: { name: options.pod, uid: options.podUid } };
     const subject = { namespace, serviceAccount, nodeName: options.node, ...pod };
+    const isFirst = !existsSync(options.state);
     const token = await TokenAuthority.load(options.state).mint(subject, options.lifetime);
+    if (isFirst)
+      process.stderr.write(
+        `${options.state} was not there: a new key is in it, and a controller takes the token only with --state ${options.state}\n`,
+      );
     if (options.out === '') process.stdout.write(`${token}\n`);
     else writeFileAtomically(options.out, `${token}\n`, 0o600);
     return 0;

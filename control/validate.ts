@@ -1,3 +1,4 @@
+import { printable } from '../mesh/common/printable.js';
 import { option, runCommand } from '../mesh/config/index.js';
 import { type ManifestProblem, validateManifests } from '../mesh/manifests/index.js';
 import { decodeObject, type Report } from './model/index.js';
@@ -24,7 +25,10 @@ await runCommand(
     const summary = `${objects.size} objects, ${problems.length} problems, ${reports.length} not in force as written`;
     if (output === 'json')
       process.stdout.write(`${JSON.stringify({ objects: objects.size, problems, reports }, null, 2)}\n`);
-    else process.stdout.write(`${[...problems.map(lineOf), ...reports.map(noteOf), summary].join('\n')}\n`);
+    else
+      process.stdout.write(
+        `${[...problems.map(lineOf), ...reports.map(noteOf), summary].map(printable).join('\n')}\n`,
+      );
     return problems.length === 0 ? 0 : 1;
   },
 );

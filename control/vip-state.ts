@@ -1,33 +1,51 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { MeshError, messageOf } from '../mesh/common/errors.js';
+import type { Log } from '../mesh/log/index.js';
 import { writeFileAtomically } from './ca/index.js';
 import { VipPool } from './translate/index.js';
 
 /** VIP_STATE: the file of automatic addresses cannot be used; data.file names it. */
 export class VipStateError extends MeshError<'VIP_STATE'> {}
 
+/** A disk that was full is tried again so often. */
+const RETRY_MS = 1_000;
+
 /** Automatic addresses of ServiceEntries, kept in the state folder: lines `<slot> <namespace>/<host>`. */
 export interface VipState {
   readonly pool: VipPool;
-  /** Writes what has changed since. Before agents are told: an address that was given out must not be given to another after a crash. */
+  /**
+   * Writes what has changed since. Before agents are told: an address that was given out must not be given to another after a crash. A disk that is
+   * full is reported and tried again, and keeps no policy from agents: a restart then finds nearly all addresses again by their names' hashes.
+   */
   save(): void;
+  /** No more tries. */
+  close(): void;
 }
 
 /** Throws VipStateError if the file is there but cannot be used: addresses that clients know would change. */
-export function loadVipState(folder: string): VipState {
+export function loadVipState(folder: string, log: Log): VipState {
   const file = join(folder, 'vips');
   const pool = new VipPool(readSlots(file));
   let version = pool.version;
-  return {
-    pool,
-    save() {
-      if (pool.version === version) return;
-      const lines = [...pool.saved].map(([name, slot]) => `${slot} ${name}\n`);
+  let retry: NodeJS.Timeout | undefined;
+  let lastReason = '';
+  const save = (): void => {
+    clearTimeout(retry);
+    if (pool.version === version) return;
+    const lines = [...pool.saved].map(([name, slot]) => `${slot} ${name}\n`);
+    try {
       writeFileAtomically(file, lines.join(''), 0o600);
       version = pool.version;
-    },
+      lastReason = '';
+    } catch (error) {
+      const reason = messageOf(error);
+      if (reason !== lastReason) log.error({ file, reason }, 'automatic addresses cannot be saved');
+      lastReason = reason;
+      retry = setTimeout(save, RETRY_MS).unref();
+    }
   };
+  return { pool, save, close: () => clearTimeout(retry) };
 }
 
 function readSlots(file: string): [string, number][] {

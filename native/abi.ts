@@ -167,6 +167,11 @@ export function encodeRangeKey(netnsCookie: bigint, address: string, prefix: num
   return bytes;
 }
 
+/** Value of excluded_ranges: ::/0 covers v4-mapped addresses in the map, but is not meant for IPv4. */
+export function encodeRangeValue(address: string): Buffer {
+  return encodeU32(address.includes(':') ? AF_INET6 : AF_INET);
+}
+
 /** Whose entry of excluded_ports or excluded_ranges a key is. */
 export function cookieOfExclusion(key: Buffer): bigint {
   return key.readBigUInt64LE(key.length === sizeOf.portKey ? 0 : 4);

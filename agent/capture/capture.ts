@@ -23,14 +23,15 @@ import { OlderConnections } from './older-connections.js';
 import { openPresence } from './pod-presence.js';
 import { createShownPorts, ShownPorts } from './shown-ports.js';
 import { type CaptureStatus, inventoryOf, type PodStatus } from './status.js';
-import type {
-  CapturedPod,
-  CaptureHandles,
-  CaptureListener,
-  CaptureOptions,
-  InheritedPod,
-  LocalPod,
-  PodSource,
+import {
+  type CapturedPod,
+  type CaptureHandles,
+  type CaptureListener,
+  type CaptureOptions,
+  captureDefaults,
+  type InheritedPod,
+  type LocalPod,
+  type PodSource,
 } from './types.js';
 
 export interface CaptureDeps {
@@ -38,22 +39,6 @@ export interface CaptureDeps {
   readonly listener: CaptureListener;
   readonly log: Log;
 }
-
-export const captureDefaults = {
-  cgroupRoot: null,
-  podsParent: null,
-  hostNetns: null,
-  kubeletCgroup: null,
-  keepOlderConnections: false,
-  bpffsDir: '/sys/fs/bpf/culvert',
-  pollIntervalMs: 1_000,
-  emptyPodLingerMs: 1_000,
-  unenrolGraceMs: 200,
-  firstAttachDelayMs: 1_000,
-  settleTimeoutMs: 10_000,
-  listenBacklog: 4_096,
-  maxShownConnections: 65_536,
-} as const;
 
 /** Where on this machine we are. */
 interface CapturePlace {
@@ -80,6 +65,8 @@ export class Capture {
   #ownUid: string | null = null;
   /** By uid, until somebody needs them. */
   readonly #inherited = new Map<string, InheritedPod>();
+  /** Namespaces that the agent before us still serves, by uid: until it gives way nothing of theirs is swept away. */
+  readonly #handed = new Map<string, bigint>();
   /** Nothing is captured or released in the kernel: the next agent is taking over, or has. */
   #isHeld = false;
   #place: CapturePlace | null = null;
@@ -120,7 +107,10 @@ export class Capture {
    * Throws CaptureError; what an agent before us has pinned is then still there. `inherited`: of an agent that is still at work.
    */
   async start(inherited: readonly InheritedPod[] = []): Promise<void> {
-    for (const pod of inherited) this.#inherited.set(pod.uid, pod);
+    for (const pod of inherited) {
+      this.#inherited.set(pod.uid, pod);
+      this.#handed.set(pod.uid, pod.netnsCookie);
+    }
     try {
       await this.#start();
     } catch (error) {
@@ -234,13 +224,19 @@ export class Capture {
     await Promise.all([...this.#enrolments.values()].map((enrolment) => enrolment.stop()));
     this.#enrolments.clear();
     this.#pods.clear();
-    this.dropInherited();
+    this.#closeInherited();
     this.#datapath?.close();
     this.#datapath = null;
   }
 
-  /** Closes what was inherited for pods that are gone. */
+  /** The agent before us has given way: what it had of pods that are gone goes, too. */
   dropInherited(): void {
+    this.#closeInherited();
+    this.#handed.clear();
+    this.#sweep();
+  }
+
+  #closeInherited(): void {
     for (const { sockets } of this.#inherited.values())
       for (const fd of Object.values(sockets).flat()) closeSync(fd);
     this.#inherited.clear();
@@ -256,6 +252,7 @@ export class Capture {
   /** Nobody has taken over. What happened meanwhile is made up for; what the other may have changed is set right. */
   async resume(): Promise<void> {
     this.#isHeld = false;
+    this.#datapath?.rereadExclusions();
     await Promise.all([...this.#enrolments.values()].map((enrolment) => enrolment.resume()));
     const uids = new Set([
       ...this.#pods.keys(),
@@ -373,6 +370,11 @@ export class Capture {
     for (const { uid, captured, state } of this.#enrolments.values()) {
       if (captured !== null) cookies.add(captured.netnsCookie);
       if (state !== 'plain' && state !== 'unknown') uids.add(uid);
+    }
+    for (const [uid, cookie] of this.#handed) {
+      if (this.#enrolments.get(uid)?.state === 'plain') continue;
+      cookies.add(cookie);
+      uids.add(uid);
     }
     const cgroups = new Map<bigint, boolean>();
     for (const [uid, { id }] of this.#sightings!.cgroups) cgroups.set(id, this.#pods.has(uid));

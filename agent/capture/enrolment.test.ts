@@ -269,6 +269,16 @@ test('a takeover that fails: nothing is done meanwhile, and all of it afterwards
   ]);
 });
 
+test('a takeover that fails: what the other agent may have changed is set right', async () => {
+  await enrolment.update(pod(), seen(1));
+  taken();
+  await enrolment.hold();
+  await enrolment.resume();
+  expect(taken()).toEqual(['steer 1', 'captured 1 10.0.0.1 fd00::1', 'list 7 captured']);
+  await enrolment.update(pod(), seen(1));
+  expect(taken()).toEqual(['list 7 captured']);
+});
+
 test('a takeover: the listeners go, and the rest with the pod; the kernel is left to the next agent', async () => {
   await enrolment.update(pod(), seen(1));
   taken();

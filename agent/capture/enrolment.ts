@@ -88,6 +88,8 @@ export class Enrolment {
   #again = false;
   #stopped = false;
   #mode: Mode = 'active';
+  /** Another agent has been at work on the kernel's part. */
+  #isDoubtful = false;
   #retry: NodeJS.Timeout | null = null;
   #retryDelayMs = firstRetryMs;
 
@@ -141,9 +143,10 @@ export class Enrolment {
     await this.#running;
   }
 
-  /** Nobody has taken over: makes up for what has happened meanwhile. */
+  /** Nobody has taken over: makes up for what has happened meanwhile, and sets right what the other agent may have changed. */
   async resume(): Promise<void> {
     this.#mode = 'active';
+    this.#isDoubtful = true;
     await this.#touch();
   }
 
@@ -212,6 +215,8 @@ export class Enrolment {
   async #capture(pod: LocalPod, seen: SeenNamespace, cgroupId: bigint): Promise<void> {
     if (pod.fault !== '' && this.#presence === null) throw new CaptureError('INVALID_POD', pod.fault);
     if (this.#presence === null) await this.#enter(pod, seen);
+    else if (this.#isDoubtful) this.#setRight(this.#presence);
+    this.#isDoubtful = false;
     if (this.#presence === null) return;
     const { netnsCookie } = this.#presence.captured;
     // Its last good exclusions stay in force.
@@ -237,6 +242,12 @@ export class Enrolment {
       await this.#letGo(presence, 'unenrolled');
       throw error;
     }
+  }
+
+  #setRight(presence: PodPresence): void {
+    this.#addresses = '';
+    this.#deps.tables.setExclusions(presence.captured.netnsCookie, this.#exclusions);
+    presence.steer();
   }
 
   /** Null: stopped meanwhile. */

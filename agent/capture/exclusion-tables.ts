@@ -4,6 +4,7 @@ import {
   cookieOfExclusion,
   encodePortKey,
   encodeRangeKey,
+  encodeRangeValue,
   encodeU32,
 } from '../../native/bpf/index.js';
 import type { Exclusions } from './types.js';
@@ -13,6 +14,7 @@ const present = encodeU32(1);
 interface Entry {
   readonly map: BpfMap;
   readonly key: Buffer;
+  readonly value: Buffer;
 }
 
 export class ExclusionTables {
@@ -24,19 +26,27 @@ export class ExclusionTables {
   constructor(deps: { readonly ports: BpfMap; readonly ranges: BpfMap }) {
     this.#ports = deps.ports;
     this.#ranges = deps.ranges;
-    for (const map of [deps.ports, deps.ranges]) {
+    this.read();
+  }
+
+  /** Anew what is in the maps: another agent may have written there. */
+  read(): void {
+    this.#entries.clear();
+    for (const map of [this.#ports, this.#ranges]) {
       for (const [key] of map.entries())
-        this.#of(cookieOfExclusion(key)).set(nameOf({ map, key }), { map, key });
+        this.#of(cookieOfExclusion(key)).set(nameOf(map, key), { map, key, value: present });
     }
   }
 
   /** New entries first. Throws CALL_FAILED when a map is full; what is there then stays. */
   set(netnsCookie: bigint, exclusions: Exclusions): void {
-    const wanted = new Map(this.#entriesOf(netnsCookie, exclusions).map((entry) => [nameOf(entry), entry]));
+    const wanted = new Map(
+      this.#entriesOf(netnsCookie, exclusions).map((entry) => [nameOf(entry.map, entry.key), entry]),
+    );
     const had = this.#of(netnsCookie);
     for (const [name, entry] of wanted) {
       if (had.has(name)) continue;
-      entry.map.update(entry.key, present);
+      entry.map.update(entry.key, entry.value);
       had.set(name, entry);
     }
     for (const [name, entry] of had) {
@@ -65,16 +75,21 @@ export class ExclusionTables {
 
   #entriesOf(cookie: bigint, { outboundPorts, outboundRanges, inboundPorts }: Exclusions): Entry[] {
     return [
-      ...outboundPorts.map((port) => ({ map: this.#ports, key: encodePortKey(cookie, port, 'outbound') })),
-      ...inboundPorts.map((port) => ({ map: this.#ports, key: encodePortKey(cookie, port, 'inbound') })),
+      ...outboundPorts.map((port) => this.#port(encodePortKey(cookie, port, 'outbound'))),
+      ...inboundPorts.map((port) => this.#port(encodePortKey(cookie, port, 'inbound'))),
       ...outboundRanges.map((range) => {
         const [address, bits] = range.split('/') as [string, string];
-        return { map: this.#ranges, key: encodeRangeKey(cookie, address, Number(bits)) };
+        const key = encodeRangeKey(cookie, address, Number(bits));
+        return { map: this.#ranges, key, value: encodeRangeValue(address) };
       }),
     ];
   }
+
+  #port(key: Buffer): Entry {
+    return { map: this.#ports, key, value: present };
+  }
 }
 
-function nameOf({ map, key }: Entry): string {
+function nameOf(map: BpfMap, key: Buffer): string {
   return `${map.info.id} ${key.toString('hex')}`;
 }

@@ -184,6 +184,11 @@ export class NodeDatapath implements PodTables {
     this.map('captured').update(encodeU64(netnsCookie), encodeCapturedPod(addresses, flags));
   }
 
+  /** Another agent may have written to the maps. */
+  rereadExclusions(): void {
+    this.#exclusions.read();
+  }
+
   setExclusions(netnsCookie: bigint, exclusions: Exclusions): void {
     this.#exclusions.set(netnsCookie, exclusions);
   }

@@ -31,7 +31,7 @@ export interface LinkStatus {
 export interface MapStatus {
   readonly name: string;
   readonly id: number;
-  /** Null: the kernel cannot tell (socket storage). */
+  /** Null: the kernel cannot tell (socket storage), or it is always full (counters). */
   readonly entries: number | null;
   readonly capacity: number;
 }
@@ -81,7 +81,8 @@ function readInventory(datapath: NodeDatapath): Inventory {
 
 function mapStatus(name: SharedMap, map: BpfMap): MapStatus {
   const { id, maxEntries: capacity } = map.info;
-  if (name === 'caller_sk' || name === 'peer_sk') return { name, id, entries: null, capacity };
+  if (name === 'caller_sk' || name === 'peer_sk' || name === 'counters')
+    return { name, id, entries: null, capacity };
   let entries = 0;
   for (const _ of map.entries()) entries++;
   return { name, id, entries, capacity };

@@ -38,6 +38,22 @@ export interface CaptureOptions {
   readonly maxShownConnections?: number;
 }
 
+export const captureDefaults = {
+  cgroupRoot: null,
+  podsParent: null,
+  hostNetns: null,
+  kubeletCgroup: null,
+  keepOlderConnections: false,
+  bpffsDir: '/sys/fs/bpf/culvert',
+  pollIntervalMs: 1_000,
+  emptyPodLingerMs: 1_000,
+  unenrolGraceMs: 200,
+  firstAttachDelayMs: 1_000,
+  settleTimeoutMs: 10_000,
+  listenBacklog: 4_096,
+  maxShownConnections: 65_536,
+} as const;
+
 /** A pod whose connections come to us. All descriptors belong to the capture room and stay open until `onReleased` returns. */
 export interface CapturedPod {
   readonly pod: LocalPod;

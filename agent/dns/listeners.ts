@@ -13,6 +13,8 @@ const tcpIdleMs = 10_000;
 /** Of one connection, at once; further ones wait unread. */
 const maxTcpPipelined = 16;
 const tcpBacklog = 64;
+/** Of a connection whose pod has asked as often as it may: until it is looked at again. */
+const tcpRateWaitMs = 20;
 
 export interface ListenersOptions {
   readonly netnsFd: number;
@@ -22,7 +24,7 @@ export interface ListenersOptions {
 
 export interface ListenersDeps {
   readonly sockets: Pick<NamespaceSockets, 'bindUdp' | 'listenTcp'>;
-  /** Of questions over UDP. */
+  /** Of questions: one over UDP that is too much is dropped, one over TCP waits. */
   readonly rate: { take(): boolean };
   /** False: no connection that BPF has sent here; it is reset. */
   readonly isRedirected: (address: string, port: number) => boolean;
@@ -91,39 +93,58 @@ export class PodListeners {
     socket.setTimeout(tcpIdleMs, () => socket.destroy());
     socket.on('error', () => socket.destroy());
     socket.on('close', () => this.#connections.delete(socket));
-    readMessages(socket, (bytes, respond) => this.#deps.handle(bytes, 'tcp', respond));
+    readMessages(socket, this.#deps.rate, (bytes, respond) => this.#deps.handle(bytes, 'tcp', respond));
   }
 }
 
-/** Messages with their lengths before them, in any pieces; answers in the order in which they are known (RFC 7766 6.2.1.1). */
+/**
+ * Messages with their lengths before them, in any pieces; answers in the order in which they are known (RFC 7766 6.2.1.1). A client that does not
+ * read its answers is not read either; one that asks too fast waits.
+ */
 export function readMessages(
   socket: Socket,
+  rate: { take(): boolean },
   handle: (bytes: Buffer, respond: (answer: Buffer) => void) => void,
 ): void {
   let received: Buffer = Buffer.alloc(0);
   let waiting = 0;
   let ended = false;
+  let tooFast: NodeJS.Timeout | null = null;
+  const hasRoom = () => waiting < maxTcpPipelined && !socket.writableNeedDrain && tooFast === null;
+  const ask = (message: Buffer) => {
+    let isFirst = true;
+    waiting++;
+    handle(message, (answer) => {
+      if (!isFirst) return;
+      isFirst = false;
+      if (!socket.destroyed) socket.write(withLength(answer));
+      // Not at once: a turn belongs to others, too.
+      setImmediate(() => {
+        waiting--;
+        next();
+      });
+    });
+  };
   const next = () => {
-    while (waiting < maxTcpPipelined && received.length >= 2) {
+    while (hasRoom() && !socket.destroyed && received.length >= 2) {
       const end = 2 + received.readUInt16BE(0);
       if (received.length < end) break;
-      const message = received.subarray(2, end);
+      if (!rate.take()) {
+        tooFast = setTimeout(() => {
+          tooFast = null;
+          next();
+        }, tcpRateWaitMs);
+        break;
+      }
+      const message = Buffer.from(received.subarray(2, end));
       received = received.subarray(end);
-      waiting++;
-      let isFirst = true;
-      handle(Buffer.from(message), (answer) => {
-        if (!isFirst) return;
-        isFirst = false;
-        waiting--;
-        if (socket.destroyed) return;
-        socket.write(withLength(answer));
-        setImmediate(next);
-      });
+      ask(message);
     }
-    if (waiting >= maxTcpPipelined) socket.pause();
-    else socket.resume();
-    if (ended && waiting === 0) socket.end();
+    if (hasRoom()) socket.resume();
+    else socket.pause();
+    if (ended && waiting === 0 && tooFast === null) socket.end();
   };
+  socket.on('drain', next);
   socket.on('data', (bytes) => {
     received = received.length === 0 ? bytes : Buffer.concat([received, bytes]);
     next();

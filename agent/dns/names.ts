@@ -12,6 +12,8 @@ import { type DnsRecord, type Question, recordType } from './types.js';
 export const ttlSeconds = 30;
 /** A message of 65,535 bytes holds fewer than 4,096 addresses; a client needs fewer. */
 const maxEndpoints = 1024;
+/** Of a wildcard's domain. A pod can ask for names of 127 labels as fast as it may: looking at each of their domains would cost 0.4 ms. */
+const maxWildcardLabels = 16;
 
 /** Whoever asks. */
 export interface NameClient {
@@ -97,7 +99,7 @@ export class Names {
     const exact = this.#visible(client, name);
     if (exact !== undefined) return exact;
     const labels = labelsOf(name);
-    for (let i = 1; i < labels.length; i++) {
+    for (let i = Math.max(1, labels.length - maxWildcardLabels); i < labels.length; i++) {
       const wildcard = this.#visible(client, `*.${labels.slice(i).join('.')}`);
       if (wildcard !== undefined) return wildcard;
     }

@@ -117,8 +117,10 @@ export class Upstream {
         const response = accept(bytes);
         if (response !== null) end(() => resolve(response));
       });
+      // A pod can name a server that there is no way to. Only as an event does a failed connect come to 'error'.
+      socket.on('connect', () => socket.send(message));
       try {
-        socket.bind({ fd }, () => socket.connect(nameServicePort, server, () => socket.send(message)));
+        socket.bind({ fd }, () => socket.connect(nameServicePort, server));
       } catch (error) {
         closeSync(fd);
         end(() => reject(error));

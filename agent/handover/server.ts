@@ -1,4 +1,4 @@
-import { chmodSync, renameSync } from 'node:fs';
+import { chmodSync, renameSync, rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { messageOf } from '../../mesh/common/errors.js';
 import type { Log } from '../../mesh/log/index.js';
@@ -41,6 +41,7 @@ export class HandoverServer {
     openRunFolder(runDir);
     const path = agentSocket(runDir);
     const own = `${path}.${process.pid}`;
+    rmSync(own, { force: true }); // of an agent that had our number and was killed here
     await new Promise<void>((resolve, reject) => {
       this.#server.once('error', reject).listen(own, resolve);
     });
@@ -96,10 +97,10 @@ export class HandoverServer {
 
   /** True: the next agent has taken over. Else everything is as before. */
   async #handOver(take: Take, lines: Lines): Promise<boolean> {
-    const pods = await this.#host.hold();
-    this.#log.info({ pods: pods.length }, 'the next agent is taking over');
     let isReady = false;
     try {
+      const pods = await this.#host.hold();
+      this.#log.info({ pods: pods.length }, 'the next agent is taking over');
       isReady = (await this.#give(pods, take.path, lines)) && (await isSaid(lines, 'ready', readyTimeoutMs));
     } finally {
       if (!isReady) {

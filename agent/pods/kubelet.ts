@@ -1,6 +1,6 @@
 /**
  * Which cgroup is kubelet's: its probes reach applications without the mesh, nobody else's connections do. So it must be kubelet's alone:
- * found by the process, outside of all pods and in the host's network namespace, where a pod's process could only call itself so.
+ * found by the process, of root, outside of all pods and in the host's network namespace, where a pod's process could only call itself so.
  */
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
@@ -43,7 +43,7 @@ function kubeletProcesses({ hostNetns, podsParent }: KubeletSearch): number[] {
   const host = statSync(hostNetns).ino;
   const inPods = new Set(processesOf(podsParent));
   return readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name) && kubeletNames.includes(commandOf(name)))
+    .filter((name) => /^\d+$/.test(name) && kubeletNames.includes(commandOf(name)) && isOurUsers(name))
     .map(Number)
     .filter((pid) => !inPods.has(pid) && tryNamespaceInode(pid) === host);
 }
@@ -54,6 +54,11 @@ function commandOf(pid: string): string {
   } catch {
     return ''; // it has ended
   }
+}
+
+/** kubelet is root's, as we are; any user of the node can call a process so. */
+function isOurUsers(pid: string): boolean {
+  return statSync(`/proc/${pid}`, { throwIfNoEntry: false })?.uid === process.geteuid!();
 }
 
 /** A cgroup that has pods below it would let their host-network processes in as kubelet. */

@@ -3,7 +3,7 @@ import { tryParseSpiffeId } from '../../mesh/identity/index.js';
 import { identityOf, type Service, serviceKeyOf, type Workload } from '../../mesh/store/index.js';
 import { hashOf } from './hash.js';
 import { preferredOf } from './locality.js';
-import type { DirectRoute, HboneRoute } from './types.js';
+import type { HboneRoute } from './types.js';
 
 /** A workload as one endpoint of a service, at one port. */
 export class Endpoint {
@@ -19,8 +19,8 @@ export class Endpoint {
   readonly identities: readonly string[];
   /** On another network than its clients: its address, if it has one, means nothing here. */
   readonly isRemote: boolean;
-  /** Of a service that was addressed: the same for all connections, made by the first. */
-  route: DirectRoute | HboneRoute | null = null;
+  /** Of a service that was addressed, if it speaks HBONE: the same for all connections, made by the first. */
+  route: HboneRoute | null = null;
 
   constructor(set: EndpointSet, workload: Workload, address: string | null, port: number) {
     this.key = workload.addresses.length > 0 ? workload.uid : `${workload.uid} ${address ?? ''}`;

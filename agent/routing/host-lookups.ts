@@ -94,9 +94,12 @@ export class HostLookups {
 
 /** What the files of the node say comes after DNS, which knows how long an answer counts. */
 const untimedTtlMs = 30_000;
+/** Each takes one of the four threads that files and keys need, too, for as long as the node's resolver takes. */
+const maxNodeLookups = 2;
 
 function systemLookup(): HostLookup {
   const resolver = new Resolver({ timeout: 1_000, tries: 2 });
+  let underWay = 0;
   return async (hostname) => {
     const answers = await Promise.allSettled([
       resolver.resolve4(hostname, { ttl: true }),
@@ -104,7 +107,13 @@ function systemLookup(): HostLookup {
     ]);
     const records = answers.flatMap((answer) => (answer.status === 'fulfilled' ? answer.value : []));
     if (records.length > 0) return records.map(({ address, ttl }) => ({ address, ttlMs: ttl * 1_000 }));
-    const found = await lookup(hostname, { all: true });
-    return found.map(({ address }) => ({ address, ttlMs: untimedTtlMs }));
+    if (underWay === maxNodeLookups) return [];
+    underWay++;
+    try {
+      const found = await lookup(hostname, { all: true });
+      return found.map(({ address }) => ({ address, ttlMs: untimedTtlMs }));
+    } finally {
+      underWay--;
+    }
   };
 }

@@ -1,63 +1,8 @@
 import { describe, expect, test } from '@jest/globals';
-import { serviceWith, updateWith, workloadWith } from '../../mesh/store/fixtures.js';
-import { createStore, type Service, type StoreUpdate, type Workload } from '../../mesh/store/index.js';
-import { type RouteRequest, Router, type RouterDeps } from './router.js';
+import { serviceWith } from '../../mesh/store/fixtures.js';
+import type { StoreUpdate } from '../../mesh/store/index.js';
+import { cartPorts, client, request, routerOf, sent, service, workload } from '../../test/support/routing.js';
 import type { Route } from './types.js';
-import { WorkloadTexts } from './workload-texts.js';
-
-const locality = { region: 'r1', zone: 'z1', subzone: '' };
-
-const workload = (name: string, fields: Partial<Workload> = {}): Workload =>
-  workloadWith({
-    uid: `Kubernetes//Pod/shop/${name}`,
-    name,
-    namespace: 'shop',
-    addresses: ['10.0.0.1'],
-    tunnelProtocol: 'hbone',
-    serviceAccount: name,
-    node: 'n1',
-    locality,
-    ...fields,
-  });
-
-const service = (fields: Partial<Service> = {}): Service =>
-  serviceWith({
-    name: 'cart',
-    namespace: 'shop',
-    hostname: 'cart.shop.svc.cluster.local',
-    vips: [{ network: '', address: '10.96.0.1', prefixLength: null }],
-    ports: [{ servicePort: 80, targetPort: 8080 }],
-    ...fields,
-  });
-
-const cartPorts = new Map([['shop/cart.shop.svc.cluster.local', [{ servicePort: 80, targetPort: 8080 }]]]);
-const client = workload('client', { addresses: ['10.0.0.9'] });
-
-const outlierDetection = { consecutiveConnectFailures: 2, baseEjectionMs: 1_000, maxEjectionPercent: 50 };
-
-function routerOf(update: Partial<StoreUpdate>, deps: Partial<RouterDeps> = {}): Router {
-  const store = createStore();
-  store.apply(updateWith({ snapshot: true, ...update }));
-  return new Router(
-    { network: '', outlierDetection },
-    {
-      store,
-      texts: new WorkloadTexts(),
-      hostnames: { addressesOf: () => null },
-      nowMs: () => 0,
-      random: () => 0,
-      ...deps,
-    },
-  );
-}
-
-const request = (address: string, port: number, fields: Partial<RouteRequest> = {}): RouteRequest => ({
-  source: client,
-  destination: { address, port },
-  client: '10.0.0.9',
-  tried: [],
-  ...fields,
-});
 
 function decide(update: Partial<StoreUpdate>, address: string, port: number, random = 0) {
   return routerOf(update, { random: () => random }).route(request(address, port));
@@ -201,9 +146,6 @@ describe('route', () => {
     });
   });
 });
-
-const sent = (route: Route): string =>
-  route.kind === 'hbone' || route.kind === 'direct' ? route.workload.name : route.kind;
 
 describe('unknown destinations', () => {
   test('REGISTRY_ONLY refuses them, and only them', () => {

@@ -1,4 +1,4 @@
-import { isIpv6, isLoopback, type SocketAddress } from '../../mesh/common/address.js';
+import { isIpv6, type SocketAddress } from '../../mesh/common/address.js';
 import {
   type GatewayAddress,
   type OutlierDetection,
@@ -12,7 +12,19 @@ import { EndpointCache } from './endpoint-cache.js';
 import { Endpoint, type EndpointSet } from './endpoint-set.js';
 import { LiveCounts } from './live-counts.js';
 import { Outliers } from './outliers.js';
-import type { DirectRoute, HboneRoute, HostnameSource, Route } from './types.js';
+import {
+  gatewayKeyOf,
+  hboneAt,
+  hboneTo,
+  hboneVia,
+  isBehindOneOf,
+  isOther,
+  isOwnMachine,
+  namesOf,
+  refused,
+  unreadable,
+} from './routes.js';
+import type { HostnameSource, Route } from './types.js';
 import type { WorkloadTexts } from './workload-texts.js';
 
 export interface RouterOptions {
@@ -38,11 +50,9 @@ export interface RouteRequest {
   readonly destination: SocketAddress;
   /** The client's own address. */
   readonly client: string;
-  /** Keys of endpoints that this connection has tried already. */
+  /** Keys of endpoints, and of gateways of other networks, that this connection has tried already. */
   readonly tried: readonly string[];
 }
-
-const hbonePort = 15008;
 
 /** Where outbound connections go (hbone-and-wds.md, section 6), and what is known of the endpoints from those before. One per worker. */
 export class Router {
@@ -114,7 +124,7 @@ export class Router {
     if (picked === null) return refused(service, `${name} has no usable endpoint${namesOf(set)}`);
     if (!(picked instanceof Endpoint)) return picked;
     if (picked.isRemote) return this.#throughGateway(request, picked, service);
-    return this.#toEndpoint(picked, destination.address);
+    return this.#toEndpoint(picked, request);
   }
 
   /** By weight where there are several; the plain one where all weights are 0. */
@@ -167,12 +177,13 @@ export class Router {
     const { random } = this.#deps;
     const liveOf = (endpoint: Endpoint) => this.#live.of(set.serviceKey, endpoint.key);
     const choice = { set, client, random, liveOf };
-    const hasOutliers = this.outliers.knows(set.serviceKey);
-    if (tried.length === 0 && !hasOutliers) return choose({ ...choice, mayUse: null });
+    if (tried.length === 0 && !this.outliers.knows(set.serviceKey))
+      return choose({ ...choice, mayUse: null });
     const isNew = ({ key }: Endpoint) => !tried.includes(key);
-    if (!hasOutliers) return choose({ ...choice, mayUse: isNew });
     const isSound = (endpoint: Endpoint) =>
-      isNew(endpoint) && !this.outliers.isOut(set.serviceKey, endpoint.key);
+      isNew(endpoint) &&
+      !this.outliers.isOut(set.serviceKey, endpoint.key) &&
+      !isBehindOneOf(tried, endpoint);
     // All are out: then any is as good as another.
     return choose({ ...choice, mayUse: isSound }) ?? choose({ ...choice, mayUse: isNew });
   }
@@ -187,8 +198,8 @@ export class Router {
     const { set, workload, port } = endpoint;
     const { ipFamilies } = set.service;
     const allowed = addresses
-      // Loopback would be the client's own pod.
-      .filter((address) => !isLoopback(address) && ipFamilies !== (isIpv6(address) ? 'ipv4' : 'ipv6'))
+      // That would be the client's own pod.
+      .filter((address) => !isOwnMachine(address) && ipFamilies !== (isIpv6(address) ? 'ipv4' : 'ipv6'))
       .map((address) => new Endpoint(set, workload, address, port))
       .filter(({ key }) => !tried.includes(key));
     const sound = allowed.filter(({ key }) => !this.outliers.isOut(set.serviceKey, key));
@@ -198,36 +209,59 @@ export class Router {
     return from[Math.floor(this.#deps.random() * from.length)] ?? null;
   }
 
-  /** `requested` is dialled if it is one of the workload's own (a VIP may be a range that holds it). */
-  #toEndpoint(endpoint: Endpoint, requested: string): Route {
-    const { workload, set, to, port } = endpoint;
-    if (workload.addresses.length > 1 && requested !== to!.address && workload.addresses.includes(requested))
-      return routeOf(endpoint, { address: requested, port }, set.service);
-    endpoint.route ??= routeOf(endpoint, to!, set.service);
+  /** What was dialled is dialled if it is one of the workload's own (a VIP may be a range that holds it). */
+  #toEndpoint(endpoint: Endpoint, request: RouteRequest): Route {
+    const { address } = request.destination;
+    const isOwn = isOther(endpoint, address);
+    const to = isOwn ? { address, port: endpoint.port } : endpoint.to!;
+    if (endpoint.workload.tunnelProtocol === 'none') return this.#inClear(endpoint, to, request);
+    if (isOwn) return hboneTo(endpoint, to);
+    endpoint.route ??= hboneTo(endpoint, to);
     return endpoint.route;
   }
 
+  /**
+   * An endpoint that does not speak HBONE. Whoever named its address (a ServiceEntry, a DNS server) does not say that for somebody else of the mesh
+   * who has it now: nothing goes to them in clear.
+   */
+  #inClear(endpoint: Endpoint, to: SocketAddress, request: RouteRequest): Route {
+    const { service } = endpoint.set;
+    const { store, texts } = this.#deps;
+    const { network } = this.#options;
+    const what = `endpoint ${to.address} of service ${serviceKeyOf(service)}`;
+    if (isOwnMachine(to.address)) return refused(service, `${what} would be the client itself`);
+    const there = store.workloadByAddress(network, to.address);
+    if (there?.defect !== undefined) return unreadable(there, service);
+    if (there !== undefined && there.tunnelProtocol !== 'none') {
+      const { waypoint } = there;
+      if (waypoint !== null && !this.#isWaypointItself(waypoint, request.source))
+        return this.#viaWaypoint({ ...request, destination: to }, waypoint, service);
+      return hboneVia('workload', hboneAt(to), to, [texts.identityOf(there)], there, service, endpoint);
+    }
+    const virtual =
+      there === undefined ? store.serviceByVip(network, to.address, request.source.namespace) : undefined;
+    if (virtual !== undefined && virtual !== service && this.#isOfMesh(virtual))
+      return refused(service, `${what} is a virtual address of service ${serviceKeyOf(virtual)}`);
+    return { kind: 'direct', to, workload: endpoint.workload, service, endpoint };
+  }
+
+  /** Some of its endpoints speak HBONE, or we cannot tell. */
+  #isOfMesh(service: Service): boolean {
+    if (service.defect !== undefined || service.waypoint !== null) return true;
+    return this.#deps.store.endpointsOf(service).some(({ tunnelProtocol }) => tunnelProtocol !== 'none');
+  }
   #toWorkload(workload: Workload, to: SocketAddress, service: Service | null): Route {
     if (workload.tunnelProtocol === 'none') return { kind: 'direct', to, workload, service, endpoint: null };
-    return {
-      kind: 'hbone',
-      via: 'workload',
-      nextHop: { address: to.address, port: hbonePort },
-      target: to,
-      expectedIdentities: [this.#deps.texts.identityOf(workload)],
-      workload,
-      service,
-      endpoint: null,
-      gateway: null,
-    };
+    const identities = [this.#deps.texts.identityOf(workload)];
+    return hboneVia('workload', hboneAt(to), to, identities, workload, service, null);
   }
 
   /** Double HBONE (sheet 1.7): only for what was addressed as a service, whose subjectAltNames say who may answer beyond the gateway. */
-  #throughGateway({ destination }: RouteRequest, endpoint: Endpoint, service: Service | null): Route {
+  #throughGateway({ destination, tried }: RouteRequest, endpoint: Endpoint, service: Service | null): Route {
     const { workload } = endpoint;
     const what = `workload ${workload.uid} is on network ${JSON.stringify(workload.network)}`;
     if (service === null) return refused(null, `${what}, and only services are reached through gateways`);
-    const found = this.#gatewayAt(workload.networkGateway!);
+    const found = this.#gatewayAt(workload.networkGateway!, tried);
     if (found === null) return refused(service, `${what}, whose gateway is not known`);
     const { names } = endpoint.set;
     if (names.length === 0)
@@ -240,22 +274,34 @@ export class Router {
     const nextHop = { address, port };
     return {
       ...hboneVia('workload', nextHop, destination, names, workload, service, endpoint),
-      gateway: { expectedIdentities: [identity], authority },
+      gateway: { expectedIdentities: [identity], authority, key: gatewayKeyOf(address) },
     };
   }
 
-  #gatewayAt(gateway: GatewayAddress): { address: string; port: number; identity: string } | null {
+  #gatewayAt(
+    gateway: GatewayAddress,
+    tried: readonly string[],
+  ): { address: string; port: number; identity: string } | null {
     const { store, texts } = this.#deps;
     const { destination, hboneMtlsPort: port } = gateway;
-    const behind = this.#serviceOf(gateway);
     const workload =
       destination.kind === 'address'
         ? store.workloadByAddress(destination.network, destination.address)
-        : behind &&
-          store.endpointsOf(behind).find(({ addresses, healthy }) => healthy && addresses.length > 0);
+        : this.#gatewayOf(this.#serviceOf(gateway), tried);
     const address = destination.kind === 'address' ? destination.address : workload?.addresses[0];
     if (workload === undefined || workload.defect !== undefined || address === undefined) return null;
     return { address, port, identity: texts.identityOf(workload) };
+  }
+
+  /** One of the gateway's workloads, one that was not tried if there is such a one. */
+  #gatewayOf(service: Service | undefined, tried: readonly string[]): Workload | undefined {
+    if (service === undefined) return undefined;
+    const usable = this.#deps.store
+      .endpointsOf(service)
+      .filter(({ addresses, healthy }) => healthy && addresses.length > 0);
+    const fresh = usable.filter(({ addresses }) => !tried.includes(gatewayKeyOf(addresses[0]!)));
+    const from = fresh.length > 0 ? fresh : usable;
+    return from[Math.floor(this.#deps.random() * from.length)];
   }
 
   /** The target is the original destination; an unusable waypoint fails the connection, it never falls back to direct. */
@@ -304,47 +350,4 @@ export class Router {
     if (destination.kind === 'hostname') return false;
     return this.#deps.store.workloadByAddress(destination.network, destination.address)?.uid === source.uid;
   }
-}
-
-function routeOf(endpoint: Endpoint, to: SocketAddress, service: Service): DirectRoute | HboneRoute {
-  const { workload, identities } = endpoint;
-  if (workload.tunnelProtocol === 'none') return { kind: 'direct', to, workload, service, endpoint };
-  const nextHop = { address: to.address, port: hbonePort };
-  return hboneVia('workload', nextHop, to, identities, workload, service, endpoint);
-}
-
-function hboneVia(
-  via: HboneRoute['via'],
-  nextHop: SocketAddress,
-  target: SocketAddress,
-  expectedIdentities: readonly string[],
-  workload: Workload,
-  service: Service | null,
-  endpoint: Endpoint | null,
-): HboneRoute {
-  return {
-    kind: 'hbone',
-    via,
-    nextHop,
-    target,
-    expectedIdentities,
-    workload,
-    service,
-    endpoint,
-    gateway: null,
-  };
-}
-
-/** Those known by hostname have been asked for, in vain. */
-function namesOf({ endpoints }: EndpointSet): string {
-  const names = endpoints.filter(({ to }) => to === null).map(({ workload }) => workload.hostname);
-  return names.length === 0 ? '' : `: no address is known of ${names.slice(0, 3).join(', ')}`;
-}
-
-function unreadable(workload: Workload, service: Service | null): Route {
-  return refused(service, `workload ${workload.uid} could not be read: ${workload.defect}`);
-}
-
-function refused(service: Service | null, reason: string): Route {
-  return { kind: 'refused', reason, service };
 }

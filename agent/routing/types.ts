@@ -48,6 +48,8 @@ export interface GatewayRoute {
   readonly expectedIdentities: readonly string[];
   /** `hostname:port` of the service, for the gateway and for the server beyond. */
   readonly authority: string;
+  /** For `RouteRequest.tried`. */
+  readonly key: string;
 }
 
 /** Addresses of hostnames, as workers ask for them: main answers by a message. */

@@ -31,12 +31,14 @@ interface Watched {
   readonly reason: string;
   readonly onEnded: () => void;
   movedBytes: number;
+  /** Seen first. */
+  sinceMs: number;
 }
 
 /** All live connections of a worker: what admin lists, what a deleted pod, a drain or its age ends. */
 export class ConnectionTable {
   readonly #quietMs: number;
-  readonly #reactor: Pick<Reactor, 'setTimer'>;
+  readonly #reactor: Pick<Reactor, 'setTimer' | 'nowMs'>;
   readonly #all = new Set<TrackedConnection>();
   readonly #watched = new Map<TrackedConnection, Watched>();
   /** Of those whose age is limited: until it is reached, then until the grace is over. */
@@ -44,7 +46,10 @@ export class ConnectionTable {
   #timer: Timer | null = null;
   #endAll: Pick<Watched, 'reason' | 'onEnded'> | null = null;
 
-  constructor(options: ConnectionTableOptions, deps: { readonly reactor: Pick<Reactor, 'setTimer'> }) {
+  constructor(
+    options: ConnectionTableOptions,
+    deps: { readonly reactor: Pick<Reactor, 'setTimer' | 'nowMs'> },
+  ) {
     this.#quietMs = options.quietMs;
     this.#reactor = deps.reactor;
   }
@@ -85,7 +90,8 @@ export class ConnectionTable {
    * once per `quietMs`: nothing is done per chunk.
    */
   endWhenQuiet(connection: TrackedConnection, reason: string, onEnded: () => void = () => {}): void {
-    this.#watched.set(connection, { reason, onEnded, movedBytes: connection.movedBytes });
+    const { movedBytes } = connection;
+    this.#watched.set(connection, { reason, onEnded, movedBytes, sinceMs: this.#reactor.nowMs });
     this.#timer ??= this.#reactor.setTimer(this.#quietMs, () => this.#endQuietOnes());
   }
 
@@ -94,8 +100,13 @@ export class ConnectionTable {
     const endLater = (delayMs: number, onEnd: () => void): void =>
       void this.#ages.set(connection, this.#reactor.setTimer(delayMs, onEnd));
     endLater(maxAgeMs, () => {
-      endLater(ageGraceMs, () => connection.abort('too old, and not quiet'));
-      this.endWhenQuiet(connection, 'too old, connection was quiet');
+      let hasEnded = false;
+      endLater(ageGraceMs, () =>
+        connection.abort(hasEnded ? 'too old, and did not end when we had' : 'too old, and not quiet'),
+      );
+      this.endWhenQuiet(connection, 'too old, connection was quiet', () => {
+        hasEnded = true;
+      });
     });
   }
 
@@ -117,10 +128,14 @@ export class ConnectionTable {
 
   #endQuietOnes(): void {
     this.#timer = null;
+    const { nowMs } = this.#reactor;
     for (const [connection, watched] of [...this.#watched]) {
       const { movedBytes } = connection;
-      const isQuiet = movedBytes >= 0 && movedBytes === watched.movedBytes;
-      watched.movedBytes = movedBytes;
+      if (movedBytes !== watched.movedBytes) {
+        watched.movedBytes = movedBytes;
+        watched.sinceMs = nowMs;
+      }
+      const isQuiet = movedBytes >= 0 && nowMs - watched.sinceMs >= this.#quietMs;
       if (!isQuiet || !connection.end(watched.reason)) continue;
       this.#watched.delete(connection);
       watched.onEnded();

@@ -1,6 +1,6 @@
 import type { SocketAddress } from '../../mesh/common/address.js';
 import type { HboneClient } from '../../mesh/hbone/index.js';
-import type { ConnectionHandler, Reactor } from '../../mesh/io/index.js';
+import type { ConnectionHandler, IoErrorCode, Reactor } from '../../mesh/io/index.js';
 import type { Store, Workload } from '../../mesh/store/index.js';
 import type { BaggageLabels, ConnectionTelemetry, Party } from '../../mesh/telemetry/index.js';
 import type { ApplicationDialer, OriginalDestinations } from '../capture/index.js';
@@ -38,6 +38,9 @@ export interface TunnelCounters {
   resetNoWorkload: number;
   /** Inbound, refused or closed by policies. */
   resetPolicy: number;
+  /** Connections to servers, and of clients, refused or cut off because a certificate of their chain is revoked. */
+  revokedServers: number;
+  revokedClients: number;
   /** Outbound connects that failed and went on to another endpoint. */
   retriedConnects: number;
 }
@@ -48,6 +51,8 @@ export function newTunnelCounters(): TunnelCounters {
     resetIllegalPort: 0,
     resetNoWorkload: 0,
     resetPolicy: 0,
+    revokedServers: 0,
+    revokedClients: 0,
     retriedConnects: 0,
   };
 }
@@ -61,6 +66,11 @@ export function party(
   baggage: BaggageLabels | null = null,
 ): Party {
   return { workload: workload ?? null, identity, baggage };
+}
+
+/** The reason of a failed dial lies here, not at the endpoint. */
+export function isOurs(code: IoErrorCode): boolean {
+  return code === 'NO_RESOURCES' || code === 'HANDLER_FAILED';
 }
 
 /** What every connection asks of the store; asked once, and again whenever the store has changed. */

@@ -1,20 +1,14 @@
 import { formatSocketAddress } from '../../mesh/common/address.js';
-import {
-  type CopyFailure,
-  type TunnelAcceptor,
-  TunnelCopy,
-  type TunnelHandler,
-  type TunnelRequest,
-} from '../../mesh/hbone/index.js';
-import type { Connection } from '../../mesh/io/index.js';
-import type { Workload } from '../../mesh/store/index.js';
-import type { ConnectionInfo, ConnectionRecord } from '../../mesh/telemetry/index.js';
+import type { TunnelAcceptor, TunnelHandler, TunnelRequest } from '../../mesh/hbone/index.js';
+import type { Connection, IoErrorCode } from '../../mesh/io/index.js';
+import { serviceKeyOf, type Workload } from '../../mesh/store/index.js';
+import type { ConnectionInfo } from '../../mesh/telemetry/index.js';
 import type { Endpoint, HboneRoute } from '../routing/index.js';
-import type { TrackedConnection } from './connection-table.js';
-import { connectTimeoutMs, noHandler, party, type TunnelContext } from './context.js';
+import { AcceptedTunnel, type AcceptedTunnelParts } from './accepted-tunnel.js';
+import { connectTimeoutMs, isOurs, noHandler, party, type TunnelContext } from './context.js';
 import { factsOf, refused } from './inbound.js';
-import type { ConnectionSummary, WorkerPod } from './messages.js';
-import { type Admission, denialOf, failureOf } from './policy-guard.js';
+import type { WorkerPod } from './messages.js';
+import { denialOf } from './policy-guard.js';
 
 /**
  * The server of an east-west gateway (double HBONE, hbone-and-wds.md 1.7): a tunnel that asks for a service of this network by its hostname is
@@ -63,7 +57,7 @@ export class EastWestAcceptor implements TunnelAcceptor {
       return refused(request, 503);
     }
     const admission = guard.admission(this.#pod, own, facts);
-    return EastWestTunnel.dial({ context: this.#context, admission, request, info, route });
+    return EastWestTunnel.dial({ context: this.#context, admission, request, info }, route);
   }
 
   /** Where to; or why not. Never on to another network, and never to what does not speak HBONE. */
@@ -75,6 +69,7 @@ export class EastWestAcceptor implements TunnelAcceptor {
       .servicesByHostname(hostname)
       .find(({ visibility, namespace }) => visibility === 'public' || namespace === own.namespace);
     if (service === undefined) return 'no such service';
+    if (own.services.has(serviceKeyOf(service))) return 'a gateway leads to others, not to itself';
     const destination = { address: request.local.address, port };
     const client = request.peer.address;
     const route = router.routeToService({ source: own, destination, client, tried: [] }, service);
@@ -84,88 +79,37 @@ export class EastWestAcceptor implements TunnelAcceptor {
   }
 }
 
-interface Parts {
-  readonly context: TunnelContext;
-  readonly admission: Admission;
-  readonly request: TunnelRequest;
-  readonly info: ConnectionInfo;
-  readonly route: HboneRoute;
-}
-
 /** TLS records between a tunnel and an HBONE server of this network. */
-class EastWestTunnel extends TunnelCopy implements TrackedConnection {
-  readonly podUid: string;
-  readonly admission: Admission;
-  readonly #parts: Parts;
-  readonly #openedAtMs: number;
+class EastWestTunnel extends AcceptedTunnel {
   readonly #endpoint: Endpoint | null;
-  #record: ConnectionRecord | null = null;
-  #early = 0;
 
-  static dial(parts: Parts): EastWestTunnel {
-    const { context, admission, route } = parts;
-    const options = { to: route.nextHop, netnsFd: admission.pod.netnsFd, connectTimeoutMs };
-    return new EastWestTunnel(context.reactor.connect(options, noHandler), parts);
+  static dial(parts: Omit<AcceptedTunnelParts, 'via'>, { nextHop, endpoint }: HboneRoute): EastWestTunnel {
+    const { context, admission } = parts;
+    const options = { to: nextHop, netnsFd: admission.pod.netnsFd, connectTimeoutMs };
+    const server = context.reactor.connect(options, noHandler);
+    const via = `east-west ${formatSocketAddress(nextHop)}`;
+    return new EastWestTunnel(server, { ...parts, via }, endpoint);
   }
 
-  constructor(server: Connection, parts: Parts) {
-    super(server);
-    this.podUid = parts.admission.pod.uid;
-    this.admission = parts.admission;
-    this.#parts = parts;
-    this.#openedAtMs = parts.context.reactor.nowMs;
-    this.#endpoint = parts.route.endpoint;
-    server.handler = this;
-    parts.context.connections.add(this);
-    if (this.#endpoint !== null) parts.context.router.joined(this.#endpoint);
+  constructor(server: Connection, parts: AcceptedTunnelParts, endpoint: Endpoint | null) {
+    super(server, parts);
+    this.#endpoint = endpoint;
+    if (endpoint !== null) parts.context.router.joined(endpoint);
   }
 
-  override onConnected(): void {
-    const { context, request, info } = this.#parts;
-    if (this.#endpoint !== null) context.router.connected(this.#endpoint);
-    this.#record = context.telemetry.opened(info);
-    this.#record.addReceived(this.#early);
-    this.start(request.accept(context.texts.baggageOf(this.admission.own)));
+  override onConnected(server: Connection): void {
+    if (this.#endpoint !== null) this.context.router.connected(this.#endpoint);
+    super.onConnected(server);
   }
 
-  get movedBytes(): number {
-    return this.#record === null ? -1 : this.#record.sentBytes + this.#record.receivedBytes;
+  /** What the endpoint did: how the tunnel ended, and why it was reset, is its sender's doing and says nothing of an endpoint. */
+  override onClosed(server: Connection, error: Error & { readonly code: IoErrorCode }): void {
+    if (!this.isOpened && this.#endpoint !== null && !isOurs(error.code))
+      this.context.router.failed(this.#endpoint);
+    super.onClosed(server, error);
   }
 
-  summary(): ConnectionSummary {
-    const { context, request, route } = this.#parts;
-    const { own } = this.admission;
-    return {
-      direction: 'inbound',
-      source: `${formatSocketAddress(request.peer)} ${request.peerIdentity}`,
-      destination: request.authority,
-      pod: `${own.namespace}/${own.name}`,
-      via: `east-west ${formatSocketAddress(route.nextHop)}`,
-      ageMs: context.reactor.nowMs - this.#openedAtMs,
-      bytesIn: this.#record?.receivedBytes ?? this.#early,
-      bytesOut: this.#record?.sentBytes ?? 0,
-    };
-  }
-
-  protected countFromApp(bytes: number): void {
-    this.#record?.addSent(bytes);
-  }
-
-  protected countToApp(bytes: number): void {
-    if (this.#record === null) this.#early += bytes;
-    else this.#record.addReceived(bytes);
-  }
-
-  protected ended(failure: CopyFailure): void {
-    const { context, request, info } = this.#parts;
-    context.connections.remove(this);
-    if (this.#endpoint !== null) context.router.left(this.#endpoint);
-    if (this.#record !== null) {
-      this.#record.closed(failure === null ? null : failureOf(this.admission, failure), this.endReason);
-      return;
-    }
-    if (this.#endpoint !== null) context.router.failed(this.#endpoint);
-    request.refuse(this.admission.denied === null ? 503 : 401);
-    context.telemetry.refused(info, failureOf(this.admission, failure ?? 'ended before it was open'));
+  protected over(): void {
+    if (this.#endpoint !== null) this.context.router.left(this.#endpoint);
   }
 }

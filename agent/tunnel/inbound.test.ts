@@ -35,6 +35,7 @@ class InboundLab implements Disposable {
     { nowMs: () => this.lab.t.reactor.nowMs, wallClockMs: Date.now },
   );
   readonly store: Store;
+  readonly storeView: StoreView;
   readonly guard: PolicyGuard;
   readonly server: HboneServer;
   readonly #apps: net.Server[] = [];
@@ -57,6 +58,7 @@ class InboundLab implements Disposable {
       workers: 1,
     };
     const storeView = new StoreView({ network: '' }, { store });
+    this.storeView = storeView;
     const { connections, counters } = this;
     const authorizer = new Authorizer({ trustDomain: 'cluster.local' }, { store });
     this.store = store;
@@ -353,6 +355,34 @@ test('a port of the mesh is no target, by address or as the target port of a ser
     expect(client.failure).toMatchObject({ status: 503 });
   }
   expect(bed.counters.resetIllegalPort).toBe(1);
+});
+
+test('what is meant for another address is taken by the application itself, or refused; never carried on', async () => {
+  using bed = new InboundLab();
+  const { t } = bed.lab;
+  let callers = 0;
+  const port = await bed.app((socket) => {
+    callers++;
+    socket.end();
+  });
+  const elsewhere = `192.0.2.1:${port}`;
+  const refused = bed.open(elsewhere);
+  await t.until(() => refused.isDone);
+  expect(refused.failure).toMatchObject({ status: 400 });
+  const none = { services: [], policies: [], removed: [], removedPolicies: [] };
+  const tunnelTo = (port: number) => ({ protocol: 'none' as const, port });
+  for (const [applicationTunnel, outcome] of [
+    [tunnelTo(0), 'established'],
+    [tunnelTo(port), 'established'],
+    [tunnelTo(15008), 'failed'],
+  ] as const) {
+    bed.store.apply({ snapshot: true, workloads: [{ ...workload(), applicationTunnel }], ...none });
+    bed.storeView.forget();
+    const client = bed.open(elsewhere);
+    await t.until(() => client.events.length > 0);
+    expect(client.events[0]).toBe(outcome);
+  }
+  await t.until(() => callers === 2);
 });
 
 test('where no port is left to show an application, one connection is refused, by tunnel or plain', async () => {

@@ -1,22 +1,16 @@
-import { formatSocketAddress, isIpv6, type SocketAddress } from '../../mesh/common/address.js';
+import { isIpv6, type SocketAddress } from '../../mesh/common/address.js';
 import { messageOf } from '../../mesh/common/errors.js';
-import {
-  type CopyFailure,
-  type TunnelAcceptor,
-  TunnelCopy,
-  type TunnelHandler,
-  type TunnelRequest,
-} from '../../mesh/hbone/index.js';
+import type { TunnelAcceptor, TunnelHandler, TunnelRequest } from '../../mesh/hbone/index.js';
 import type { AcceptHandler, Connection, ConnectionHandler } from '../../mesh/io/index.js';
 import type { ConnectionFacts, Verdict } from '../../mesh/policy/index.js';
 import { serviceKeyOf, type Workload } from '../../mesh/store/index.js';
-import type { ConnectionInfo, ConnectionRecord } from '../../mesh/telemetry/index.js';
+import type { ConnectionInfo } from '../../mesh/telemetry/index.js';
 import type { ApplicationDial } from '../capture/index.js';
 import { illegalPorts } from '../routing/index.js';
-import type { TrackedConnection } from './connection-table.js';
+import { AcceptedTunnel, type AcceptedTunnelParts } from './accepted-tunnel.js';
 import { noHandler, party, type TunnelContext } from './context.js';
-import type { ConnectionSummary, WorkerPod } from './messages.js';
-import { type Admission, denialOf, failureOf } from './policy-guard.js';
+import type { WorkerPod } from './messages.js';
+import { type Admission, denialOf } from './policy-guard.js';
 import { proxyHeader } from './proxy-header.js';
 import { TcpRelay } from './tcp-relay.js';
 
@@ -45,8 +39,9 @@ export class InboundAcceptor implements TunnelAcceptor {
     }
     const target = this.#targetOf(request, own);
     if (target === null) return refused(request, 503);
-    if (illegalPorts.has(target.port)) {
-      // A service's target port may be anything.
+    const application = applicationOf(this.#context, own, request, target);
+    if (illegalPorts.has(target.port) || illegalPorts.has(application.to.port)) {
+      // A service's target port may be anything, and so may an application tunnel's.
       this.#context.counters.resetIllegalPort++;
       return refused(request, 503);
     }
@@ -60,7 +55,6 @@ export class InboundAcceptor implements TunnelAcceptor {
     }
     try {
       const admission = guard.admission(this.#pod, own, facts);
-      const application = applicationOf(this.#context, own, request, target);
       return InboundTunnel.dial(this.#context, admission, request, info, application);
     } catch (error) {
       // No port to show (NO_SHOWN_PORT): one tunnel's bad luck, not its connection's.
@@ -113,9 +107,10 @@ function applicationOf(
   target: SocketAddress,
 ): Application {
   const tunnel = own.applicationTunnel;
-  if (tunnel === null) return { to: target, header: null };
-  const port = tunnel.port || target.port;
-  if (tunnel.protocol === 'none') return { to: { address: target.address, port }, header: null };
+  const port = tunnel?.port || target.port;
+  // Whatever address was asked for, it is this pod that takes it: nothing is carried on from here.
+  if (tunnel === null || tunnel.protocol === 'none')
+    return { to: { address: request.local.address, port }, header: null };
   const address = isIpv6(request.local.address) ? '::1' : '127.0.0.1';
   const source = {
     address: request.peer.address,
@@ -141,17 +136,8 @@ function addressedOf(
 }
 
 /** One tunnel into a pod's application. */
-class InboundTunnel extends TunnelCopy implements TrackedConnection {
-  readonly podUid: string;
-  readonly admission: Admission;
-  readonly #context: TunnelContext;
-  readonly #request: TunnelRequest;
-  readonly #info: ConnectionInfo;
-  readonly #header: Buffer | null;
+class InboundTunnel extends AcceptedTunnel {
   readonly #releasePort: () => void;
-  readonly #openedAtMs: number;
-  #record: ConnectionRecord | null = null;
-  #early = 0;
 
   static dial(
     context: TunnelContext,
@@ -164,79 +150,18 @@ class InboundTunnel extends TunnelCopy implements TrackedConnection {
     const { pod } = admission;
     const { options, release } = context.applicationDialer.dial(pod, to, request.peer, wantedPort);
     const app = context.reactor.connect(options, noHandler);
-    return new InboundTunnel(app, { context, admission, request, info, header, release });
+    // Before the first of the caller's bytes, which may come while the dial goes on.
+    if (header !== null) app.write(header, 0, header.length);
+    return new InboundTunnel(app, { context, admission, request, info, via: 'hbone' }, release);
   }
 
-  constructor(
-    app: Connection,
-    parts: {
-      context: TunnelContext;
-      admission: Admission;
-      request: TunnelRequest;
-      info: ConnectionInfo;
-      header: Buffer | null;
-      release: () => void;
-    },
-  ) {
-    super(app);
-    this.podUid = parts.admission.pod.uid;
-    this.admission = parts.admission;
-    this.#context = parts.context;
-    this.#request = parts.request;
-    this.#info = parts.info;
-    this.#header = parts.header;
-    this.#releasePort = parts.release;
-    this.#openedAtMs = parts.context.reactor.nowMs;
-    app.handler = this;
-    parts.context.connections.add(this);
+  constructor(app: Connection, parts: AcceptedTunnelParts, releasePort: () => void) {
+    super(app, parts);
+    this.#releasePort = releasePort;
   }
 
-  override onConnected(app: Connection): void {
-    if (this.#header !== null) app.write(this.#header, 0, this.#header.length);
-    this.#record = this.#context.telemetry.opened(this.#info);
-    this.#record.addReceived(this.#early);
-    this.start(this.#request.accept(this.#context.texts.baggageOf(this.admission.own)));
-  }
-
-  get movedBytes(): number {
-    return this.#record === null ? -1 : this.#record.sentBytes + this.#record.receivedBytes;
-  }
-
-  summary(): ConnectionSummary {
-    const { own } = this.admission;
-    return {
-      direction: 'inbound',
-      source: `${formatSocketAddress(this.#request.peer)} ${this.#request.peerIdentity}`,
-      destination: this.#request.authority,
-      pod: `${own.namespace}/${own.name}`,
-      via: 'hbone',
-      ageMs: this.#context.reactor.nowMs - this.#openedAtMs,
-      bytesIn: this.#record?.receivedBytes ?? this.#early,
-      bytesOut: this.#record?.sentBytes ?? 0,
-    };
-  }
-
-  protected countFromApp(bytes: number): void {
-    this.#record?.addSent(bytes);
-  }
-
-  protected countToApp(bytes: number): void {
-    if (this.#record === null) this.#early += bytes;
-    else this.#record.addReceived(bytes);
-  }
-
-  protected ended(failure: CopyFailure): void {
-    this.#context.connections.remove(this);
+  protected over(): void {
     this.#releasePort();
-    if (this.#record !== null) {
-      this.#record.closed(failure === null ? null : failureOf(this.admission, failure), this.endReason);
-      return;
-    }
-    this.#request.refuse(this.admission.denied === null ? 503 : 401);
-    this.#context.telemetry.refused(
-      this.#info,
-      failureOf(this.admission, failure ?? 'ended before it was open'),
-    );
   }
 }
 

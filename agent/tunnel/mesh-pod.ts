@@ -36,7 +36,11 @@ export class MeshPod {
         reactor,
         acceptor: this.#acceptor,
         verifyClient: (leaf) => verifier.clientIdentity(leaf),
-        revocationOf: (peer) => verifier.revocationOf(peer),
+        revocationOf(peer) {
+          const revocation = verifier.revocationOf(peer);
+          if (revocation !== null) context.counters.revokedClients++;
+          return revocation;
+        },
         log,
       },
     );

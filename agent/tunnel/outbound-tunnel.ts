@@ -9,13 +9,14 @@ import {
   type TunnelFailure,
   type Undelivered,
 } from '../../mesh/hbone/index.js';
-import type { Connection, Timer } from '../../mesh/io/index.js';
+import type { Connection } from '../../mesh/io/index.js';
 import type { Workload } from '../../mesh/store/index.js';
 import type { ConnectionInfo, ConnectionRecord } from '../../mesh/telemetry/index.js';
 import type { DirectRoute, HboneRoute } from '../routing/index.js';
 import type { TrackedConnection } from './connection-table.js';
 import { party, type TunnelContext } from './context.js';
 import type { ConnectionSummary, WorkerPod } from './messages.js';
+import { lossOf } from './policy-guard.js';
 
 /** A captured connection and whose it is. */
 export interface OutboundStartPoint {
@@ -49,7 +50,6 @@ export class OutboundTunnel extends TunnelCopy implements ClientTunnelHandler, T
   #record: ConnectionRecord | null = null;
   #failure: TunnelFailure | null = null;
   #tunnel: Tunnel | null = null;
-  #deadline: Timer | null = null;
   /** Both directions, before the record exists: bytes may ride behind the CONNECT. */
   #early = 0;
 
@@ -69,7 +69,7 @@ export class OutboundTunnel extends TunnelCopy implements ClientTunnelHandler, T
 
   /** Asks the pool for a tunnel to `authority`, the route's target; bytes flow as soon as it lets them. `undelivered` of an attempt before goes first. */
   open(nextHop: NextHop, authority: string, attemptMs: number, undelivered: Undelivered | null): void {
-    const { reactor, texts, hbone } = this.#context;
+    const { texts, hbone } = this.#context;
     const { service, gateway } = this.#route;
     const metadata: ConnectMetadata = {
       baggage: texts.baggageOf(this.#source),
@@ -78,8 +78,8 @@ export class OutboundTunnel extends TunnelCopy implements ClientTunnelHandler, T
       ...(gateway === null ? {} : { forwardedNetwork: this.#source.network }),
     };
     this.#early = undelivered?.bytes?.length ?? 0;
-    this.#deadline = reactor.setTimer(attemptMs + deadlineSlackMs, () => this.#onDeadline(attemptMs));
-    const tunnel = hbone.open(nextHop, authority, metadata, this, undelivered);
+    const options = { timeoutMs: attemptMs + deadlineSlackMs, undelivered };
+    const tunnel = hbone.open(nextHop, authority, metadata, this, options);
     // It may have failed at once, and the connection be on its way elsewhere.
     if (!tunnel.isOpen || this.isOver) return;
     this.#tunnel = tunnel;
@@ -88,8 +88,6 @@ export class OutboundTunnel extends TunnelCopy implements ClientTunnelHandler, T
   }
 
   onEstablished(response: ConnectMetadata): void {
-    this.#deadline?.cancel();
-    this.#deadline = null;
     const { telemetry, router, connections } = this.#context;
     const { endpoint, service } = this.#route;
     if (endpoint !== null) router.connected(endpoint);
@@ -106,15 +104,6 @@ export class OutboundTunnel extends TunnelCopy implements ClientTunnelHandler, T
     this.fail(failure.message);
   }
 
-  #onDeadline(attemptMs: number): void {
-    this.#deadline = null;
-    if (this.isOver) return;
-    this.#tunnel?.reset();
-    const message = `no tunnel to ${formatSocketAddress(this.#route.nextHop)} within ${Math.round(attemptMs)} ms`;
-    this.#failure = { flag: 'CONNECT', message };
-    if (!this.#goesElsewhere(null)) this.fail(message);
-  }
-
   #goesElsewhere(undelivered: Undelivered | null): boolean {
     const isUntouched = this.#early === 0 && !this.hasAppEnded;
     const carried = undelivered ?? (isUntouched ? { bytes: null, ended: false } : null);
@@ -126,8 +115,6 @@ export class OutboundTunnel extends TunnelCopy implements ClientTunnelHandler, T
 
   #leave(): void {
     const { connections, router } = this.#context;
-    this.#deadline?.cancel();
-    this.#deadline = null;
     connections.remove(this);
     if (this.#route.endpoint !== null) router.left(this.#route.endpoint);
   }
@@ -161,7 +148,7 @@ export class OutboundTunnel extends TunnelCopy implements ClientTunnelHandler, T
   protected ended(failure: CopyFailure): void {
     this.#leave();
     if (this.#record !== null)
-      this.#record.closed(failure === null ? null : { flag: 'CONNECT', message: failure }, this.endReason);
+      this.#record.closed(failure === null ? null : lossOf(this.#tunnel, failure), this.endReason);
     else
       this.#context.telemetry.refused(this.#info({}), {
         flag: this.#failure?.flag ?? 'CONNECT',

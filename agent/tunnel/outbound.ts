@@ -1,10 +1,10 @@
 import { formatSocketAddress, isIpv6, type SocketAddress } from '../../mesh/common/address.js';
 import type { NextHop, Undelivered } from '../../mesh/hbone/index.js';
-import type { AcceptHandler, Connection, ConnectionHandler, IoErrorCode } from '../../mesh/io/index.js';
+import type { AcceptHandler, Connection, ConnectionHandler } from '../../mesh/io/index.js';
 import type { Service, Workload } from '../../mesh/store/index.js';
 import type { ConnectionInfo } from '../../mesh/telemetry/index.js';
 import type { DirectRoute, GatewayRoute, HboneRoute, Route, WorkloadTexts } from '../routing/index.js';
-import { connectTimeoutMs, party, type TunnelContext } from './context.js';
+import { connectTimeoutMs, isOurs, party, type TunnelContext } from './context.js';
 import type { WorkerPod } from './messages.js';
 import { OutboundTunnel, type Redial } from './outbound-tunnel.js';
 import { TcpRelay } from './tcp-relay.js';
@@ -64,6 +64,9 @@ class OutboundStart implements Waiting, ConnectionHandler, Redial {
   readonly #pod: WorkerPod;
   readonly #hops: NextHops;
   readonly #context: TunnelContext;
+  /** Attempts that have failed, */
+  #failures = 0;
+  /** and what the router is not to choose again. */
   #tried: readonly string[] = [];
   /** Attempts are over then; set by the first. */
   #deadlineMs = 0;
@@ -119,10 +122,11 @@ class OutboundStart implements Waiting, ConnectionHandler, Redial {
     const { endpoint } = failed;
     if (endpoint === null || this.#hops.isStopped) return false;
     router.failed(endpoint);
-    const isLast = this.#tried.length + 1 >= maxAttempts || reactor.nowMs >= this.#deadlineMs;
+    const isLast = ++this.#failures >= maxAttempts || reactor.nowMs >= this.#deadlineMs;
     const source = storeView.ownOf(this.#pod);
     if (undelivered === null || isLast || source === undefined || !this.#app.isOpen) return false;
-    this.#tried = [...this.#tried, endpoint.key];
+    const gateway = failed.kind === 'hbone' ? failed.gateway : null;
+    this.#tried = [...this.#tried, endpoint.key, ...(gateway === null ? [] : [gateway.key])];
     const next = this.#route(source);
     // Nobody else: what is told is why this one failed.
     if (next.kind === 'refused' || next.kind === 'passthrough') return false;
@@ -203,8 +207,8 @@ class OutboundStart implements Waiting, ConnectionHandler, Redial {
     if (this.#deadlineMs === 0)
       this.#deadlineMs = nowMs + (chosen.service?.trafficPolicy?.connectTimeoutMs || connectTimeoutMs);
     const endpoint = chosen.kind === 'passthrough' ? null : chosen.endpoint;
-    const left = maxAttempts - this.#tried.length;
-    const others = endpoint === null ? 0 : endpoint.set.endpoints.length - this.#tried.length - 1;
+    const left = maxAttempts - this.#failures;
+    const others = endpoint === null ? 0 : endpoint.set.endpoints.length - this.#failures - 1;
     return Math.max(1, (this.#deadlineMs - nowMs) / Math.max(1, Math.min(left, others + 1)));
   }
 
@@ -255,11 +259,6 @@ class OutboundStart implements Waiting, ConnectionHandler, Redial {
   onClosed(): void {
     this.#context.waitingRoom.remove(this);
   }
-}
-
-/** The reason of a failed dial lies here, not at the endpoint. */
-function isOurs(code: IoErrorCode): boolean {
-  return code === 'NO_RESOURCES' || code === 'HANDLER_FAILED';
 }
 
 interface KnownHop {
@@ -321,9 +320,13 @@ function fits(
     isSame(hop.address, chosen.nextHop) &&
     isSame(target, chosen.target) &&
     hop.through?.authority === chosen.gateway?.authority &&
-    hop.expectedIdentities.length === chosen.expectedIdentities.length &&
-    hop.expectedIdentities.every((identity, index) => identity === chosen.expectedIdentities[index])
+    areSame(hop.expectedIdentities, chosen.expectedIdentities) &&
+    areSame(hop.through?.hop.expectedIdentities ?? [], chosen.gateway?.expectedIdentities ?? [])
   );
+}
+
+function areSame(a: readonly string[], b: readonly string[]): boolean {
+  return a.length === b.length && a.every((identity, index) => identity === b[index]);
 }
 
 function isSame(a: SocketAddress, b: SocketAddress): boolean {

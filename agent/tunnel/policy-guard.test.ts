@@ -45,10 +45,17 @@ class Turns {
     return this.#waiting.length;
   }
 
-  /** The delay of the timer that fired; undefined: there was none. */
+  readonly nowMs = 0;
+  exceptions = 0;
+
+  /** The delay of the timer that fired; undefined: there was none. As in the reactor, an exception is counted. */
   next(): number | undefined {
     const timer = this.#waiting.shift();
-    timer?.callback();
+    try {
+      timer?.callback();
+    } catch {
+      this.exceptions++;
+    }
     return timer?.delayMs;
   }
 
@@ -109,6 +116,28 @@ function makeBed(workload: Workload = web) {
 }
 
 describe('policies that change', () => {
+  test('are asked of every connection, even if one of them throws; what cannot be judged is reset', () => {
+    const bed = makeBed();
+    const broken = bed.open(80)!;
+    Object.defineProperty(broken.admission!.facts, 'destinationPort', {
+      get: () => {
+        throw new Error('broken');
+      },
+    });
+    const doomed = bed.open(80)!;
+    bed.apply({ policies: [denyPort(80)] });
+    bed.turns.all();
+    expect(bed.turns.exceptions).toBe(1);
+    expect([broken.cause, doomed.cause]).toEqual([
+      'its policies could not be evaluated: broken',
+      expect.stringContaining('shop/deny'),
+    ]);
+    const later = bed.open(81)!;
+    bed.apply({ policies: [denyPort(81)] });
+    bed.turns.all();
+    expect(later.cause).not.toBeNull();
+  });
+
   test('close the open connections that are now denied, and say who denied; others go on', () => {
     const bed = makeBed();
     const doomed = bed.open(80)!;
@@ -128,6 +157,10 @@ describe('policies that change', () => {
       verdict: { policy: 'shop/deny', rule: 0 },
     });
     expect(failureOf(other.admission, 'reset')).toEqual({ flag: 'CONNECT', message: 'reset' });
+    expect(failureOf(other.admission, 'lost', { revocation: 'is revoked' })).toEqual({
+      flag: 'CERT_REVOKED',
+      message: 'is revoked',
+    });
     expect(bed.counters.resetPolicy).toBe(2);
   });
 

@@ -1,3 +1,4 @@
+import { messageOf } from '../../mesh/common/errors.js';
 import type { Reactor } from '../../mesh/io/index.js';
 import {
   type Authorizer,
@@ -73,20 +74,30 @@ export class PolicyGuard {
     });
   }
 
+  /** An exception ends its connection and this turn; the rest is looked at all the same. */
   #look(rest: Iterator<TrackedConnection>): void {
+    let isDone = false;
+    try {
+      isDone = this.#judgeSome(rest);
+    } finally {
+      if (!isDone) this.#deps.reactor.setTimer(0, () => this.#look(rest));
+    }
+    if (!isDone) return;
+    this.#isLooking = false;
+    if (this.#hasChanged) this.changed();
+  }
+
+  /** True: there are no more. */
+  #judgeSome(rest: Iterator<TrackedConnection>): boolean {
     const untilMs = performance.now() + maxTurnMs;
     let judged = 0;
     while (judged < maxPerTurn && performance.now() < untilMs) {
       const next = rest.next();
-      if (next.done === true) {
-        this.#isLooking = false;
-        if (this.#hasChanged) this.changed();
-        return;
-      }
+      if (next.done === true) return true;
       const { admission } = next.value;
       if (admission != null && this.#judgeAgain(next.value, admission)) judged++;
     }
-    this.#deps.reactor.setTimer(0, () => this.#look(rest));
+    return false;
   }
 
   /** False: the same policies apply as before. */
@@ -98,11 +109,15 @@ export class PolicyGuard {
     if (policies === admission.policies) return false;
     admission.policies = policies;
     admission.own = own;
-    const verdict = this.judge(own, admission.facts);
-    if (!verdict.allowed) {
+    try {
+      const verdict = this.judge(own, admission.facts);
+      if (verdict.allowed) return true;
       admission.denied = verdict;
-      connection.abort(rejectionText(verdict));
+    } catch (error) {
+      connection.abort(`its policies could not be evaluated: ${messageOf(error)}`);
+      throw error;
     }
+    connection.abort(rejectionText(admission.denied));
     return true;
   }
 }
@@ -112,8 +127,21 @@ export function denialOf(verdict: Verdict): ConnectionFailure {
   return { flag: 'DENY', message: rejectionText(verdict), verdict };
 }
 
-/** Why an inbound connection failed: policies, or what `message` says. */
-export function failureOf(admission: Admission | null, message: string): ConnectionFailure {
+/** Why an inbound connection failed: policies, its tunnel's peer that is revoked, or what `message` says. */
+export function failureOf(
+  admission: Admission | null,
+  message: string,
+  tunnel: { readonly revocation: string | null } | null = null,
+): ConnectionFailure {
   const denied = admission?.denied ?? null;
-  return denied === null ? { flag: 'CONNECT', message } : denialOf(denied);
+  return denied === null ? lossOf(tunnel, message) : denialOf(denied);
+}
+
+/** Why a tunnel was lost. */
+export function lossOf(
+  tunnel: { readonly revocation: string | null } | null,
+  message: string,
+): ConnectionFailure {
+  const revocation = tunnel?.revocation ?? null;
+  return revocation === null ? { flag: 'CONNECT', message } : { flag: 'CERT_REVOKED', message: revocation };
 }

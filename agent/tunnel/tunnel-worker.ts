@@ -20,6 +20,8 @@ const telemetryIntervalMs = 250;
 /** What has not moved a byte for this long may be ended by a drain. */
 const quietConnectionMs = 1_000;
 const handshakeTimeoutMs = 10_000;
+/** A certificate that has not come is asked for again after this. */
+const wantedAgainMs = 500;
 /** Rows that admin gets per worker. */
 const maxReportedConnections = 10_000;
 
@@ -41,6 +43,8 @@ export class TunnelWorker {
   readonly #store: Store = createStore();
   readonly #storeView: StoreView;
   readonly #contexts = new Map<string, TlsContextId>();
+  /** Asked for, by identity; until then not again. */
+  readonly #wantedUntilMs = new Map<string, number>();
   readonly #pods = new Map<string, MeshPod>();
   readonly #verifier: PeerVerifier;
   readonly #hbone: HboneClient;
@@ -48,6 +52,7 @@ export class TunnelWorker {
   readonly #connections: ConnectionTable;
   readonly #waitingRoom: WaitingRoom;
   readonly #counters = newTunnelCounters();
+  readonly #authorizer: Authorizer;
   readonly #guard: PolicyGuard;
   readonly #texts = new WorkloadTexts();
   readonly #hostnames: Hostnames;
@@ -71,7 +76,11 @@ export class TunnelWorker {
         reactor,
         tlsOf: (identity) => this.#tlsOf(identity),
         verifyServer: (leaf, expected) => this.#verifier.serverIdentity(leaf, expected),
-        revocationOf: (peer) => this.#verifier.revocationOf(peer),
+        revocationOf: (peer) => {
+          const revocation = this.#verifier.revocationOf(peer);
+          if (revocation !== null) this.#counters.revokedServers++;
+          return revocation;
+        },
         peerAt: ({ address }) => this.#store.workloadByAddress(options.network, address)?.uid ?? null,
       },
     );
@@ -79,11 +88,12 @@ export class TunnelWorker {
       { accessLog: options.accessLog === 'off' ? null : options.accessLog },
       { nowMs: () => reactor.nowMs, wallClockMs: () => Date.now() },
     );
+    this.#authorizer = new Authorizer(options, { store: this.#store });
     this.#guard = new PolicyGuard({
       reactor,
       store: this.#store,
       storeView: this.#storeView,
-      authorizer: new Authorizer(options, { store: this.#store }),
+      authorizer: this.#authorizer,
       connections: this.#connections,
       counters: this.#counters,
     });
@@ -110,12 +120,14 @@ export class TunnelWorker {
       case 'store-part':
         if (message.isFirst) this.#staged = this.#store.stage();
         this.#staged?.add(message.part);
+        this.#authorizer.prepare(message.part.policies);
         if (!message.isLast) break;
         this.#staged?.commit();
         this.#staged = null;
         this.#storeChanged();
         break;
       case 'certificate':
+        this.#wantedUntilMs.delete(message.identity);
         if (message.context === null) this.#contexts.delete(message.identity);
         else this.#contexts.set(message.identity, message.context);
         this.#waitingRoom.poke();
@@ -238,10 +250,18 @@ export class TunnelWorker {
       network: this.#options.network,
       hasCertificate: (identity) => {
         if (this.#contextOf(identity) !== undefined) return true;
-        this.#deps.post({ kind: 'identity-wanted', identity });
+        this.#want(identity);
         return false;
       },
     };
+  }
+
+  /** Thousands of connections may wait for one certificate, and ask whenever something has changed. */
+  #want(identity: string): void {
+    const { nowMs } = this.#deps.reactor;
+    if (nowMs < (this.#wantedUntilMs.get(identity) ?? 0)) return;
+    this.#wantedUntilMs.set(identity, nowMs + wantedAgainMs);
+    this.#deps.post({ kind: 'identity-wanted', identity });
   }
 
   #tlsOf(identity: string): TlsOptions | null {

@@ -21,8 +21,8 @@
  * Redirected connections go to one of these ports of the pod's own address, by a hash of their destination, and sk_lookup gives them to the
  * listener on OUTBOUND_PORT: each port has the pod's ephemeral ports for itself, as each destination has without the mesh. Nobody listens there.
  */
-#define REDIRECT_FIRST_PORT 14336
-#define REDIRECT_PORTS 1024 /* a power of two */
+#define REDIRECT_FIRST_PORT 14336 /* a multiple of REDIRECT_PORTS */
+#define REDIRECT_PORTS 1024 /* a power of two; DNS_PORT lies within, and is never one of them */
 
 /* Map sizes. User space may set others before load. */
 #define MAX_PODS 4096
@@ -86,7 +86,7 @@ ABI_SIZE(struct port_key, 16);
 ABI_OFFSET(struct port_key, port, 8);
 ABI_OFFSET(struct port_key, direction, 10);
 
-/* Map excluded_ranges (LPM): destinations that a captured pod reaches without the mesh. Value: 1. */
+/* Map excluded_ranges (LPM): destinations that a captured pod reaches without the mesh. Value: AF_INET or AF_INET6, that of the range. */
 struct range_key {
 	__u32 prefix_bits; /* of what follows: 64 for the namespace, then those of the v4-mapped or IPv6 range */
 	__u32 netns_cookie[2]; /* as in memory: this struct has no room for padding */

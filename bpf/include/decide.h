@@ -61,6 +61,34 @@ static __always_inline bool is_dns(const struct endpoint *destination, const str
 	return destination->port == bpf_htons(NAME_SERVICE_PORT) && (pod->flags & POD_DNS);
 }
 
+/* The address that a socket call is about, of either family, and another in its place. */
+static __always_inline void read_ipv4(const struct bpf_sock_addr *ctx, struct endpoint *to)
+{
+	set_ipv4(to->address, ctx->user_ip4);
+	to->port = ctx->user_port;
+}
+
+static __always_inline void read_ipv6(const struct bpf_sock_addr *ctx, struct endpoint *to)
+{
+	set_ipv6(to->address, ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]);
+	to->port = ctx->user_port;
+}
+
+static __always_inline void write_ipv4(struct bpf_sock_addr *ctx, const struct endpoint *from)
+{
+	ctx->user_ip4 = from->address[3];
+	ctx->user_port = from->port;
+}
+
+static __always_inline void write_ipv6(struct bpf_sock_addr *ctx, const struct endpoint *from)
+{
+	ctx->user_ip6[0] = from->address[0];
+	ctx->user_ip6[1] = from->address[1];
+	ctx->user_ip6[2] = from->address[2];
+	ctx->user_ip6[3] = from->address[3];
+	ctx->user_port = from->port;
+}
+
 /*
  * To the pod's own address, not to 127.0.0.1: getsockname, bound sources and bound devices then behave as without the mesh. What the
  * socket wanted is kept in its storage.

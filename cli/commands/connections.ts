@@ -37,14 +37,14 @@ export const connections = command({
     }),
     pod: option.text({ help: 'Only those of this pod.', metavar: 'NAMESPACE/NAME', fallback: '' }),
     limit: option.integer({ help: 'At most so many.', fallback: 1000, min: 1, max: 1_000_000 }),
-    watch: option.flag({ help: 'Again every second, until Ctrl-C.' }),
+    watch: option.flag({ help: 'Again every second, until Ctrl-C; with -o json a line each time.' }),
   },
   examples: [
     'culvertctl connections --sort bytes --limit 20',
     'culvertctl connections --pod shop/cart-1 -o json',
     'culvertctl connections --watch',
   ],
-  async run({ sort, pod, limit, watch }, { agent, terminal }) {
+  async run({ sort, pod, limit, watch }, { agent, terminal, output }) {
     for (;;) {
       const all = (await agent.json('/connections')) as readonly Connection[];
       const shown = all
@@ -53,7 +53,11 @@ export const connections = command({
         .slice(0, limit);
       const result = { json: shown, tables: [{ rows: [head, ...shown.map(rowOf)] }] };
       if (!watch) return result;
-      terminal.out(`\x1b[H\x1b[2J${renderTable(result.tables[0]!.rows, terminal.columns)}`);
+      terminal.out(
+        output === 'json'
+          ? `${JSON.stringify(shown)}\n`
+          : `\x1b[H\x1b[2J${renderTable(result.tables[0]!.rows, terminal.columns)}`,
+      );
       await new Promise((resolve) => setTimeout(resolve, 1000));
     }
   },

@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { release } from 'node:os';
-import { option } from '../../mesh/config/index.js';
 import { command } from '../command.js';
+import { bpffsOption } from './bpffs-option.js';
 
 type Verdict = 'ok' | 'warning' | 'fails';
 
@@ -18,7 +18,7 @@ export const doctor = command({
   summary:
     'Whether this machine can carry the mesh: kernel, cgroups, other meshes and CNIs in the way, and what to do.',
   options: {
-    bpffs: option.text({ help: "The agent's pin folder.", metavar: 'DIR', fallback: '/sys/fs/bpf/culvert' }),
+    bpffs: bpffsOption,
   },
   examples: ['culvertctl doctor', 'culvertctl doctor -o json'],
   async run({ bpffs }, { agent }) {

@@ -2,15 +2,18 @@ import { option } from '../../mesh/config/index.js';
 import { readDump } from '../agent-dump.js';
 import { command } from '../command.js';
 
+/** agent/capture's PodState. */
+const STATES = ['captured', 'plain', 'waiting', 'refused'] as const;
+
 export const pods = command({
   path: 'pods',
   summary: "This node's pods: which are in the mesh, which are plain, which are refused and why.",
   options: {
     namespace: option.text({ help: 'Only pods of this namespace.', metavar: 'NAME', fallback: '' }),
-    state: option.text({
-      help: 'Only pods in this state: captured, plain, waiting, refused, unknown.',
-      metavar: 'STATE',
-      fallback: '',
+    state: option.choice({
+      help: 'Only pods in this state.',
+      fallback: 'any',
+      of: ['any', ...STATES],
     }),
   },
   examples: [
@@ -22,17 +25,20 @@ export const pods = command({
     const { capture } = await readDump(agent, 'capture');
     const shown = capture.pods
       .filter(
-        (pod) => (namespace === '' || pod.namespace === namespace) && (state === '' || pod.state === state),
+        (pod) =>
+          (namespace === '' || pod.namespace === namespace) && (state === 'any' || pod.state === state),
       )
       .toSorted((a, b) => `${a.namespace}/${a.name}`.localeCompare(`${b.namespace}/${b.name}`));
     const rows = shown.map((pod) => [pod.namespace, pod.name, pod.state, pod.uid, pod.reason]);
     return {
       json: shown,
       tables: [{ rows: [['NAMESPACE', 'POD', 'STATE', 'UID', 'REASON'], ...rows] }],
-      notes:
-        capture.unknownPods === 0
+      notes: [
+        ...(capture.trouble === '' ? [] : [`nothing is enrolled: ${capture.trouble}`]),
+        ...(capture.unknownPods === 0
           ? []
-          : [`${capture.unknownPods} pod cgroups that no manifest names: their connections are refused`],
+          : [`${capture.unknownPods} pod cgroups that no manifest names: their connections are refused`]),
+      ],
     };
   },
 });

@@ -1,5 +1,6 @@
 import { option } from '../../mesh/config/index.js';
 import { command } from '../command.js';
+import { bpffsOption } from './bpffs-option.js';
 
 /** What other programs of this installation do; they never import each other, so culvertctl runs them. */
 
@@ -11,8 +12,12 @@ export const validate = command({
     folder: option.text({ help: 'A folder, or a file, of manifests.', metavar: 'DIR' }),
   },
   positional: 'folder',
-  examples: ['culvertctl validate /etc/culvert/manifests'],
-  run: ({ folder }, { runProgram }) => runProgram('control/validate.js', ['--manifests', folder]),
+  examples: ['culvertctl validate /etc/culvert/manifests', 'culvertctl validate policies.yaml -o json'],
+  run: ({ folder }, { runProgram, output }) =>
+    runProgram('control/validate.js', [
+      ...['--manifests', folder],
+      ...['--output', output === 'json' ? 'json' : 'text'],
+    ]),
 });
 
 export const token = command({
@@ -56,11 +61,7 @@ export const nodeRelease = command({
   summary:
     "Frees a node whose agent is gone for good: takes the mesh's programs out of the kernel. Its pods are in clear afterwards.",
   options: {
-    bpffs: option.text({
-      help: 'Where the agent pinned its programs.',
-      metavar: 'DIR',
-      fallback: '/sys/fs/bpf/culvert',
-    }),
+    bpffs: bpffsOption,
     force: option.flag({ help: 'Also while an agent lives.' }),
   },
   examples: ['culvertctl node release', 'culvertctl node release --force'],

@@ -1,14 +1,18 @@
+import { existsSync, readdirSync } from 'node:fs';
 import { readDump } from '../agent-dump.js';
 import { type CommandDeps, command, type Result } from '../command.js';
 import { CliError } from '../errors.js';
 import { formatAge, type Rows } from '../output.js';
+import { bpffsOption } from './bpffs-option.js';
 
 export const status = command({
   path: 'status',
   summary: 'Whether this node and its controller are well, and what they wait for. Exit code 1 if not.',
-  options: {},
+  options: {
+    bpffs: bpffsOption,
+  },
   examples: ['culvertctl status', 'culvertctl status -o json'],
-  async run(_values, { agent, controller }) {
+  async run({ bpffs }, { agent, controller }) {
     const [node, control] = await Promise.all([
       ifReachable(agentStatus(agent)),
       ifReachable(controllerStatus(controller)),
@@ -25,7 +29,13 @@ export const status = command({
       else tables.push({ title: name, rows: found.rows });
     }
     // A node need not have a controller, nor the controller's machine an agent.
-    const isWell = [node, control].every((found) => found instanceof CliError || found.isWell);
+    const isAbandoned = node instanceof CliError && hasPins(bpffs);
+    if (isAbandoned)
+      notes.push(
+        `an agent's programs are pinned in ${bpffs}: the pods it captured are refused until one runs (or culvertctl node release)`,
+      );
+    const isWell =
+      !isAbandoned && [node, control].every((found) => found instanceof CliError || found.isWell);
     return {
       json: { agent: jsonOf(node), controller: jsonOf(control) },
       tables,
@@ -34,6 +44,11 @@ export const status = command({
     };
   },
 });
+
+/** Pins outlive their agent: where they are, one belongs. */
+function hasPins(bpffs: string): boolean {
+  return existsSync(bpffs) && readdirSync(bpffs).some((name) => name.startsWith('abi-'));
+}
 
 interface Found {
   readonly isWell: boolean;
@@ -66,16 +81,18 @@ async function agentStatus(agent: CommandDeps['agent']): Promise<Found> {
       rejected === 0 ? xds.pending.join('; ') : `${rejected} resources refused`,
     ],
     ['certificates', `${certificates.length - missing} valid`, missing === 0 ? '' : `${missing} missing`],
+    ['capture', capture.trouble === '' ? 'in force' : 'stands still', capture.trouble],
     [
       'pods captured',
       count('captured'),
       `${count('plain')} plain, ${count('waiting')} waiting, ${count('refused')} refused, ${capture.unknownPods} unknown`,
     ],
   ];
-  const isWell = xds.isConnected && xds.isReady && missing === 0 && rejected === 0 && count('refused') === 0;
+  const isInForce = xds.isConnected && xds.isReady && missing === 0 && rejected === 0;
+  const { pods, unknownPods, trouble } = capture;
   return {
-    isWell,
-    json: { node: options.node, xds, certificates, pods: capture.pods, unknownPods: capture.unknownPods },
+    isWell: isInForce && count('refused') === 0 && trouble === '',
+    json: { node: options.node, xds, certificates, pods, unknownPods, trouble },
     rows,
   };
 }

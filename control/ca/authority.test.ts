@@ -7,6 +7,7 @@ import { createLog } from '../../mesh/log/index.js';
 import { OpensslCa } from '../../test/support/openssl-ca.js';
 import type { Authority } from './index.js';
 import { beginRootRotation, FilesAuthority, ISSUER_DEFAULTS, Issuer, StateAuthority } from './index.js';
+import { loadOrCreateRoot } from './root.js';
 
 const log = createLog({ level: 'silent', component: 'test' });
 const HOUR = 3_600_000;
@@ -92,6 +93,33 @@ describe('a root of our own', () => {
     nowMs += 8.5 * 365 * 24 * HOUR;
     authority.check();
     expect(authority.current.roots).toHaveLength(2);
+    authority.close();
+  });
+
+  test('a root that is gone or swapped while the controller runs does not cut agents off: the good one stays', () => {
+    const authority = open();
+    const before = authority.current;
+    const file = join(folder, 'root-ca.pem');
+    rmSync(file);
+    authority.check();
+    expect(authority.current).toBe(before);
+    expect(existsSync(file)).toBe(false);
+    loadOrCreateRoot(file, 'td');
+    authority.check();
+    expect(authority.current).toBe(before);
+    authority.close();
+  });
+
+  test('a listener that fails keeps nobody else from hearing of a change', () => {
+    const authority = open();
+    let heard = 0;
+    authority.subscribe(() => {
+      throw new Error('deaf');
+    });
+    authority.subscribe(() => heard++);
+    beginRootRotation(folder, 'td');
+    authority.check();
+    expect([heard, authority.current.roots.length]).toEqual([1, 2]);
     authority.close();
   });
 

@@ -1,5 +1,6 @@
 import { type KeyObject, X509Certificate } from 'node:crypto';
 import { derToPem, keyPairOf, readCertificate } from '../../mesh/identity/index.js';
+import type { Log } from '../../mesh/log/index.js';
 
 /** What the CA signs with, and what everybody trusts. */
 export interface CaMaterial {
@@ -23,10 +24,12 @@ export interface Authority {
 /** Holds the material and tells of changes. */
 export class LiveAuthority {
   readonly #listeners = new Set<() => void>();
+  readonly #log: Log;
   #current: CaMaterial;
 
-  constructor(first: CaMaterial) {
+  constructor(first: CaMaterial, log: Log) {
     this.#current = first;
+    this.#log = log;
   }
 
   get current(): CaMaterial {
@@ -42,8 +45,17 @@ export class LiveAuthority {
   replace(material: CaMaterial): boolean {
     if (textOf(material) === textOf(this.#current)) return false;
     this.#current = material;
-    for (const listener of this.#listeners) listener();
+    for (const listener of this.#listeners) this.#tell(listener);
     return true;
+  }
+
+  /** What one of them makes of it is no concern of the others, nor of the change: it is in force. */
+  #tell(listener: () => void): void {
+    try {
+      listener();
+    } catch (error) {
+      this.#log.error({ err: error }, 'a change of the CA could not be passed on');
+    }
   }
 }
 
@@ -73,6 +85,22 @@ export function anchorsOf(material: CaMaterial): X509Certificate[] {
 
 export function isIssuedBy(subject: X509Certificate, issuer: X509Certificate): boolean {
   return issuer.ca && subject.checkIssued(issuer) && subject.verify(issuer.publicKey);
+}
+
+/** A step that agents survive: the roots of the old and of the new signing certificate are both known before and after. Throws. */
+export function checkStep(before: CaMaterial, after: CaMaterial): void {
+  if (!anchorsOf(after).some(({ raw }) => holds(before, raw)))
+    throw new Error(
+      'the signing certificate leads to a root that is not in force yet: add that root to the old ones first, wait until agents have it, then change the signing certificate (a restart of the controller puts it in force at once)',
+    );
+  if (!anchorsOf(before).some(({ raw }) => holds(after, raw)))
+    throw new Error(
+      'the root of the signing certificate in force is missing: change the signing certificate first, and take its root out when all leaves of it have ended (a restart of the controller puts it in force at once)',
+    );
+}
+
+function holds({ roots }: CaMaterial, root: Buffer): boolean {
+  return roots.some((pem) => new X509Certificate(pem).raw.equals(root));
 }
 
 /** Throws where the certificate (DER) cannot sign with this key now. */

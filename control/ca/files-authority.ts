@@ -10,6 +10,7 @@ import {
   anchorsOf,
   type CaMaterial,
   checkSigner,
+  checkStep,
   distinctPem,
   isIssuedBy,
   LiveAuthority,
@@ -53,7 +54,7 @@ export class FilesAuthority implements Authority {
   constructor(options: FilesAuthorityOptions, deps: FilesAuthorityDeps) {
     this.#options = options;
     this.#deps = deps;
-    this.#live = new LiveAuthority(this.#read());
+    this.#live = new LiveAuthority(this.#read(), deps.log);
     const files = [...Object.values(NAMES).flat(), CHAIN].map((name) => join(options.folder, name));
     this.#watch = new FilesWatch({ files, intervalMs: options.intervalMs }, () => this.#changed());
   }
@@ -162,20 +163,4 @@ function pathOf(signer: Buffer, helpers: readonly Buffer[], roots: readonly Buff
     path.push(next);
   }
   return path.map(({ raw }) => raw);
-}
-
-/** A step that agents survive: the roots of the old and of the new signing certificate are both known before and after. */
-function checkStep(before: CaMaterial, after: CaMaterial): void {
-  if (!anchorsOf(after).some(({ raw }) => holds(before, raw)))
-    throw new Error(
-      'the signing certificate leads to a root that is not in force yet: add that root to the old ones first, wait until agents have it, then change the signing certificate (a restart of the controller puts it in force at once)',
-    );
-  if (!anchorsOf(before).some(({ raw }) => holds(after, raw)))
-    throw new Error(
-      'the root of the signing certificate in force is missing: change the signing certificate first, and take its root out when all leaves of it have ended (a restart of the controller puts it in force at once)',
-    );
-}
-
-function holds({ roots }: CaMaterial, root: Buffer): boolean {
-  return roots.some((pem) => new X509Certificate(pem).raw.equals(root));
 }

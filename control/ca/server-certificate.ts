@@ -1,4 +1,5 @@
 import type { experimental } from '@grpc/grpc-js';
+import { messageOf } from '../../mesh/common/errors.js';
 import { derToPem, generateKeyPair, issueCertificate } from '../../mesh/identity/index.js';
 import type { Log } from '../../mesh/log/index.js';
 import type { Authority } from './authority.js';
@@ -30,9 +31,14 @@ export class ServerCertificate implements experimental.CertificateProvider {
     this.#unsubscribe = deps.authority.subscribe(() => this.renew());
   }
 
-  /** A new key and certificate for connections from now on. */
+  /** A new key and certificate for connections from now on. What it cannot be made of (a CA that has expired) leaves the old one. */
   renew(): void {
-    this.#current = this.#issue();
+    try {
+      this.#current = this.#issue();
+    } catch (error) {
+      this.#deps.log.error({ reason: messageOf(error) }, 'server certificate cannot be renewed');
+      return;
+    }
     this.#deps.log.info(
       { names: [...this.#options.dnsNames, ...this.#options.ipAddresses] },
       'server certificate renewed',

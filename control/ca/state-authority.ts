@@ -3,10 +3,10 @@ import { join } from 'node:path';
 import { messageOf } from '../../mesh/common/errors.js';
 import { pemToDer, readCertificate } from '../../mesh/identity/index.js';
 import type { Log } from '../../mesh/log/index.js';
-import { type Authority, type CaMaterial, distinctPem, LiveAuthority } from './authority.js';
+import { type Authority, type CaMaterial, checkStep, distinctPem, LiveAuthority } from './authority.js';
 import { CaError } from './errors.js';
 import { loadOrCreateRoot, type RootCa, tryLoadRoot } from './root.js';
-import { writeFileAtomically } from './state-file.js';
+import { syncFolderOf, writeFileAtomically } from './state-file.js';
 
 export interface StateAuthorityOptions {
   readonly stateDir: string;
@@ -66,7 +66,8 @@ export class StateAuthority implements Authority {
   constructor(options: StateAuthorityOptions, deps: StateAuthorityDeps) {
     this.#options = options;
     this.#deps = deps;
-    this.#live = new LiveAuthority(this.#advance());
+    loadOrCreateRoot(this.#path(ROOT), options.trustDomain, deps.nowMs());
+    this.#live = new LiveAuthority(this.#advance(), deps.log);
     this.#timer = setInterval(() => this.check(), options.intervalMs).unref();
   }
 
@@ -86,6 +87,7 @@ export class StateAuthority implements Authority {
   check(): void {
     try {
       const material = this.#advance();
+      checkStep(this.current, material);
       this.#lastError = '';
       if (this.#live.replace(material))
         this.#deps.log.info(
@@ -103,7 +105,7 @@ export class StateAuthority implements Authority {
   #advance(): CaMaterial {
     const { stateDir, trustDomain, overlapMs } = this.#options;
     const nowMs = this.#deps.nowMs();
-    let root = loadOrCreateRoot(this.#path(ROOT), trustDomain, nowMs);
+    let root = this.#root(nowMs);
     if (isNearItsEnd(root, nowMs)) beginRootRotation(stateDir, trustDomain);
     let next = tryLoadRoot(this.#path(NEXT), nowMs);
     let progress = this.#readProgress();
@@ -127,12 +129,21 @@ export class StateAuthority implements Authority {
     };
   }
 
+  /** While the controller runs, a root that is gone is not replaced by another, which would cut off everybody at once. */
+  #root(nowMs: number): RootCa {
+    const file = this.#path(ROOT);
+    const root = tryLoadRoot(file, nowMs);
+    if (root === null) throw new CaError('CA_STATE', `${file} is gone: put it back`, { file });
+    return root;
+  }
+
   /** Each step may be the last before a crash: done again, it does no harm. */
   #promote(old: RootCa): void {
     const roots = distinctPem([old.certificate, ...this.#previous()]);
     writeFileAtomically(this.#path(PREVIOUS), roots.join(''), 0o644);
     this.#writeProgress({ announcedAtMs: null, promotedAtMs: this.#deps.nowMs() });
     renameSync(this.#path(NEXT), this.#path(ROOT));
+    syncFolderOf(this.#path(ROOT));
     this.#deps.log.info({}, 'the new root signs from now on; the old one is still trusted');
   }
 

@@ -9,7 +9,7 @@ import {
   renameSync,
   rmSync,
   statSync,
-  writeSync,
+  writeFileSync,
 } from 'node:fs';
 import { dirname } from 'node:path';
 import { messageOf } from '../../mesh/common/errors.js';
@@ -48,6 +48,7 @@ export function createSecret(file: string, text: string): string {
   const temporary = writeTemporary(file, text, 0o600);
   try {
     linkSync(temporary, file); // unlike rename never replaces
+    syncFolderOf(file);
     return text;
   } catch (error) {
     const existing = (error as NodeJS.ErrnoException).code === 'EEXIST' ? readSecret(file) : null;
@@ -63,6 +64,7 @@ export function writeFileAtomically(file: string, text: string, mode: number): v
   const temporary = writeTemporary(file, text, mode);
   try {
     renameSync(temporary, file);
+    syncFolderOf(file);
   } catch (error) {
     rmSync(temporary, { force: true });
     throw new CaError('CA_STATE', `${file} cannot be written: ${messageOf(error)}`, { file }, error);
@@ -77,13 +79,24 @@ function writeTemporary(file: string, text: string, mode: number): string {
     const fd = openSync(temporary, 'wx', mode);
     try {
       fchmodSync(fd, mode); // whatever the umask
-      writeSync(fd, text);
+      writeFileSync(fd, text); // unlike writeSync never writes a part only
       fsyncSync(fd);
     } finally {
       closeSync(fd);
     }
     return temporary;
   } catch (error) {
+    rmSync(temporary, { force: true });
     throw new CaError('CA_STATE', `${file} cannot be written: ${messageOf(error)}`, { file }, error);
+  }
+}
+
+/** A name, too, is on disk only then. */
+export function syncFolderOf(file: string): void {
+  const fd = openSync(dirname(file), 'r');
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
   }
 }

@@ -35,7 +35,7 @@ export class Limits {
   ): void {
     for (const field of fields.keys) {
       if (honoured.includes(field)) continue;
-      const what = unenforced[field];
+      const what = Object.hasOwn(unenforced, field) ? unenforced[field] : undefined;
       if (what === undefined) fields.wrong(field, 'is not known');
       else this.add(fields, field, what);
     }

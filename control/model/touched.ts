@@ -18,40 +18,19 @@ export interface ModelChange {
 
 /** Collects a change. */
 export class Touched implements ModelChange {
-  readonly pods: Set<ObjectKey>;
-  readonly services: Set<ObjectKey>;
-  readonly serviceEntries: Set<ObjectKey>;
-  readonly workloadEntries: Set<ObjectKey>;
-  readonly endpointSlices: Set<ObjectKey>;
-  readonly policies: Set<ObjectKey>;
-  readonly destinationRules: Set<ObjectKey>;
-  readonly sidecars: Set<ObjectKey>;
-  readonly telemetries: Set<ObjectKey>;
-
-  constructor() {
-    this.pods = new Set();
-    this.services = new Set();
-    this.serviceEntries = new Set();
-    this.workloadEntries = new Set();
-    this.endpointSlices = new Set();
-    this.policies = new Set();
-    this.destinationRules = new Set();
-    this.sidecars = new Set();
-    this.telemetries = new Set();
-  }
+  readonly pods = new Set<ObjectKey>();
+  readonly services = new Set<ObjectKey>();
+  readonly serviceEntries = new Set<ObjectKey>();
+  readonly workloadEntries = new Set<ObjectKey>();
+  readonly endpointSlices = new Set<ObjectKey>();
+  readonly policies = new Set<ObjectKey>();
+  readonly destinationRules = new Set<ObjectKey>();
+  readonly sidecars = new Set<ObjectKey>();
+  readonly telemetries = new Set<ObjectKey>();
 
   get isEmpty(): boolean {
-    return (
-      this.pods.size === 0 &&
-      this.services.size === 0 &&
-      this.serviceEntries.size === 0 &&
-      this.workloadEntries.size === 0 &&
-      this.endpointSlices.size === 0 &&
-      this.policies.size === 0 &&
-      this.destinationRules.size === 0 &&
-      this.sidecars.size === 0 &&
-      this.telemetries.size === 0
-    );
+    const kinds: readonly ReadonlySet<ObjectKey>[] = Object.values(this);
+    return kinds.every(({ size }) => size === 0);
   }
 
   /** Objects that others depend on only pass. */

@@ -68,7 +68,8 @@ export function membershipsOfWorkloadEntry(
       const ports = tcpPorts(one).flatMap((port): WirePort[] => {
         const { name, targetPort } = port;
         const own =
-          entry.ports[name] ?? (typeof targetPort === 'number' ? targetPort : entry.ports[targetPort]);
+          portNamed(entry.ports, name) ??
+          (typeof targetPort === 'number' ? targetPort : portNamed(entry.ports, targetPort));
         return own === undefined ? [] : [{ servicePort: port.port, targetPort: own }];
       });
       addService(lists, one, ports, options);
@@ -141,6 +142,11 @@ function addEntry(
 function portsOfEntry(entry: ServiceEntry, own: EndpointFields['ports']): WirePort[] {
   return entry.ports.map(({ name, port, targetPort }) => ({
     servicePort: port,
-    targetPort: own[name] ?? targetPort,
+    targetPort: portNamed(own, name) ?? targetPort,
   }));
+}
+
+/** A port may well be called `constructor`. */
+function portNamed(ports: EndpointFields['ports'], name: string): number | undefined {
+  return Object.hasOwn(ports, name) ? ports[name] : undefined;
 }

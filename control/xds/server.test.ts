@@ -193,6 +193,28 @@ describe('a wildcard client', () => {
     stream.cancel();
   });
 
+  test('is sent what comes after another type only when that is out, though an earlier push of it is unanswered', async () => {
+    const [first, later] = [ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL];
+    const stream = new Stream();
+    for (const typeUrl of [first, later]) {
+      stream.send({ node: NODE, typeUrl });
+      stream.ack(await stream.next());
+    }
+    xds.update(later, new Map([['x', content('x')]]));
+    const unanswered = await stream.next();
+    xds.update(later, new Map([['x', content('x', 'new')]]));
+    xds.update(first, new Map([['a', content('a')]]), later);
+    await stream.silent();
+    stream.ack(unanswered);
+    expect((await stream.next()).typeUrl).toBe(later);
+    const last = await stream.next();
+    expect([last.typeUrl, names(last)]).toEqual([first, ['a']]);
+    stream.ack(last);
+    // Nobody waits where nothing is to come.
+    xds.update(first, new Map([['a', content('a', 'new')]]), later);
+    expect((await stream.next()).typeUrl).toBe(first);
+  });
+
   test('is sent what a type names first: a later type waits while an earlier one has something unsent', async () => {
     const [first, later] = [ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL];
     const stream = new Stream();

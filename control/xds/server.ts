@@ -38,12 +38,16 @@ export class XdsServer {
     this.#isClosing = false;
   }
 
-  /** Sets and removes resources of one type in one step and pushes to whoever subscribes to them. */
-  update(typeUrl: string, updates: ReadonlyMap<string, ResourceContent | null>): void {
+  /** Sets and removes resources of one type in one step and pushes to whoever subscribes to them; after what has changed of type `after` so far. */
+  update(
+    typeUrl: string,
+    updates: ReadonlyMap<string, ResourceContent | null>,
+    after: string | null = null,
+  ): void {
     const set = this.#sets.get(typeUrl);
     if (set === undefined) throw new TypeError(`${typeUrl} is not among the types served`);
     if (set.update(updates) === 0) return;
-    for (const stream of this.#streams) stream.changed(typeUrl);
+    for (const stream of this.#streams) stream.changed(typeUrl, after);
   }
 
   /** Resources served, by type. */

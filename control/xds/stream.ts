@@ -4,7 +4,7 @@ import { encodeDeltaResponse } from '../../mesh/proto/index.js';
 import type { Caller } from '../ca/types.js';
 import { checkNode } from './node.js';
 import type { ResourceSet } from './resource-set.js';
-import { Subscription } from './subscription.js';
+import { type Push, Subscription } from './subscription.js';
 import type { ClientStatus, DeltaCall, DeltaRequest, XdsEvents } from './types.js';
 
 export interface StreamOptions {
@@ -33,6 +33,8 @@ interface TypeState {
   } | null;
   /** The first change that no push carries yet. */
   changedMs: number | null;
+  /** Type whose changes must have been sent before; null: none. */
+  waitsFor: string | null;
   nacks: number;
   /** Of the last push, if it was refused. */
   lastNack: string | null;
@@ -66,11 +68,12 @@ export class XdsStream {
     this.#isOpen = true;
   }
 
-  /** Something of this type has changed. */
-  changed(typeUrl: string): void {
+  /** Something of this type has changed. It is sent after what has changed of type `after`. */
+  changed(typeUrl: string, after: string | null = null): void {
     const type = this.#types.get(typeUrl);
     if (type === undefined) return;
     type.changedMs ??= performance.now();
+    type.waitsFor ??= after;
     this.#push(typeUrl);
   }
 
@@ -79,14 +82,17 @@ export class XdsStream {
     const type = this.#types.get(typeUrl);
     if (type === undefined || type.outstanding !== null || !this.#isOpen) return;
     if (this.#precedingOf(typeUrl).some(hasUnsent)) return; // until its ACK lets it be sent
+    if (type.waitsFor !== null && this.#types.get(type.waitsFor)?.subscription.isBehind === true) return;
+    type.waitsFor = null;
     const push = type.subscription.next();
     const changedMs = type.changedMs ?? performance.now();
     type.changedMs = null;
-    if (push === null) return;
-    if (push === 'lost') {
-      this.end(status.UNAVAILABLE, 'too far behind; reconnect');
-      return;
-    }
+    if (push === 'lost') this.end(status.UNAVAILABLE, 'too far behind; reconnect');
+    else if (push !== null) this.#send(typeUrl, type, push, changedMs);
+    for (const [other, { waitsFor }] of this.#types) if (waitsFor === typeUrl) this.#push(other);
+  }
+
+  #send(typeUrl: string, type: TypeState, push: Push, changedMs: number): void {
     const nonce = `${++this.#nonce}`;
     const bytes = encodeDeltaResponse({
       typeUrl,
@@ -188,6 +194,7 @@ export class XdsStream {
       subscription,
       outstanding: null,
       changedMs: null,
+      waitsFor: null,
       nacks: 0,
       lastNack: null,
     });

@@ -71,7 +71,7 @@ function adminRoutes(deps: AdminDeps): Routes {
 /** All sections, or those that are named: the whole store is 10 MB at 10,000 workloads. */
 async function dumpConfig(config: AdminDeps['config'], wanted: string | null): Promise<Reply> {
   const names = wanted === null ? Object.keys(config) : wanted.split(',');
-  const unknown = names.filter((name) => config[name] === undefined);
+  const unknown = names.filter((name) => !Object.hasOwn(config, name));
   if (unknown.length > 0)
     return {
       status: 400,

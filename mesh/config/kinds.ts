@@ -21,10 +21,21 @@ export const option = {
   },
 
   /** Comma-separated; empty text is the empty list. */
-  list(spec: Common<readonly string[]> & { readonly metavar?: string }) {
-    return make(spec, spec.metavar ?? 'A,B,…', (text) =>
-      text === '' ? [] : text.split(',').map((item) => item.trim()),
-    );
+  list(
+    spec: Common<readonly string[]> & {
+      readonly metavar?: string;
+      /** Of each item. */
+      readonly check?: (item: string) => string | null;
+    },
+  ) {
+    return make(spec, spec.metavar ?? 'A,B,…', (text) => {
+      const items = text === '' ? [] : text.split(',').map((item) => item.trim());
+      for (const item of items) {
+        const problem = spec.check?.(item) ?? null;
+        if (problem !== null) throw new Error(problem);
+      }
+      return items;
+    });
   },
 
   /** A whole number in [min, max]. */

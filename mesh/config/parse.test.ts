@@ -1,5 +1,5 @@
 import { describe, expect, test } from '@jest/globals';
-import { ConfigError, helpOf, option, parseOptions } from './index.js';
+import { ConfigError, helpOf, meshOptions, option, parseOptions } from './index.js';
 
 const table = {
   manifests: option.text({ help: 'Folder.', metavar: 'DIR' }),
@@ -80,4 +80,15 @@ test('help names flag, argument, help, default and variable', () => {
   expect(help).toContain('  --drain-ms DURATION\n      How long. (default 30s) [CULVERT_DRAIN_MS]');
   expect(help).toContain('--listen IP:PORT\n      Where. (default 0.0.0.0:15012)');
   expect(help).toContain('--keep\n      Keep it. (default false)');
+});
+
+test('what the programs of a mesh are told alike is held to its form: a trust domain written otherwise would match nobody', () => {
+  const of = (...argv: string[]) => parseOptions(meshOptions, { argv, env: {}, envPrefix: 'X_' });
+  expect(of('--trust-domain-aliases', 'old.example, b').trustDomainAliases).toEqual(['old.example', 'b']);
+  expect(
+    problemsOf(() => of('--trust-domain-aliases', 'a,Old.example', '--cluster-domain', '.local')),
+  ).toEqual([
+    "--trust-domain-aliases: must be lower-case letters, digits, . _ -, not 'Old.example'",
+    "--cluster-domain: must be a DNS name in lower case, not '.local'",
+  ]);
 });

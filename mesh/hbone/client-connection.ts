@@ -1,6 +1,6 @@
 import { messageOf } from '../common/errors.js';
 import type { HeaderList, Stream, StreamHandler } from '../http2/index.js';
-import type { Connection, ConnectOptions, Timer, TlsContextId, TlsOptions } from '../io/index.js';
+import type { Connection, ConnectOptions, TlsContextId, TlsOptions } from '../io/index.js';
 import type { ClientTunnel, TunnelCarrier } from './client-tunnel.js';
 import { dialThroughGateway, type GatewayLinkDeps, type GatewayLinkHandler } from './gateway-link.js';
 import { type IoError, type KeepaliveOptions, SessionLink } from './session-link.js';
@@ -36,7 +36,7 @@ export interface ConnectionPool {
   connectionOver(connection: ClientConnection): void;
 }
 
-/** For a peer whose workload was removed. */
+/** For a peer whose workload was removed, or that leaves a CONNECT unanswered. */
 const DOUBT_TIMEOUT_MS = 2_000;
 
 /** One mTLS connection of the pool, from dial to end. */
@@ -76,8 +76,11 @@ export class ClientConnection extends SessionLink implements TunnelCarrier, Gate
   private dialThrough(tls: TlsOptions): Connection | null {
     const connection = dialThroughGateway(this.hop, tls, this, this.deps);
     // Not from within the constructor: the pool does not know us yet.
-    if (connection === null)
-      this.reactor.setTimer(0, () => this.dropNow('no descriptors left for a connection through a gateway'));
+    if (connection === null) {
+      const message = 'no descriptors left for a connection through a gateway';
+      this.rejection = { flag: 'CONNECT', message, isOurs: true };
+      this.reactor.setTimer(0, () => this.dropNow(message));
+    }
     return connection;
   }
 
@@ -120,7 +123,7 @@ export class ClientConnection extends SessionLink implements TunnelCarrier, Gate
       return;
     }
     this.retire();
-    this.expectLife(DOUBT_TIMEOUT_MS);
+    this.expectLife(DOUBT_TIMEOUT_MS, 'its workload is gone');
   }
 
   tunnelEnded(): void {
@@ -130,8 +133,13 @@ export class ClientConnection extends SessionLink implements TunnelCarrier, Gate
     if (this.isRetired) this.closeSoon('not needed any more');
   }
 
-  setTimer(delayMs: number, callback: () => void): Timer {
-    return this.reactor.setTimer(delayMs, callback);
+  get revocation(): string | null {
+    return this.rejection?.flag === 'CERT_REVOKED' ? this.rejection.message : null;
+  }
+
+  /** Its peer may only be slow: it stays in the pool while it shows signs of life. */
+  unanswered(): void {
+    this.expectLife(DOUBT_TIMEOUT_MS, 'a CONNECT was not answered');
   }
 
   failureOf(cause: string): TunnelFailure {

@@ -19,6 +19,7 @@ export interface TunnelOwner {
   place(tunnel: ClientTunnel): void;
   /** It waits for a connection no more. */
   withdraw(tunnel: ClientTunnel): void;
+  setTimer(delayMs: number, callback: () => void): Timer;
 }
 
 /** The connection that carries a tunnel. */
@@ -28,14 +29,18 @@ export interface TunnelCarrier {
   retire(): void;
   /** What its loss before an answer means. */
   failureOf(cause: string): TunnelFailure;
-  setTimer(delayMs: number, callback: () => void): Timer;
+  /** A CONNECT has got no answer in time. */
+  unanswered(): void;
+  /** As `Tunnel.revocation`. */
+  readonly revocation: string | null;
 }
 
 export interface ClientTunnelOptions {
   readonly headers: HeaderList;
   /** As in `HboneClientOptions`. */
   readonly earlyDataBytes: number;
-  readonly answerTimeoutMs: number;
+  /** Until the answer, from now. */
+  readonly timeoutMs: number;
   /** What an earlier attempt has not delivered; goes first. */
   readonly undelivered: Undelivered | null;
 }
@@ -52,11 +57,12 @@ type State =
  */
 export class ClientTunnel implements Tunnel, StreamHandler {
   readonly headers: HeaderList;
+  revocation: string | null = null;
   private readonly handler: ClientTunnelHandler;
   private readonly owner: TunnelOwner;
   private readonly earlyLimitBytes: number;
-  private readonly answerTimeoutMs: number;
-  private answerTimer: Timer | null = null;
+  private readonly timeoutMs: number;
+  private readonly timer: Timer;
   private state: State = 'waiting';
   private stream: Stream | null = null;
   private carrier: TunnelCarrier | null = null;
@@ -78,7 +84,8 @@ export class ClientTunnel implements Tunnel, StreamHandler {
     this.handler = handler;
     this.owner = owner;
     this.earlyLimitBytes = options.earlyDataBytes;
-    this.answerTimeoutMs = options.answerTimeoutMs;
+    this.timeoutMs = options.timeoutMs;
+    this.timer = owner.setTimer(options.timeoutMs, () => this.late());
     this.early = options.undelivered?.bytes ?? null;
     this.localEnded = options.undelivered?.ended ?? false;
   }
@@ -89,7 +96,6 @@ export class ClientTunnel implements Tunnel, StreamHandler {
 
   /** The pool has a connection with room: sends the CONNECT, and whatever may ride behind it. */
   begin(session: Session, carrier: TunnelCarrier): void {
-    this.state = 'asked';
     this.carrier = carrier;
     try {
       this.stream = session.request(this.headers, this, false);
@@ -97,7 +103,7 @@ export class ClientTunnel implements Tunnel, StreamHandler {
       this.fail({ flag: 'CONNECT', message: messageOf(error) });
       return;
     }
-    this.answerTimer = carrier.setTimer(this.answerTimeoutMs, this.onAnswerLate);
+    this.state = 'asked';
     this.replayFrom = 0;
     this.isReplaying = this.early !== null || this.localEnded;
     if (this.isReplaying) this.replay();
@@ -183,6 +189,7 @@ export class ClientTunnel implements Tunnel, StreamHandler {
 
   onReset(_stream: Stream, code: ErrorCode, sessionLost: boolean): void {
     if (this.state === 'open') {
+      this.revocation = this.carrier!.revocation;
       this.lost(
         sessionLost
           ? 'the connection to the peer is lost'
@@ -204,22 +211,23 @@ export class ClientTunnel implements Tunnel, StreamHandler {
 
   private opened(headers: HeaderList): void {
     this.state = 'open';
-    this.stopAnswerTimer();
+    this.timer.cancel();
     if (!this.isReplaying) this.early = null;
     this.slab = null;
     this.handler.onEstablished(readMetadata(headers, this.owner.baggageTexts));
     if (!this.isReplaying) this.payWritable();
   }
 
-  private readonly onAnswerLate = (): void => {
-    if (this.state !== 'asked') return;
-    this.stream!.reset(ErrorCode.CANCEL);
-    this.fail(this.carrier!.failureOf(`no answer to CONNECT within ${this.answerTimeoutMs} ms`));
-  };
-
-  private stopAnswerTimer(): void {
-    this.answerTimer?.cancel();
-    this.answerTimer = null;
+  private late(): void {
+    const within = `within ${Math.round(this.timeoutMs)} ms`;
+    if (this.state === 'waiting') {
+      this.owner.withdraw(this);
+      this.fail({ flag: 'CONNECT', message: `no connection to the peer ${within}` });
+    } else if (this.state === 'asked') {
+      this.stream!.reset(ErrorCode.CANCEL);
+      this.carrier!.unanswered();
+      this.fail(this.carrier!.failureOf(`no answer to CONNECT ${within}`));
+    }
   }
 
   private keepEarly(bytes: number): void {
@@ -267,13 +275,13 @@ export class ClientTunnel implements Tunnel, StreamHandler {
 
   private over(): void {
     this.state = 'over';
+    this.timer.cancel();
     this.early = null;
     this.leaveCarrier();
   }
 
   private leaveCarrier(): void {
     const { carrier } = this;
-    this.stopAnswerTimer();
     this.carrier = null;
     carrier?.tunnelEnded();
   }

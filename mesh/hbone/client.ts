@@ -13,10 +13,10 @@ import type {
   ClientTunnelHandler,
   ConnectMetadata,
   NextHop,
+  OpenOptions,
   TlsOf,
   Tunnel,
   TunnelFailure,
-  Undelivered,
 } from './types.js';
 
 /** Defaults are those of hbone-and-wds.md 1.4 and 1.5. */
@@ -27,8 +27,8 @@ export interface HboneClientOptions extends KeepaliveOptions {
   readonly maxTunnelsPerConnection?: number;
   /** Default 5 min. */
   readonly idleTimeoutMs?: number;
-  /** From a CONNECT to its answer; the peer dials its application meanwhile. Default 20 s: 10 s, and the 10 s that a peer's dial may take. */
-  readonly answerTimeoutMs?: number;
+  /** From `open` to the peer's answer, for callers that do not say. Default 30 s: connect, handshake, and the 10 s that a peer's dial may take. */
+  readonly tunnelTimeoutMs?: number;
   /** Tunnels that may wait for one connection to be made. Default 1024; more fail at once. */
   readonly maxWaitingTunnels?: number;
   /** Application bytes that may ride behind a CONNECT before its answer; kept until then. Default 16 KiB; 0 turns it off. */
@@ -63,7 +63,7 @@ export class HboneClient {
   private readonly connectionOptions: ClientConnectionOptions;
   private readonly maxWaiting: number;
   private readonly earlyDataBytes: number;
-  private readonly answerTimeoutMs: number;
+  private readonly tunnelTimeoutMs: number;
   private readonly traceparents = new TraceparentSource();
   private readonly baggageTexts = new BaggageTexts();
   private readonly authorities = new Memo((text): HeaderList[number] => [':authority', text]);
@@ -79,7 +79,7 @@ export class HboneClient {
     this.deps = deps;
     this.maxWaiting = options.maxWaitingTunnels ?? 1024;
     this.earlyDataBytes = options.earlyDataBytes ?? 16 * 1024;
-    this.answerTimeoutMs = options.answerTimeoutMs ?? 20_000;
+    this.tunnelTimeoutMs = options.tunnelTimeoutMs ?? 30_000;
     this.connectionOptions = {
       connectTimeoutMs: options.connectTimeoutMs ?? 10_000,
       maxTunnels: options.maxTunnelsPerConnection ?? 100,
@@ -101,21 +101,20 @@ export class HboneClient {
 
   /**
    * A tunnel to `authority` (ip:port or hostname:port) through `hop` (keep the object where you can, its key is then made once). Whatever goes wrong comes as `onFailed`. A `traceparent` is made up where
-   * `metadata` has none. `undelivered` of a tunnel that failed goes first.
+   * `metadata` has none.
    */
   open(
     hop: NextHop,
     authority: string,
     metadata: ConnectMetadata,
     handler: ClientTunnelHandler,
-    undelivered: Undelivered | null = null,
+    { timeoutMs = this.tunnelTimeoutMs, undelivered = null }: OpenOptions = {},
   ): Tunnel {
     const traceparent = metadata.traceparent ?? this.traceparents.next();
     const headers = connectHeaders(this.authorities.of(authority), metadata, traceparent, this.baggageTexts);
     const key = this.keyOf(hop);
     const slot = this.slots.get(key) ?? this.newSlot(key, hop);
-    const { earlyDataBytes, answerTimeoutMs } = this;
-    const options = { headers, earlyDataBytes, answerTimeoutMs, undelivered };
+    const options = { headers, earlyDataBytes: this.earlyDataBytes, timeoutMs, undelivered };
     const tunnel = new ClientTunnel(options, handler, slot);
     slot.place(tunnel);
     // it failed at once, without a connection
@@ -188,7 +187,7 @@ export class HboneClient {
       ...this.deps,
       baggageTexts: this.baggageTexts,
       onEmpty,
-      openTunnel: (hop, authority, metadata, handler) => this.open(hop, authority, metadata, handler),
+      openTunnel: (...tunnel) => this.open(...tunnel),
     });
     this.slots.set(key, slot);
     slot.peerIs(this.deps.peerAt?.(hop.address) ?? null);

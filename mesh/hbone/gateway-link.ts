@@ -1,6 +1,13 @@
 import type { Connection, ConnectionHandler, Reactor, TlsOptions } from '../io/index.js';
 import { TunnelCopy } from './tunnel-copy.js';
-import type { ClientTunnelHandler, ConnectMetadata, NextHop, Tunnel, TunnelFailure } from './types.js';
+import type {
+  ClientTunnelHandler,
+  ConnectMetadata,
+  NextHop,
+  OpenOptions,
+  Tunnel,
+  TunnelFailure,
+} from './types.js';
 
 export interface GatewayLinkDeps {
   readonly reactor: Reactor;
@@ -10,6 +17,7 @@ export interface GatewayLinkDeps {
     authority: string,
     metadata: ConnectMetadata,
     handler: ClientTunnelHandler,
+    options: OpenOptions,
   ) => Tunnel;
 }
 
@@ -30,7 +38,7 @@ export function dialThroughGateway(
 ): Connection | null {
   const pair = deps.reactor.pair(tls, hop.address, handler);
   if (pair === null) return null;
-  new GatewayLink(pair.wire, handler).open(hop, deps);
+  new GatewayLink(pair.wire, handler).open(hop, tls, deps);
   return pair.secure;
 }
 
@@ -43,8 +51,10 @@ class GatewayLink extends TunnelCopy implements ClientTunnelHandler {
     wire.handler = this;
   }
 
-  open({ through }: NextHop, { openTunnel }: GatewayLinkDeps): void {
-    const tunnel = openTunnel(through!.hop, through!.authority, {}, this);
+  open({ through }: NextHop, { handshakeTimeoutMs }: TlsOptions, { openTunnel }: GatewayLinkDeps): void {
+    // Before the handshake inside is given up: so it is known that the gateway is to blame.
+    const options = { timeoutMs: handshakeTimeoutMs / 2 };
+    const tunnel = openTunnel(through!.hop, through!.authority, {}, this, options);
     if (tunnel.isOpen && !this.isOver) this.start(tunnel);
   }
 

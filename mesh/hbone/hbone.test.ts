@@ -195,14 +195,15 @@ describe('bytes before the answer', () => {
 
     lab.acceptor.decide = echo;
     const second = new TunnelRecorder();
-    second.tunnel = lab.client.open(lab.hop(), '127.0.0.1:8080', {}, second, first.undelivered);
+    second.tunnel = lab.client.open(lab.hop(), '127.0.0.1:8080', {}, second, {
+      undelivered: first.undelivered,
+    });
     await lab.t.until(() => second.has('end'));
     expect(second.events).toEqual(['established', 'end']);
     expect(second.received.toString()).toBe('at first');
     const third = new TunnelRecorder();
     third.tunnel = lab.client.open(lab.hop(), '127.0.0.1:8080', {}, third, {
-      bytes: Buffer.from('kept '),
-      ended: false,
+      undelivered: { bytes: Buffer.from('kept '), ended: false },
     });
     third.send('and new', true);
     await lab.t.until(() => third.has('end'));

@@ -1,3 +1,4 @@
+import type { Timer } from '../io/index.js';
 import type { BaggageTexts } from './baggage.js';
 import type { HboneClientDeps } from './client.js';
 import { ClientConnection, type ClientConnectionOptions, type ConnectionPool } from './client-connection.js';
@@ -81,6 +82,10 @@ export class PoolSlot implements ConnectionPool, TunnelOwner {
 
   withdraw(tunnel: ClientTunnel): void {
     this.waiting.delete(tunnel);
+  }
+
+  setTimer(delayMs: number, callback: () => void): Timer {
+    return this.deps.reactor.setTimer(delayMs, callback);
   }
 
   /** No new tunnels; `waiting` ones fail, open ones go on unless `now`. */

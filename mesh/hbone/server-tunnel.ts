@@ -8,6 +8,7 @@ export interface ServerTunnelCarrier {
   readonly peerIdentity: string;
   readonly peer: SocketAddress;
   readonly local: SocketAddress;
+  readonly revocation: string | null;
   acceptHeaders(baggage: Baggage): HeaderList;
 }
 
@@ -54,6 +55,10 @@ export class ServerTunnel implements TunnelRequest, Tunnel, StreamHandler {
 
   get local(): SocketAddress {
     return this.carrier.local;
+  }
+
+  get revocation(): string | null {
+    return this.carrier.revocation;
   }
 
   get isOpen(): boolean {

@@ -117,6 +117,7 @@ export class HboneServer implements AcceptHandler {
 /** One accepted connection: from a verified peer, carrying CONNECTs. */
 class ServerConnection extends SessionLink implements ServerTunnelCarrier {
   peerIdentity = '';
+  revocation: string | null = null;
   private readonly server: HboneServer;
 
   /** `accepted`: its handshake is to come. */
@@ -175,6 +176,7 @@ class ServerConnection extends SessionLink implements ServerTunnelCarrier {
       { peer: this.peer, identity: this.peerIdentity },
       `HBONE client is cut off: ${revocation}`,
     );
+    this.revocation = revocation;
     this.closeNow(revocation);
     return true;
   }

@@ -40,6 +40,7 @@ export abstract class SessionLink implements ConnectionHandler {
   private hasPeerSettings = false;
   private isOver = false;
   private isClosing = false;
+  private isDoubted = false;
 
   constructor(reactor: Reactor, keepalive: KeepaliveOptions) {
     this.reactor = reactor;
@@ -91,18 +92,20 @@ export abstract class SessionLink implements ConnectionHandler {
     this.reactor.atEndOfTurn(() => this.closeNow(cause));
   }
 
-  /** A PING out of turn: without a byte from the peer within `timeoutMs` it counts as dead. */
-  protected expectLife(timeoutMs: number): void {
+  /** A PING out of turn: without a byte from the peer within `timeoutMs` it counts as dead. `why`: it is doubted. */
+  protected expectLife(timeoutMs: number, why: string): void {
     const { session } = this;
-    if (session === null || !this.isLinkOpen) return;
+    if (session === null || !this.isLinkOpen || this.isDoubted) return;
+    this.isDoubted = true;
     const askedAtMs = this.reactor.nowMs;
     let hasAnswered = false;
     session.ping(() => {
       hasAnswered = true;
     });
     this.reactor.setTimer(timeoutMs, () => {
+      this.isDoubted = false;
       if (!this.isOver && !hasAnswered && this.receivedAtMs <= askedAtMs)
-        this.onPeerDead(`its workload is gone, and no answer to PING within ${timeoutMs} ms`);
+        this.onPeerDead(`${why}, and no answer to PING within ${timeoutMs} ms`);
     });
   }
 

@@ -57,6 +57,8 @@ export interface GatewayHop {
 /** One byte stream through a tunnel, either side. Flow-controlled; bytes are built in place (see mesh/http2 `Stream`). */
 export interface Tunnel {
   readonly isOpen: boolean;
+  /** Why the connection that carried it was cut off, where the peer's certificate was revoked; else null. */
+  readonly revocation: string | null;
   sendCapacity(): number;
   beginData(max: number): Slab;
   commitData(bytes: number, endStream: boolean): void;
@@ -92,6 +94,14 @@ export interface Undelivered {
   readonly ended: boolean;
 }
 
+/** Of `HboneClient.open`. */
+export interface OpenOptions {
+  /** From `open` to the peer's answer. */
+  readonly timeoutMs?: number;
+  /** Of a tunnel that failed: goes first. */
+  readonly undelivered?: Undelivered | null;
+}
+
 /** Why a tunnel could not be opened; `flag` is the response flag of the metrics (sheet 7.1). */
 export interface TunnelFailure {
   readonly flag:
@@ -123,6 +133,8 @@ export interface TunnelRequest {
   readonly peer: SocketAddress;
   /** The connection's own local address: the pod and 15008. */
   readonly local: SocketAddress;
+  /** As `Tunnel.revocation`. */
+  readonly revocation: string | null;
   /** 200 with our workload's baggage. Call once, after the application accepted the connection. */
   accept(baggage: Baggage): Tunnel;
   /** 400, 401 or 503 (sheet 1.4), HEADERS with END_STREAM. Nothing happens if the peer has gone already. */

@@ -6,6 +6,7 @@ import type { Log } from '../log/index.js';
 import { type Crl, isSignedBy, readCrls } from './crl.js';
 import { IdentityError } from './errors.js';
 import type { CertificateListener, IdentityMaterial } from './types.js';
+import { readCertificate } from './x509-read.js';
 
 export interface RevocationFileOptions {
   /** PEM (several lists, also the certificates of further issuers) or one list in DER. */
@@ -39,6 +40,7 @@ export class RevocationFile implements CertificateListener {
   readonly #deps: RevocationFileDeps;
   readonly #issuers = new Map<string, Buffer>();
   readonly #watch: FilesWatch;
+  /** By `signerOf`: a CA and the one that follows it may bear the same name. */
   #lists = new Map<string, Crl>();
   #revoked: ReadonlySet<string> = new Set();
   #problems: readonly string[] = [];
@@ -99,12 +101,11 @@ export class RevocationFile implements CertificateListener {
   }
 
   #take(crl: Crl, issuers: readonly Buffer[], lists: Map<string, Crl>, problems: string[]): void {
-    const key = crl.issuer.toString('base64');
-    const lastGood = this.#lists.get(key);
+    const key = signerOf(crl, issuers);
+    const lastGood = key === null ? undefined : (lists.get(key) ?? this.#lists.get(key));
     const isExpired = crl.nextUpdateMs !== null && crl.nextUpdateMs < this.#deps.nowMs();
     const name = `list of ${iso(crl.thisUpdateMs)} with ${crl.serials.length} certificates`;
-    if (!issuers.some((issuer) => isSignedBy(crl, issuer)))
-      problems.push(`${name}: no CA that is trusted here has signed it`);
+    if (key === null) problems.push(`${name}: no CA that is trusted here has signed it`);
     else if (crl.thisUpdateMs > this.#deps.nowMs() + CLOCK_SKEW_MS)
       problems.push(`${name}: is of the future`);
     else if (lastGood !== undefined && crl.thisUpdateMs < lastGood.thisUpdateMs)
@@ -152,6 +153,14 @@ export class RevocationFile implements CertificateListener {
     this.#deps.log.info({ revoked: revoked.size }, 'revocation list in force');
     this.#deps.onChange(revoked);
   }
+}
+
+/** Name and key of the one among these certificates that has signed the list; null: none has. */
+function signerOf(crl: Crl, issuers: readonly Buffer[]): string | null {
+  const signer = issuers.find((issuer) => isSignedBy(crl, issuer));
+  if (signer === undefined) return null;
+  const { subject, publicKey } = readCertificate(signer);
+  return `${subject.toString('base64')} ${publicKey.toString('base64')}`;
 }
 
 const CERTIFICATE = /-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----/g;

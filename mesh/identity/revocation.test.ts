@@ -168,6 +168,29 @@ describe('a file of lists', () => {
     source.close();
   });
 
+  test('of a CA and the one that follows it under the same name: both count', () => {
+    const next = new OpensslCa(join(folder, 'next'), 'root');
+    const [a, b] = [ca.leaf(identity, 'a'), next.leaf(identity, 'b')];
+    ca.revoke(a);
+    next.revoke(b);
+    const { source, told } = follow(ca.crl() + next.crl());
+    source.onCertificate(identity, material(ca, next));
+    expect(source.problems).toEqual([]);
+    expect(told.at(-1)).toEqual(new Set([keyOf(a), keyOf(b)]));
+    source.close();
+  });
+
+  test('an older one of the same CA in the same file does not take the place of the newer', () => {
+    const older = ca.crl('-crl_lastupdate', '20200101000000Z', '-crl_nextupdate', '20990102000000Z');
+    const leaf = ca.leaf(identity, 'a');
+    ca.revoke(leaf);
+    const { source, told } = follow(ca.crl() + older);
+    source.onCertificate(identity, material(ca));
+    expect(source.problems).toEqual([expect.stringMatching(/is older than the one in force/)]);
+    expect(told.at(-1)).toEqual(new Set([keyOf(leaf)]));
+    source.close();
+  });
+
   test('that is not there or not readable at the start is an error: nothing would be revoked', () => {
     const deps = {
       log: createLog({ level: 'silent', component: 'test' }),

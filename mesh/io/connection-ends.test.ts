@@ -244,6 +244,23 @@ test('exceptions in timers, end-of-turn work and accepts do not end the loop', a
   await t.until(() => t.reactor.counters.exceptions === 3);
 });
 
+test('an exception in an accept is told to whoever has taken the connection by then', async () => {
+  using t = new TestReactor();
+  using listening = new ListeningSocket();
+  const recorder = new Recorder(t.reactor);
+  const onAccepted = (connection: Connection) => {
+    connection.handler = recorder;
+    throw new Error('boom');
+  };
+  t.reactor.listen({ fd: listening.fd }, { onAccepted });
+  const socket = net.connect(listening.port, HOST);
+  await t.during(once(socket, 'error'));
+  await t.until(() => recorder.events.length > 0);
+  expect(recorder.events).toEqual(['closed HANDLER_FAILED']);
+  // The listener.
+  expect(t.reactor.native.stats().connections).toBe(1);
+});
+
 test('a dial given up before it is connected leaves nothing', async () => {
   using t = new TestReactor();
   const { server, to } = await nodeServer((socket) => socket.on('error', () => {}));

@@ -343,7 +343,8 @@ export class EpollReactor implements Reactor, ConnectionHome, ListenerHome {
       else connection.handler = handler;
     } catch (thrown) {
       this.#caught(thrown);
-      connection.reset();
+      // Whoever has it by now hears of it.
+      connection.fail(limitError('HANDLER_FAILED', connection.remote, messageOf(thrown)));
     }
   }
 

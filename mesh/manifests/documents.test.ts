@@ -50,6 +50,30 @@ describe('readDocuments', () => {
     expect(problems).toHaveLength(1);
   });
 
+  test.each([
+    ['['.repeat(20_000)],
+    ['{a: '.repeat(20_000)],
+    ['- '.repeat(20_000)],
+    ['? '.repeat(20_000)],
+    [`${'['.repeat(5_000)}${']'.repeat(5_000)}`],
+  ])(
+    'what is nested without end is one problem, and ends neither the process nor the other documents (%#)',
+    (deep) => {
+      const { documents, problems } = readDocuments(`kind: A\n---\n${deep}`, 'yaml');
+      expect(documents.map(({ value }) => value)).toEqual([{ kind: 'A' }]);
+      expect(problems).toEqual([{ line: 3, reason: 'nested deeper than 200 levels' }]);
+      expect(readDocuments(`${'['.repeat(5_000)}${']'.repeat(5_000)}`, 'json').problems).toHaveLength(1);
+    },
+  );
+
+  test('a map of very many keys is read in no time, and a key that is there twice found', () => {
+    const keys = Array.from({ length: 20_000 }, (_, i) => `  k${i}: v\n`).join('');
+    expect(readDocuments(`kind: A\ndata:\n${keys}`, 'yaml').problems).toEqual([]);
+    expect(readDocuments(`kind: A\ndata:\n${keys}  "k0": v\n`, 'yaml').problems).toEqual([
+      { line: 20_003, reason: "not YAML: key 'k0' is there twice" },
+    ]);
+  });
+
   test('empty text and comments hold nothing', () => {
     for (const text of ['', '\n', '# x\n', '---\n---\n'])
       expect(readDocuments(text, 'yaml')).toEqual({ documents: [], problems: [] });

@@ -1,4 +1,15 @@
-import { type Document, isMap, isScalar, isSeq, LineCounter, type Node, parseAllDocuments } from 'yaml';
+import {
+  Composer,
+  type CST,
+  type Document,
+  isMap,
+  isScalar,
+  isSeq,
+  LineCounter,
+  type Node,
+  Parser,
+  visit,
+} from 'yaml';
 import { messageOf } from '../common/errors.js';
 import type { FieldPath } from './types.js';
 
@@ -22,6 +33,10 @@ export interface DocumentsOfFile {
 
 /** Expansions of anchors allowed in one document: against "billion laughs". */
 const MAX_ALIASES = 100;
+/** What makes documents of tokens recurses: a file of brackets would end the process, not the parse. */
+const MAX_DEPTH = 200;
+/** It compares each key with every other: a minute for 40,000. We look ourselves. */
+const COMPOSING = { prettyErrors: false, uniqueKeys: false } as const;
 
 /** Splits YAML or JSON text into objects; `kind: List` gives its items. Never throws. */
 export function readDocuments(text: string, format: 'yaml' | 'json'): DocumentsOfFile {
@@ -34,19 +49,63 @@ export function readDocuments(text: string, format: 'yaml' | 'json'): DocumentsO
   }
   // JSON is YAML but for tabs between tokens; inside strings JSON has none.
   const lines = new LineCounter();
-  const parsed = parseAllDocuments(format === 'json' ? text.replaceAll('\t', ' ') : text, {
-    lineCounter: lines,
-    prettyErrors: false,
-  });
   const documents: ManifestDocument[] = [];
   const problems: DocumentProblem[] = [];
-  for (const document of Array.isArray(parsed) ? parsed : []) {
-    const error = document.errors[0];
-    if (error !== undefined)
-      problems.push({ line: lines.linePos(error.pos[0]).line, reason: `not YAML: ${error.message}` });
+  const tokens = new Parser(lines.addNewLine).parse(format === 'json' ? text.replaceAll('\t', ' ') : text);
+  const tooDeep = (offset: number) =>
+    problems.push({ line: lines.linePos(offset).line, reason: `nested deeper than ${MAX_DEPTH} levels` });
+  for (const document of new Composer(COMPOSING).compose(withoutDeep(tokens, tooDeep))) {
+    const [error] = document.errors;
+    const repeated = error === undefined ? repeatedKeyOf(document) : null;
+    const at = (offset: number) => lines.linePos(offset).line;
+    if (error !== undefined) problems.push({ line: at(error.pos[0]), reason: `not YAML: ${error.message}` });
+    else if (repeated !== null)
+      problems.push({ line: at(repeated.offset), reason: `not YAML: key '${repeated.key}' is there twice` });
     else addObjects(document, lines, documents, problems);
   }
   return { documents, problems };
+}
+
+function* withoutDeep(tokens: Iterable<CST.Token>, onDeep: (offset: number) => void): Iterable<CST.Token> {
+  for (const token of tokens)
+    if (token.type === 'document' && isDeep(token)) onDeep(token.value?.offset ?? token.offset);
+    else yield token;
+}
+
+/** Without recursion itself. */
+function isDeep(document: CST.Document): boolean {
+  const waiting: { readonly token: CST.Token | null | undefined; readonly depth: number }[] = [
+    { token: document.value, depth: 0 },
+  ];
+  for (let next = waiting.pop(); next !== undefined; next = waiting.pop()) {
+    const { token, depth } = next;
+    if (depth > MAX_DEPTH) return true;
+    if (token === null || token === undefined || !('items' in token)) continue;
+    for (const { key, value } of token.items)
+      waiting.push({ token: key, depth: depth + 1 }, { token: value, depth: depth + 1 });
+  }
+  return false;
+}
+
+/** The first key that a map has twice. */
+function repeatedKeyOf(document: Document): { readonly key: string; readonly offset: number } | null {
+  let found: { key: string; offset: number } | null = null;
+  visit(document, {
+    Map(_key, map) {
+      const seen = new Set<string>();
+      for (const { key } of map.items) {
+        if (!isScalar(key)) continue;
+        const text = String(key.value);
+        if (seen.has(text)) {
+          found = { key: text, offset: key.range?.[0] ?? 0 };
+          return visit.BREAK;
+        }
+        seen.add(text);
+      }
+      return undefined;
+    },
+  });
+  return found;
 }
 
 function addObjects(

@@ -1,6 +1,7 @@
+import { messageOf } from '../common/errors.js';
 import { type ManifestDocument, readDocuments } from './documents.js';
 import { formatPath, isRecord } from './fields.js';
-import type { Decoder, FieldPath, ManifestProblem, RawObject } from './types.js';
+import type { Decoded, Decoder, FieldPath, ManifestProblem, RawObject } from './types.js';
 
 interface FileObject<T> {
   readonly value: T;
@@ -90,7 +91,8 @@ class FileReader<T> {
       this.unidentified(document.lineOf([]), value, [], `the file holds a Secret and ${this.#secretFault}`);
       return;
     }
-    const decoded = this.#reading.decode(object);
+    const decoded = this.#decode(document, object);
+    if (decoded === null) return;
     if (decoded.outcome === 'unknown-kind') {
       const kind = `${object.apiVersion} ${object.kind}`;
       this.#unknownKinds.set(kind, (this.#unknownKinds.get(kind) ?? 0) + 1);
@@ -112,6 +114,16 @@ class FileReader<T> {
     if (inPlace !== undefined && this.#before?.objects.get(key)?.isGood !== true)
       this.#objects.set(key, { value: inPlace, line, isGood: false });
     else this.#invalid(key);
+  }
+
+  /** Null: our own error, which must not cost the file's other objects. */
+  #decode(document: ManifestDocument, object: RawObject): Decoded<T> | null {
+    try {
+      return this.#reading.decode(object);
+    } catch (error) {
+      this.unidentified(document.lineOf([]), object, [], `cannot be read: ${messageOf(error)}`);
+      return null;
+    }
   }
 
   unidentified(line: number, value: unknown, path: FieldPath, reason: string): void {

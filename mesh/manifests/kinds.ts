@@ -17,10 +17,15 @@ export interface KindDecoder<T> {
  * resource names are built of them.
  */
 export function decoderOf<T>(kinds: ReadonlyMap<string, KindDecoder<T>>): Decoder<T> {
+  const versions = versionsByKind(kinds.keys());
   return (object) => {
-    const kind = kinds.get(`${object.apiVersion} ${object.kind}`);
-    if (kind === undefined) return { outcome: 'unknown-kind' };
+    const known = versions.get(`${groupOf(object.apiVersion)} ${object.kind}`);
+    if (known === undefined) return { outcome: 'unknown-kind' };
+    const isKnown = known.includes(object.apiVersion);
+    const kind = kinds.get(`${isKnown ? object.apiVersion : known[0]!} ${object.kind}`)!;
     const fields = new Fields(object);
+    // A policy must not get lost by it: it is read as what it most likely is.
+    if (!isKnown) fields.wrong('apiVersion', `${object.kind} is read in ${known.join(', ')}`);
     const metadata = fields.object('metadata');
     const name = metadata.name('name', kind.nameForm);
     const namespace = metadata.name('namespace', 'label', kind.namespaced ? 'default' : '');
@@ -33,6 +38,22 @@ export function decoderOf<T>(kinds: ReadonlyMap<string, KindDecoder<T>>): Decode
     }
     return value === null ? { outcome: 'ignored', key } : { outcome: 'object', key, value };
   };
+}
+
+/** The apiVersions of each `<group> <kind>`. */
+function versionsByKind(kinds: Iterable<string>): ReadonlyMap<string, readonly string[]> {
+  const versions = new Map<string, string[]>();
+  for (const text of kinds) {
+    const [apiVersion = '', kind = ''] = text.split(' ');
+    const key = `${groupOf(apiVersion)} ${kind}`;
+    versions.set(key, [...(versions.get(key) ?? []), apiVersion]);
+  }
+  return versions;
+}
+
+/** '' of Kubernetes' own `v1`. */
+function groupOf(apiVersion: string): string {
+  return apiVersion.includes('/') ? apiVersion.slice(0, apiVersion.indexOf('/')) : '';
 }
 
 /** `Pod/shop/cart-1`, `Node/n1`. */

@@ -27,7 +27,8 @@ export const FOLDER_SOURCE_DEFAULTS = {
   quietMs: 40,
   maxWaitMs: 120,
   rescanMs: 10_000,
-  maxFileBytes: 64 << 20,
+  /** Reading takes some 50 times as much memory. */
+  maxFileBytes: 16 << 20,
   onlyKinds: null,
 } as const;
 

@@ -65,6 +65,24 @@ export class AddressTable<Value> {
   }
 }
 
+/** Tables of lists of ranges, each made when it is asked for first and kept for as long as its list lives. */
+export class RangeTables {
+  readonly #none = new AddressTable<null>();
+  readonly #tables = new WeakMap<readonly AddressRange[], AddressTable<null>>();
+
+  /** Throws RangeError where one is no range. */
+  of(ranges: readonly AddressRange[]): AddressTable<null> {
+    if (ranges.length === 0) return this.#none;
+    let table = this.#tables.get(ranges);
+    if (table === undefined) {
+      table = new AddressTable();
+      for (const range of ranges) table.add(range, null);
+      this.#tables.set(ranges, table);
+    }
+    return table;
+  }
+}
+
 /** A number for IPv4, text for IPv6. */
 function networkKeyOf(words: AddressWords, prefixLength: number): number | string {
   if (words.length === 1) return words[0]! & maskOf(prefixLength);

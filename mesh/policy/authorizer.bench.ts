@@ -47,7 +47,7 @@ const shapes: Readonly<Record<string, readonly Clause[]>> = {
   'namespace prefixes': [prefixes],
   'address blocks': [blocks],
   'address blocks of one namespace, one port': [namespace, blocks, samePort],
-  'suffixes that no index helps': [looseSuffixes],
+  'loose suffixes': [looseSuffixes],
 };
 
 const connections: readonly ConnectionFacts[] = Array.from({ length: 64 }, (_, i) => ({
@@ -78,15 +78,34 @@ function policiesOf(count: number, clauses: readonly Clause[]): AuthorizationPol
   return [...others, allow];
 }
 
-function bench(count: number, clauses: readonly Clause[], seconds: number): { firstMs: number; us: number } {
+/** Policies that a worker reads in one go; see agent/workers.ts. */
+const partPolicies = 50;
+/** After a change; by then rules are filed. */
+const firstQuestions = 100;
+
+function bench(
+  count: number,
+  clauses: readonly Clause[],
+  seconds: number,
+): { longestMs: number; us: number } {
   const store = createStore();
   const workload = workloadWith({ uid: 'w' });
-  store.apply(updateWith({ policies: policiesOf(count, clauses) }));
+  const policies = policiesOf(count, clauses);
+  store.apply(updateWith({ policies }));
   const authorizer = new Authorizer({ trustDomain: 'cluster.local' }, { store });
-  const startedAt = performance.now();
-  const first = authorizer.authorize(workload, connections[0]!);
-  const firstMs = performance.now() - startedAt;
-  if (first.policy !== 'zzz/allow') throw new Error(`decided by ${first.policy}`);
+  let longestMs = 0;
+  const timed = (step: () => void) => {
+    const startMs = performance.now();
+    step();
+    longestMs = Math.max(longestMs, performance.now() - startMs);
+  };
+  for (let at = 0; at < count; at += partPolicies)
+    timed(() => authorizer.prepare(policies.slice(at, at + partPolicies)));
+  for (let i = 0; i < firstQuestions; i++)
+    timed(() => {
+      const { policy } = authorizer.authorize(workload, connections[i % connections.length]!);
+      if (policy !== 'zzz/allow') throw new Error(`decided by ${policy}`);
+    });
   let done = 0;
   const round = (until: number) => {
     while (performance.now() < until)
@@ -96,15 +115,15 @@ function bench(count: number, clauses: readonly Clause[], seconds: number): { fi
   done = 0;
   const begin = performance.now();
   round(begin + seconds * 1000);
-  return { firstMs, us: ((performance.now() - begin) * 1000) / done };
+  return { longestMs, us: ((performance.now() - begin) * 1000) / done };
 }
 
 const seconds = Number(process.argv[2] ?? 0.5);
 for (const count of [20, 500]) {
   for (const [shape, clauses] of Object.entries(shapes)) {
-    const { firstMs, us } = bench(count, clauses, seconds);
+    const { longestMs, us } = bench(count, clauses, seconds);
     process.stdout.write(
-      `${count} policies of 5 rules, ${shape}: ${us.toFixed(2)} us, first after a change ${firstMs.toFixed(1)} ms\n`,
+      `${count} policies of 5 rules, ${shape}: ${us.toFixed(2)} us, after a change at most ${longestMs.toFixed(1)} ms at a time\n`,
     );
   }
 }

@@ -9,6 +9,7 @@ import {
   type StringMatch,
   type Workload,
 } from '../store/index.js';
+import { emptyMatch } from './conditions.js';
 import { Authorizer, type ConnectionFacts, type Decision, type Verdict } from './index.js';
 
 const trustDomains = ['cluster.local', 'old.example'];
@@ -145,7 +146,7 @@ const principal = fc.oneof(
     kind: 'prefix' as const,
     value,
   })),
-  pick('/sa/one', '/ns/a/sa/one', 'ns/b/sa/one', 'e', 'local/ns/a/sa/two').map((value) => ({
+  pick('/sa/one', '/ns/a/sa/one', 'ns/b/sa/one', 'e', 'ne', 'local/ns/a/sa/two', '').map((value) => ({
     kind: 'suffix' as const,
     value,
   })),
@@ -153,7 +154,8 @@ const principal = fc.oneof(
 );
 const namespaceMatch = fc.oneof(
   pick('a', 'b', 'ab').map((value) => ({ kind: 'exact' as const, value })),
-  pick('a', 'b').map((value) => ({ kind: 'prefix' as const, value })),
+  pick('a', 'b', '').map((value) => ({ kind: 'prefix' as const, value })),
+  pick('a', 'b').map((value) => ({ kind: 'suffix' as const, value })),
   fc.constant({ kind: 'presence' as const }),
 );
 const range = pick(
@@ -212,6 +214,39 @@ const workload = fc
   })
   .map(workloadWith);
 
+// Many rules, of which few match.
+const serial = fc.integer({ min: 0, max: 99 });
+const sparsePrincipal = serial.chain((n) =>
+  pick(
+    { kind: 'exact' as const, value: `cluster.local/ns/a/sa/${n}-x` },
+    { kind: 'prefix' as const, value: `cluster.local/ns/a/sa/${n}-` },
+    { kind: 'suffix' as const, value: `/${n}-x` },
+  ),
+);
+const sparseMatch = fc.record({
+  ...Object.fromEntries(Object.keys(emptyMatch).map((field) => [field, fc.constant([])])),
+  principals: fc.array(sparsePrincipal, { minLength: 1, maxLength: 2 }),
+  destinationPorts: pick([], [80], [81]),
+});
+const sparsePolicy = fc
+  .record({
+    key: fc.constant('a/p'),
+    scope: fc.constant('global' as const),
+    action: fc.integer({ min: 0, max: 3 }).map((roll) => (roll === 0 ? 'deny' : ('allow' as const))),
+    dryRun: fc.integer({ min: 0, max: 3 }).map((roll) => roll === 0),
+    groups: fc.array(
+      sparseMatch.map((one) => [[one]]),
+      { minLength: 3, maxLength: 5 },
+    ),
+  })
+  .map((fields) => policyWith(fields as unknown as AuthorizationPolicy));
+const sparseConnection = fc.record({ n: serial, port: pick(80, 81) }).map(({ n, port }) => ({
+  identity: `spiffe://cluster.local/ns/a/sa/${n}-x`,
+  sourceAddress: '10.0.0.1',
+  destinationAddress: '10.0.0.2',
+  destinationPort: port,
+}));
+
 describe('the verdict', () => {
   test('is a denial as long as policies are not known', () => {
     const store = createStore();
@@ -264,6 +299,31 @@ describe('the verdict', () => {
     // The generators reach every reason, and not by chance alone.
     expect(reasons.size).toBe(6);
     expect(Math.min(...reasons.values())).toBeGreaterThan(20);
+  });
+
+  test('is the naive one, too, while an index of many rules is being made', () => {
+    const to = workloadWith({ uid: 'w', namespace: 'a' });
+    const reasons = new Set<string>();
+    fc.assert(
+      fc.property(
+        fc.array(sparsePolicy, { minLength: 60, maxLength: 150 }),
+        fc.array(sparseConnection, { minLength: 6, maxLength: 12 }),
+        (some, connections) => {
+          const now = some.map((one, i) => ({ ...one, key: `a/${i}` }));
+          const store = createStore();
+          const authorizer = new Authorizer({ trustDomain: 'cluster.local' }, { store });
+          authorizer.prepare(now.slice(30));
+          store.apply(updateWith({ policies: now }));
+          for (const one of connections) {
+            const verdict = authorizer.authorize(to, one);
+            expect(verdict).toEqual(naiveVerdict(now, to, one));
+            reasons.add(verdict.reason);
+          }
+        },
+      ),
+      { seed: 20261122, numRuns: 100 },
+    );
+    expect([...reasons].sort()).toEqual(['allowed', 'denied', 'not-allowed']);
   });
 
   test('of explain: a policy is said to match where one of its rules decides alone', () => {

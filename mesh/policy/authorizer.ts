@@ -1,5 +1,6 @@
 import { Memo } from '../common/memo.js';
 import type { AuthorizationPolicy, PolicySet, Store, Workload } from '../store/types.js';
+import { RangeTables } from './address-table.js';
 import { CompiledPolicies } from './compiled-policies.js';
 import { type CompiledPolicy, compilePolicy } from './compiled-policy.js';
 import { explain } from './explain.js';
@@ -17,12 +18,13 @@ export interface AuthorizerDeps {
 }
 
 /**
- * Whom a workload's policies let in (hbone-and-wds.md 3.6). Policies are compiled when the first connection asks; workloads to which the same
+ * Whom a workload's policies let in (hbone-and-wds.md 3.6). Policies are made ready as connections ask, a little at a time; workloads to which the same
  * policies apply share what is compiled, for as long as the store gives the same set.
  */
 export class Authorizer {
   readonly #store: AuthorizerDeps['store'];
   readonly #peers: Memo<PeerNames>;
+  readonly #networks = new RangeTables();
   readonly #sets = new WeakMap<PolicySet, CompiledPolicies>();
   readonly #policies = new WeakMap<AuthorizationPolicy, CompiledPolicy>();
 
@@ -30,6 +32,11 @@ export class Authorizer {
     this.#store = deps.store;
     const trustDomains = [...new Set([options.trustDomain, ...(options.trustDomainAliases ?? [])])];
     this.#peers = new Memo((identity) => peerNamesOf(identity, trustDomains));
+  }
+
+  /** Reads policies that are about to apply: otherwise the first connection does, all in one go. */
+  prepare(policies: readonly AuthorizationPolicy[]): void {
+    for (const policy of policies) this.#compiled(policy);
   }
 
   /** Whether `workload` takes this connection, and what decides it. */
@@ -44,7 +51,7 @@ export class Authorizer {
 
   #subjectOf(connection: ConnectionFacts): Subject {
     const { identity } = connection;
-    return new Subject(connection, identity === null ? nobody : this.#peers.of(identity));
+    return new Subject(connection, identity === null ? nobody : this.#peers.of(identity), this.#networks);
   }
 
   #compiledFor(workload: Workload): CompiledPolicies {
@@ -60,7 +67,7 @@ export class Authorizer {
   #compiled(policy: AuthorizationPolicy): CompiledPolicy {
     let compiled = this.#policies.get(policy);
     if (compiled === undefined) {
-      compiled = compilePolicy(policy);
+      compiled = compilePolicy(policy, this.#networks);
       this.#policies.set(policy, compiled);
     }
     return compiled;

@@ -1,6 +1,7 @@
 import { messageOf } from '../common/errors.js';
 import type { AuthorizationMatch, AuthorizationPolicy } from '../store/types.js';
-import { type Condition, conditionsOf } from './conditions.js';
+import type { RangeTables } from './address-table.js';
+import { clauseHolds } from './conditions.js';
 import { type IndexPlaces, placesOf } from './index-places.js';
 import type { Subject } from './subject.js';
 import type { Decision } from './types.js';
@@ -8,59 +9,57 @@ import type { Decision } from './types.js';
 /** A policy made ready to be asked. */
 export interface CompiledPolicy {
   readonly policy: AuthorizationPolicy;
-  /** The policy's own, or why it could not be compiled. */
+  /** The policy's own, or an address range that is none. */
   readonly defect: string | null;
   readonly rules: readonly CompiledRule[];
 }
 
-export interface CompiledMatch {
-  readonly match: AuthorizationMatch;
-  readonly conditions: readonly Condition[];
+export function compilePolicy(policy: AuthorizationPolicy, networks: RangeTables): CompiledPolicy {
+  const defect = policy.defect ?? defectOf(policy, networks);
+  const rules = defect === null ? policy.groups.map((_, rule) => new CompiledRule(policy, rule)) : [];
+  return { policy, defect, rules };
 }
 
-export function compilePolicy(policy: AuthorizationPolicy): CompiledPolicy {
-  if (policy.defect !== null) return { policy, defect: policy.defect, rules: [] };
-  try {
-    return { policy, defect: null, rules: policy.groups.map((_, rule) => new CompiledRule(policy, rule)) };
-  } catch (error) {
-    return { policy, defect: messageOf(error), rules: [] };
-  }
-}
-
-/** One group of a policy (sheet 3.6): all its clauses must match, and of each clause one alternative, if it has any. */
+/** One group of a policy (sheet 3.6): all its clauses must hold. */
 export class CompiledRule {
   readonly policy: AuthorizationPolicy;
-  readonly clauses: readonly (readonly CompiledMatch[])[];
-  /** Where an index files it. */
-  readonly places: IndexPlaces;
+  readonly clauses: readonly (readonly AuthorizationMatch[])[];
   /** What it decides where it matches. */
   readonly decision: Decision;
+  #places: IndexPlaces | null = null;
 
   constructor(policy: AuthorizationPolicy, rule: number) {
-    const clauses = policy.groups[rule]!;
     this.policy = policy;
-    this.clauses = clauses.map((clause) =>
-      clause.map((match) => ({ match, conditions: conditionsOf(match) })),
-    );
-    this.places = placesOf(clauses);
+    this.clauses = policy.groups[rule]!;
     const reason = policy.action === 'allow' ? 'allowed' : 'denied';
     this.decision = { policy: policy.key, rule, reason };
   }
 
+  /** Where an index files it. */
+  get places(): IndexPlaces {
+    this.#places ??= placesOf(this.clauses);
+    return this.#places;
+  }
+
   matches(subject: Subject): boolean {
-    for (const clause of this.clauses) if (!clauseMatches(clause, subject)) return false;
+    for (const clause of this.clauses) if (!clauseHolds(clause, subject)) return false;
     return true;
   }
 }
 
-export function clauseMatches(clause: readonly CompiledMatch[], subject: Subject): boolean {
-  if (clause.length === 0) return true;
-  for (const match of clause) if (matchMatches(match, subject)) return true;
-  return false;
-}
-
-/** One with no field set at all never matches. */
-export function matchMatches({ conditions }: CompiledMatch, subject: Subject): boolean {
-  for (const condition of conditions) if (!condition.holds(subject)) return false;
-  return conditions.length > 0;
+/** Reads all address ranges, so that the first question does not have to. */
+function defectOf({ groups }: AuthorizationPolicy, networks: RangeTables): string | null {
+  try {
+    for (const clauses of groups)
+      for (const clause of clauses)
+        for (const match of clause) {
+          networks.of(match.sourceIps);
+          networks.of(match.notSourceIps);
+          networks.of(match.destinationIps);
+          networks.of(match.notDestinationIps);
+        }
+    return null;
+  } catch (error) {
+    return messageOf(error);
+  }
 }

@@ -1,84 +1,99 @@
 import type { AddressRange, AuthorizationMatch, ServiceAccountMatch, StringMatch } from '../store/types.js';
-import { AddressTable } from './address-table.js';
 import type { Subject } from './subject.js';
 
-/** One field of a match that is set. */
-export interface Condition {
-  readonly field: keyof AuthorizationMatch;
-  holds(subject: Subject): boolean;
+/** Fields of a match, cheapest first. */
+export const matchFields = [
+  'destinationPorts',
+  'notDestinationPorts',
+  'namespaces',
+  'notNamespaces',
+  'serviceAccounts',
+  'notServiceAccounts',
+  'principals',
+  'notPrincipals',
+  'sourceIps',
+  'notSourceIps',
+  'destinationIps',
+  'notDestinationIps',
+] as const satisfies readonly (keyof AuthorizationMatch)[];
+
+export const emptyMatch: AuthorizationMatch = {
+  destinationPorts: [],
+  notDestinationPorts: [],
+  namespaces: [],
+  notNamespaces: [],
+  serviceAccounts: [],
+  notServiceAccounts: [],
+  principals: [],
+  notPrincipals: [],
+  sourceIps: [],
+  notSourceIps: [],
+  destinationIps: [],
+  notDestinationIps: [],
+};
+
+/** One of its alternatives holds, if it has any. */
+export function clauseHolds(clause: readonly AuthorizationMatch[], subject: Subject): boolean {
+  if (clause.length === 0) return true;
+  for (const match of clause) if (matchHolds(match, subject)) return true;
+  return false;
 }
 
-/** The fields of `match` that are set, cheapest first; none: it never matches. Throws RangeError for a bad address. */
-export function conditionsOf(match: AuthorizationMatch): readonly Condition[] {
-  const conditions: Condition[] = [];
-  add(conditions, 'destinationPorts', 'notDestinationPorts', match, hasPort);
-  add(conditions, 'namespaces', 'notNamespaces', match, isOfNamespace);
-  add(conditions, 'serviceAccounts', 'notServiceAccounts', match, isServiceAccount);
-  add(conditions, 'principals', 'notPrincipals', match, isPrincipal);
-  add(conditions, 'sourceIps', 'notSourceIps', match, comesFrom);
-  add(conditions, 'destinationIps', 'notDestinationIps', match, goesTo);
-  return conditions;
+/** All fields that are set hold; with none set at all it never does. */
+export function matchHolds(match: AuthorizationMatch, subject: Subject): boolean {
+  return (
+    pairHolds(match.destinationPorts, match.notDestinationPorts, subject, hasPort) &&
+    pairHolds(match.namespaces, match.notNamespaces, subject, isOfNamespace) &&
+    pairHolds(match.serviceAccounts, match.notServiceAccounts, subject, isServiceAccount) &&
+    pairHolds(match.principals, match.notPrincipals, subject, isPrincipal) &&
+    pairHolds(match.sourceIps, match.notSourceIps, subject, comesFrom) &&
+    pairHolds(match.destinationIps, match.notDestinationIps, subject, goesTo) &&
+    matchFields.some((field) => match[field].length > 0)
+  );
 }
-
-type Test = (subject: Subject) => boolean;
 
 /** A list needs one value that is true; its opposite none. So without an identity every opposite holds. */
-function add<Field extends keyof AuthorizationMatch, Opposite extends keyof AuthorizationMatch>(
-  conditions: Condition[],
-  field: Field,
-  opposite: Opposite,
-  match: AuthorizationMatch,
-  testOf: (values: AuthorizationMatch[Field] & AuthorizationMatch[Opposite]) => Test,
-): void {
-  type Values = AuthorizationMatch[Field] & AuthorizationMatch[Opposite];
-  if (match[field].length > 0) conditions.push({ field, holds: testOf(match[field] as Values) });
-  if (match[opposite].length > 0) {
-    const test = testOf(match[opposite] as Values);
-    conditions.push({ field: opposite, holds: (subject) => !test(subject) });
-  }
+function pairHolds<Value>(
+  values: readonly Value[],
+  opposite: readonly Value[],
+  subject: Subject,
+  isTrue: (values: readonly Value[], subject: Subject) => boolean,
+): boolean {
+  if (values.length > 0 && !isTrue(values, subject)) return false;
+  return opposite.length === 0 || !isTrue(opposite, subject);
 }
 
-function hasPort(ports: readonly number[]): Test {
-  return (subject) => ports.includes(subject.port);
+function hasPort(ports: readonly number[], subject: Subject): boolean {
+  return ports.includes(subject.port);
 }
 
-function isOfNamespace(namespaces: readonly StringMatch[]): Test {
-  const isOne = anyOf(namespaces);
-  return ({ peer }) => peer.namespace !== null && isOne(peer.namespace);
+function isOfNamespace(namespaces: readonly StringMatch[], { peer }: Subject): boolean {
+  return peer.namespace !== null && isOneOf(namespaces, peer.namespace);
 }
 
 /** Whatever the trust domain (sheet 3.6). */
-function isServiceAccount(accounts: readonly ServiceAccountMatch[]): Test {
-  return ({ peer }) =>
-    accounts.some(
-      ({ namespace, serviceAccount }) =>
-        namespace === peer.namespace && serviceAccount === peer.serviceAccount,
-    );
+function isServiceAccount(accounts: readonly ServiceAccountMatch[], { peer }: Subject): boolean {
+  for (const { namespace, serviceAccount } of accounts)
+    if (namespace === peer.namespace && serviceAccount === peer.serviceAccount) return true;
+  return false;
 }
 
-function isPrincipal(principals: readonly StringMatch[]): Test {
-  const isOne = anyOf(principals);
-  return ({ peer }) => peer.principals.some(isOne);
+function isPrincipal(principals: readonly StringMatch[], { peer }: Subject): boolean {
+  for (const principal of peer.principals) if (isOneOf(principals, principal)) return true;
+  return false;
 }
 
-function comesFrom(ranges: readonly AddressRange[]): Test {
-  const networks = tableOf(ranges);
-  return (subject) => networks.has(subject.source);
+function comesFrom(ranges: readonly AddressRange[], subject: Subject): boolean {
+  return subject.networks.of(ranges).has(subject.source);
 }
 
-function goesTo(ranges: readonly AddressRange[]): Test {
-  const networks = tableOf(ranges);
-  return (subject) => networks.has(subject.destination);
+function goesTo(ranges: readonly AddressRange[], subject: Subject): boolean {
+  return subject.networks.of(ranges).has(subject.destination);
 }
 
-function tableOf(ranges: readonly AddressRange[]): AddressTable<null> {
-  const table = new AddressTable<null>();
-  for (const range of ranges) table.add(range, null);
-  return table;
-}
-
-function anyOf(matches: readonly StringMatch[]): (text: string) => boolean {
-  return (text) => matches.some((match) => isMatch(match, text));
+function isOneOf(matches: readonly StringMatch[], text: string): boolean {
+  for (const match of matches) if (isMatch(match, text)) return true;
+  return false;
 }
 
 function isMatch(match: StringMatch, text: string): boolean {

@@ -1,12 +1,7 @@
 import type { AddressRange, AuthorizationMatch, ServiceAccountMatch, StringMatch } from '../store/types.js';
 import type { CompiledPolicies } from './compiled-policies.js';
-import {
-  type CompiledMatch,
-  type CompiledPolicy,
-  type CompiledRule,
-  clauseMatches,
-  matchMatches,
-} from './compiled-policy.js';
+import type { CompiledPolicy, CompiledRule } from './compiled-policy.js';
+import { clauseHolds, emptyMatch, matchFields, matchHolds } from './conditions.js';
 import type { Subject } from './subject.js';
 import type { ConnectionFacts, Explanation, MatchTrail, PolicyTrail, RuleTrail, Verdict } from './types.js';
 
@@ -50,25 +45,22 @@ function ruleTrail(rule: CompiledRule, subject: Subject): RuleTrail {
     rule: rule.decision.rule!,
     matches: rule.matches(subject),
     clauses: rule.clauses.map((clause) => ({
-      matches: clauseMatches(clause, subject),
+      matches: clauseHolds(clause, subject),
       alternatives: clause.map((match) => matchTrail(match, subject)),
     })),
   };
 }
 
-function matchTrail(match: CompiledMatch, subject: Subject): MatchTrail {
+function matchTrail(match: AuthorizationMatch, subject: Subject): MatchTrail {
+  const fields = matchFields.filter((field) => match[field].length > 0);
   return {
-    matches: matchMatches(match, subject),
-    conditions: match.conditions.map((condition) => ({
-      field: condition.field,
-      wanted: wantedOf(match.match, condition.field),
-      holds: condition.holds(subject),
+    matches: matchHolds(match, subject),
+    conditions: fields.map((field) => ({
+      field,
+      wanted: match[field].map(textOf),
+      holds: matchHolds({ ...emptyMatch, [field]: match[field] }, subject),
     })),
   };
-}
-
-function wantedOf(match: AuthorizationMatch, field: keyof AuthorizationMatch): string[] {
-  return match[field].map(textOf);
 }
 
 function textOf(value: StringMatch | AddressRange | ServiceAccountMatch | number): string {

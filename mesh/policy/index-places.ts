@@ -1,36 +1,43 @@
-import type { AddressRange, AuthorizationMatch, StringMatch } from '../store/types.js';
-import { anyIdentityKey, indexKeyOf } from './subject.js';
+import type { AddressRange, AuthorizationMatch, ServiceAccountMatch, StringMatch } from '../store/types.js';
+import type { TextPattern } from './pattern-table.js';
+import { accountText } from './subject.js';
 
 /** For rules that ask for no port. */
 export const anyPort = -1;
 
-/** Where a `RuleIndex` files a rule: at every combination of these. */
+/** One way to be whom a rule asks for. */
+export interface IdentityDemand {
+  /** What the pattern is of; an account is `<ns>/<sa>`. */
+  readonly of: 'principal' | 'account' | 'namespace';
+  readonly pattern: TextPattern;
+}
+
+/** Where a `RuleIndex` files a rule: at every combination of these. Null: any. */
 export interface IndexPlaces {
-  readonly identityKeys: readonly string[];
+  readonly identities: readonly (IdentityDemand | null)[];
   readonly ports: readonly number[];
-  /** Null: any. */
   readonly sources: readonly (AddressRange | null)[];
 }
 
 /** A rule with more combinations is not filed by source, then not by port, then not by identity. */
 const maxPlaces = 64;
 
-const anyIdentity = [anyIdentityKey];
+const anyIdentity = [null];
 const anyPorts = [anyPort];
 const anySource = [null];
 
 /**
  * Places such that every connection that the rule matches has one of them: what it demands of the peer's identity, the port and the source address, as
- * far as each is a list of values. Patterns count by the namespace or account that they pin down. Other demands are not indexed, but compared.
+ * far as each is a list of values or patterns. Other demands are not indexed, but compared.
  */
 export function placesOf(clauses: readonly (readonly AuthorizationMatch[])[]): IndexPlaces {
-  let identityKeys = demandOf(clauses, identityKeysOf) ?? anyIdentity;
-  if (identityKeys.length > maxPlaces) identityKeys = anyIdentity;
+  let identities: IndexPlaces['identities'] = demandOf(clauses, identitiesOf) ?? anyIdentity;
+  if (identities.length > maxPlaces) identities = anyIdentity;
   let ports = demandOf(clauses, portsOf) ?? anyPorts;
-  if (identityKeys.length * ports.length > maxPlaces) ports = anyPorts;
+  if (identities.length * ports.length > maxPlaces) ports = anyPorts;
   const sources = demandOf(clauses, sourcesOf) ?? anySource;
-  const isTooMany = identityKeys.length * ports.length * sources.length > maxPlaces;
-  return { identityKeys, ports, sources: isTooMany ? anySource : sources };
+  const isTooMany = identities.length * ports.length * sources.length > maxPlaces;
+  return { identities, ports, sources: isTooMany ? anySource : sources };
 }
 
 /** The shortest list of values that one of the clauses demands; null: none does. */
@@ -52,6 +59,7 @@ function demandOfClause<Value>(
   valuesOf: (match: AuthorizationMatch) => readonly Value[] | null,
 ): readonly Value[] | null {
   if (clause.length === 0) return null;
+  if (clause.length === 1) return valuesOf(clause[0]!);
   const values = new Set<Value>();
   for (const match of clause) {
     const demanded = valuesOf(match);
@@ -69,46 +77,27 @@ function sourcesOf({ sourceIps }: AuthorizationMatch): readonly AddressRange[] |
   return sourceIps.length > 0 ? sourceIps : null;
 }
 
-function identityKeysOf(match: AuthorizationMatch): readonly string[] | null {
+function identitiesOf(match: AuthorizationMatch): readonly IdentityDemand[] | null {
   const { principals, serviceAccounts, namespaces } = match;
-  return (
-    allKeys(principals, principalKeyOf) ??
-    allKeys(serviceAccounts, (one) => indexKeyOf.serviceAccount(one.namespace, one.serviceAccount)) ??
-    allKeys(namespaces, namespaceKeyOf)
-  );
+  if (serviceAccounts.length > 0) return serviceAccounts.map(demandOfAccount);
+  return patternsOf(principals, 'principal') ?? patternsOf(namespaces, 'namespace');
 }
 
-/** Null: some value has no key, or there are no values. */
-function allKeys<Value>(
-  values: readonly Value[],
-  keyOf: (value: Value) => string | null,
-): readonly string[] | null {
-  if (values.length === 0) return null;
-  const keys = values.map(keyOf);
-  return keys.includes(null) ? null : (keys as string[]);
+function demandOfAccount({ namespace, serviceAccount }: ServiceAccountMatch): IdentityDemand {
+  const value = accountText(namespace, serviceAccount);
+  return { of: 'account', pattern: { kind: 'exact', value } };
 }
 
-function namespaceKeyOf(match: StringMatch): string | null {
-  return match.kind === 'exact' ? indexKeyOf.namespace(match.value) : null;
-}
-
-/** `<td>/ns/<ns>/…*` is of that namespace, `*…/ns/<ns>/sa/<sa>` of that account: parts of an identity hold no slash. */
-function principalKeyOf(match: StringMatch): string | null {
-  switch (match.kind) {
-    case 'exact':
-      return indexKeyOf.principal(match.value);
-    case 'prefix': {
-      const namespace = /^[^/]+\/ns\/([^/]+)\//.exec(match.value)?.[1];
-      return namespace === undefined ? null : indexKeyOf.namespace(namespace);
-    }
-    case 'suffix': {
-      const [, namespace, account] = /(?:\/ns\/([^/]+))?\/sa\/([^/]+)$/.exec(match.value) ?? [];
-      if (account === undefined) return null;
-      return namespace === undefined
-        ? indexKeyOf.accountName(account)
-        : indexKeyOf.serviceAccount(namespace, account);
-    }
-    case 'presence':
-      return null;
+/** Null: one of them is true of everybody, or there are none. */
+function patternsOf(
+  matches: readonly StringMatch[],
+  of: 'principal' | 'namespace',
+): readonly IdentityDemand[] | null {
+  if (matches.length === 0) return null;
+  const demands: IdentityDemand[] = [];
+  for (const match of matches) {
+    if (match.kind === 'presence' || match.value === '') return null;
+    demands.push({ of, pattern: match });
   }
+  return demands;
 }

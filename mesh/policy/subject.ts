@@ -1,5 +1,5 @@
 import { tryParseSpiffeId } from '../identity/index.js';
-import { type AddressWords, wordsOf } from './address-table.js';
+import { type AddressWords, type RangeTables, wordsOf } from './address-table.js';
 import type { ConnectionFacts } from './types.js';
 
 /** A peer's identity as policies see it. */
@@ -8,27 +8,16 @@ export interface PeerNames {
   readonly principals: readonly string[];
   readonly namespace: string | null;
   readonly serviceAccount: string | null;
-  /** Where an index has filed rules for it; see rule-index.ts. */
-  readonly indexKeys: readonly string[];
+  /** `<ns>/<sa>`; null: none. */
+  readonly account: string | null;
 }
-
-/** Rules that ask for no identity that an index could use. */
-export const anyIdentityKey = '';
-
-export const indexKeyOf = {
-  principal: (principal: string) => `p ${principal}`,
-  namespace: (namespace: string) => `n ${namespace}`,
-  serviceAccount: (namespace: string, serviceAccount: string) => `s ${namespace}/${serviceAccount}`,
-  /** Of any namespace. */
-  accountName: (serviceAccount: string) => `a ${serviceAccount}`,
-} as const;
 
 /** A peer without an identity. */
 export const nobody: PeerNames = {
   principals: [],
   namespace: null,
   serviceAccount: null,
-  indexKeys: [anyIdentityKey],
+  account: null,
 };
 
 /** `trustDomains`: those that are one and the same for policies. What is not of the mesh's shape is no identity. */
@@ -38,27 +27,27 @@ export function peerNamesOf(identity: string, trustDomains: readonly string[]): 
   const { trustDomain, namespace, serviceAccount } = id;
   const same = trustDomains.includes(trustDomain) ? trustDomains : [trustDomain];
   const principals = same.map((domain) => `${domain}/ns/${namespace}/sa/${serviceAccount}`);
-  const indexKeys = [
-    anyIdentityKey,
-    ...principals.map(indexKeyOf.principal),
-    indexKeyOf.serviceAccount(namespace, serviceAccount),
-    indexKeyOf.accountName(serviceAccount),
-    indexKeyOf.namespace(namespace),
-  ];
-  return { principals, namespace, serviceAccount, indexKeys };
+  return { principals, namespace, serviceAccount, account: accountText(namespace, serviceAccount) };
+}
+
+export function accountText(namespace: string, serviceAccount: string): string {
+  return `${namespace}/${serviceAccount}`;
 }
 
 /** One connection while it is judged. Addresses are read when the first condition asks for them. */
 export class Subject {
   readonly peer: PeerNames;
   readonly port: number;
+  /** For conditions on addresses. */
+  readonly networks: RangeTables;
   readonly #facts: ConnectionFacts;
   #source: AddressWords | null | undefined = undefined;
   #destination: AddressWords | null | undefined = undefined;
 
-  constructor(facts: ConnectionFacts, peer: PeerNames) {
+  constructor(facts: ConnectionFacts, peer: PeerNames, networks: RangeTables) {
     this.#facts = facts;
     this.peer = peer;
+    this.networks = networks;
     this.port = facts.destinationPort;
   }
 

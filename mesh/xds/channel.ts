@@ -4,6 +4,7 @@ import { type PeerCertificate, checkServerIdentity as tlsCheckServerIdentity } f
 import { type ChannelOptions, Client, credentials, Metadata } from '@grpc/grpc-js';
 import { messageOf } from '../common/errors.js';
 import { worldAccessTo } from '../common/secret-mode.js';
+import { endingWithChannel } from './ending-credentials.js';
 import { XdsError } from './errors.js';
 import type { ControllerOptions } from './types.js';
 
@@ -31,7 +32,10 @@ export function connectController(options: ControllerOptions): Client {
     options.verifyName == null
       ? {}
       : { 'grpc.ssl_target_name_override': options.verifyName, 'grpc.default_authority': options.verifyName };
-  return new Client(options.address, credentials.createSsl(roots), { ...CHANNEL_OPTIONS, ...verified });
+  return new Client(options.address, endingWithChannel(credentials.createSsl(roots)), {
+    ...CHANNEL_OPTIONS,
+    ...verified,
+  });
 }
 
 /** grpc-js would send the address as SNI, which RFC 6066 3 forbids and Node warns of. It sends some name only where it is told one; what is verified stays the address. */
@@ -40,7 +44,7 @@ function connectByAddress(options: ControllerOptions, roots: Buffer): Client {
   const checkServerIdentity = (_name: string, certificate: PeerCertificate) =>
     tlsCheckServerIdentity(address, certificate);
   const ssl = credentials.createSsl(roots, null, null, { checkServerIdentity });
-  return new Client(options.address, ssl, {
+  return new Client(options.address, endingWithChannel(ssl), {
     ...CHANNEL_OPTIONS,
     'grpc.ssl_target_name_override': SNI_OF_ADDRESS,
   });

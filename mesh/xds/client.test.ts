@@ -1,4 +1,5 @@
-import { chmodSync, writeFileSync } from 'node:fs';
+import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { status } from '@grpc/grpc-js';
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
 import { until } from '../../test/support/wait.js';
@@ -342,6 +343,17 @@ describe('when the stream is lost', () => {
     expect((await next.nextRequest()).initialResourceVersions).toEqual({ a: 'v-a' });
   });
 
+  test('no attempt of the time without a controller comes to something later: there is one connection in the end', async () => {
+    startClient();
+    await openStream();
+    controller.stop();
+    await sleep(1_000);
+    await controller.start();
+    await openStream();
+    await sleep(3_000); // grpc-js waits 1 s before it tries what had failed once more
+    expect(connectionsTo(controller.controllerOptions.address)).toBe(1);
+  });
+
   test('a refusal is told apart from a broken connection', async () => {
     startClient();
     const stream = await openStream();
@@ -379,3 +391,10 @@ describe('when the stream is lost', () => {
     mute.close();
   });
 });
+
+/** That stand, as the kernel lists them. */
+function connectionsTo(address: string): number {
+  const port = Number(address.split(':')[1]).toString(16).toUpperCase().padStart(4, '0');
+  const lines = readFileSync('/proc/self/net/tcp', 'utf8').split('\n');
+  return lines.filter((line) => line.includes(` 0100007F:${port} 01 `)).length;
+}

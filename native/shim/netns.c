@@ -173,7 +173,18 @@ static int path_below(int root, const char *path)
 	return fd < 0 ? -errno : fd;
 }
 
-/* What may be read without waiting for anybody: a file, and not of a file system that a process of the pod serves. */
+/* File systems whose files wait for a process of the pod, or lose what is read from them (/proc/kmsg, trace_pipe). */
+static bool is_live(const struct statfs *filesystem)
+{
+	switch ((uint32_t)filesystem->f_type) {
+	case FUSE_SUPER_MAGIC: case PROC_SUPER_MAGIC: case DEBUGFS_MAGIC: case TRACEFS_MAGIC:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* What may be read without waiting for anybody, and without effect. */
 static int check_plain_file(int fd)
 {
 	struct statfs filesystem;
@@ -181,7 +192,7 @@ static int check_plain_file(int fd)
 
 	if (fstat(fd, &file) || fstatfs(fd, &filesystem))
 		return -errno;
-	if (!S_ISREG(file.st_mode) || filesystem.f_type == FUSE_SUPER_MAGIC)
+	if (!S_ISREG(file.st_mode) || is_live(&filesystem))
 		return -EINVAL;
 	return 0;
 }

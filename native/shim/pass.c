@@ -1,6 +1,7 @@
 /* Descriptors that go from one process to another over a unix socket (SOCK_SEQPACKET, SCM_RIGHTS). Every call returns >= 0 or -errno; all block, for a bounded time. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -23,19 +24,27 @@ static int unix_address(struct sockaddr_un *address, const char *path)
 	return 0;
 }
 
+/* `fd`, if the last call for it was done; else it is closed, and that call's -errno. */
+static int fd_if(bool done, int fd)
+{
+	int err = -errno;
+
+	if (done)
+		return fd;
+	close(fd);
+	return err;
+}
+
 static int unix_socket(int timeout_ms)
 {
-	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), err;
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	struct timeval timeout = { .tv_sec = timeout_ms / 1000, .tv_usec = timeout_ms % 1000 * 1000 };
 
 	if (fd < 0)
 		return -errno;
-	if (!setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)) &&
-	    !setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout)))
-		return fd;
-	err = -errno;
-	close(fd);
-	return err;
+	return fd_if(!setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)) &&
+			     !setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout)),
+		     fd);
 }
 
 /* Listens at `path`, which must not be there yet. */
@@ -49,11 +58,7 @@ CULVERT_API int culvert_pass_listen(const char *path, int timeout_ms)
 	fd = unix_socket(timeout_ms);
 	if (fd < 0)
 		return fd;
-	if (!bind(fd, (struct sockaddr *)&address, sizeof(address)) && !listen(fd, 1))
-		return fd;
-	err = -errno;
-	close(fd);
-	return err;
+	return fd_if(!bind(fd, (struct sockaddr *)&address, sizeof(address)) && !listen(fd, 1), fd);
 }
 
 CULVERT_API int culvert_pass_connect(const char *path, int timeout_ms)
@@ -66,11 +71,7 @@ CULVERT_API int culvert_pass_connect(const char *path, int timeout_ms)
 	fd = unix_socket(timeout_ms);
 	if (fd < 0)
 		return fd;
-	if (!connect(fd, (struct sockaddr *)&address, sizeof(address)))
-		return fd;
-	err = -errno;
-	close(fd);
-	return err;
+	return fd_if(!connect(fd, (struct sockaddr *)&address, sizeof(address)), fd);
 }
 
 /* Time-outs of the listener hold for what it accepts, too. */
@@ -78,16 +79,13 @@ CULVERT_API int culvert_pass_accept(int listener)
 {
 	struct timeval timeout;
 	socklen_t size = sizeof(timeout);
-	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC), err;
+	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 
 	if (fd < 0)
 		return -errno;
-	if (!getsockopt(listener, SOL_SOCKET, SO_RCVTIMEO, &timeout, &size) &&
-	    !setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)))
-		return fd;
-	err = -errno;
-	close(fd);
-	return err;
+	return fd_if(!getsockopt(listener, SOL_SOCKET, SO_RCVTIMEO, &timeout, &size) &&
+			     !setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)),
+		     fd);
 }
 
 /* Writes {pid, uid} of the process at the other end, as it was at connect or listen. */

@@ -1,5 +1,11 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
-import { encodeCapturedPod, encodeU32, encodeU64 } from '../../native/bpf/index.js';
+import {
+  encodeCapturedPod,
+  encodeRangeKey,
+  encodeRangeValue,
+  encodeU32,
+  encodeU64,
+} from '../../native/bpf/index.js';
 import { Lab, type LabNode, type LabPod } from '../lab/index.js';
 import { spawnIn } from '../lab/process.js';
 import { Datapath, placeOf } from './support/datapath.js';
@@ -147,6 +153,62 @@ time.sleep(.1); out([errno.errorcode[r], told(s)])`;
       expect(error).toBe('EINPROGRESS');
       expect(told.destination).toBe(`${elsewhere.v4}:80`);
     });
+  });
+
+  describe('which port a connection is redirected to', () => {
+    /** redirect_port of connect.bpf.c, for IPv4. */
+    const hashed = (address: string, port: number) => {
+      const [ip, wire] = [Buffer.from(address.split('.').map(Number)), Buffer.from([port >> 8, port & 255])];
+      const mixed =
+        Math.imul(0xffff0000, 0x85ebca6b) ^
+        Math.imul(ip.readUInt32LE(), 0xc2b2ae35) ^
+        Math.imul(wire.readUInt16LE(), 0x27d4eb2f);
+      return 14_336 + ((Math.imul(mixed, 0x9e3779b1) >>> 16) & 1023);
+    };
+    const portFor = (wanted: number) =>
+      Array.from({ length: 65_535 }, (_, i) => i + 1).find((port) => hashed(elsewhere.v4, port) === wanted)!;
+
+    test.each([15_052, 15_053, 14_336, 15_359])(
+      'not %i where the socket itself has that: it would meet itself',
+      async (own) => {
+        const port = portFor(own);
+        const program = `s = sock(); s.bind(('', ${own})); s.connect(('${elsewhere.v4}', ${port})); out(told(s))`;
+        expect(await run(pod, program)).toMatchObject({
+          listener: 'outbound',
+          sockname: `${pod.ip}:${own}`,
+          destination: `${elsewhere.v4}:${port}`,
+        });
+      },
+    );
+
+    test('not the one for names, which lies in between', async () => {
+      const port = portFor(15_053);
+      const told = await run(pod, `s = sock(); s.connect(('${elsewhere.v4}', ${port})); out(told(s))`);
+      expect(told).toMatchObject({ listener: 'outbound', destination: `${elsewhere.v4}:${port}` });
+      expect(told.local).not.toMatch(/:15053$/);
+    });
+  });
+
+  test('all of IPv6 excluded says nothing of IPv4', async () => {
+    const cookie = datapath.cookie(pod);
+    const ranges = datapath.map('excluded_ranges');
+    const captured = (excludes?: { ports: boolean; ranges: boolean }) =>
+      datapath
+        .map('captured')
+        .update(encodeU64(cookie), encodeCapturedPod({ ipv4: pod.ip, ipv6: pod.ip6 }, excludes));
+    ranges.update(encodeRangeKey(cookie, '::', 0), encodeRangeValue('::'));
+    captured({ ports: false, ranges: true });
+    try {
+      const connect = `s = sock(); s.connect(('${elsewhere.v4}', 80)); out(told(s))`;
+      expect(await run(pod, connect)).toMatchObject({ listener: 'outbound' });
+      const mapped = `s = sock(V6); s.connect(('::ffff:${elsewhere.v4}', 80)); out(told(s))`;
+      expect(await run(pod, mapped)).toMatchObject({ listener: 'outbound' });
+      const six = () => run(pod, `out(attempt(('${elsewhere.v6}', 80), V6, 1))`);
+      expect((await datapath.counted('passed_excluded', six))[1]).toBe(1);
+    } finally {
+      captured();
+      ranges.delete(encodeRangeKey(cookie, '::', 0));
+    }
   });
 
   test('two sockets with one port on different source addresses get their own destinations', async () => {

@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { encodePortKey, encodeRangeKey, encodeU32 } from '../../native/bpf/index.js';
-import { Lab, type LabNode, type LabPod } from '../lab/index.js';
-import { Datapath } from './support/datapath.js';
+import { Lab, type LabNode, type LabPod, waitFor } from '../lab/index.js';
+import { spawnIn } from '../lab/process.js';
+import { Datapath, objectPath } from './support/datapath.js';
 import { python } from './support/python.js';
 
 /** Maps of pods that are full: whoever is not in them is refused. original.test.ts and caller.test.ts have those of connections. */
@@ -11,7 +12,15 @@ describe('full maps', () => {
   let datapath: Datapath;
   let first: LabPod;
   let second: LabPod;
-  const one = { pod_cgroups: 1, captured: 1, plain_netns: 1, excluded_ports: 1, excluded_ranges: 1 };
+  const one = {
+    pod_cgroups: 1,
+    captured: 1,
+    plain_netns: 1,
+    excluded_ports: 1,
+    excluded_ranges: 1,
+    mptcp_peers: 1,
+    tickets: 8,
+  };
 
   beforeAll(async () => {
     lab = await Lab.create();
@@ -49,4 +58,52 @@ describe('full maps', () => {
       expect(map.delete(key(1n))).toBe(true);
     },
   );
+
+  test('mptcp_peers: connections go on, but do not know their peer; each is counted', async () => {
+    const program = `
+def dial(): s = sock(V4, 262); s.connect(('192.0.2.7', 80)); return s
+a = dial(); b = dial(); names = [show(s.getpeername()) for s in (a, b)]
+ends = [told(s)['destination'] for s in (a, b)]; a.close(); b.close(); time.sleep(.2)
+c = dial(); out([names, ends, told(c)['peername']])`;
+    const [result, rise] = await datapath.counted('lost_peer_name', () => first.output(python(program)));
+    const [[known, unknown], ends, later] = JSON.parse(result);
+    expect([known, later]).toEqual(['192.0.2.7:80', '192.0.2.7:80']);
+    expect(unknown).toMatch(new RegExp(`^${first.ip}:`));
+    expect(ends).toEqual(['192.0.2.7:80', '192.0.2.7:80']);
+    expect(rise).toBe(1);
+  });
+
+  test('tickets: the oldest goes, the next probe passes; without one it comes to the agent', async () => {
+    datapath.captureInbound(first);
+    const program = datapath.bpf.load(objectPath('probes'), {
+      rodata: { host_netns_cookie: datapath.cookie(node) },
+      reuseMaps: Object.fromEntries(datapath.objects.connect.maps),
+    });
+    const kubelet = node.hostPlace('kubelet');
+    using _ = datapath.bpf.attachCgroup(program.program('probe_tickets'), kubelet.cgroup);
+    await first.spawn(python(server)).waitForOutput(/ready/);
+    const hold = `
+held = []
+for i in range(40):
+    s = sock(); s.connect(('${first.ip}', 8080)); held.append(s)
+out([s.recv(3).decode() for s in held]); sys.stdin.read()`;
+    const probes = spawnIn(kubelet, python(hold));
+    const [told] = await probes.waitForOutput(/^\[.*\]$/m);
+    expect(JSON.parse(told)).toEqual(new Array(40).fill('app'));
+    expect([...datapath.map('tickets').entries()].length).toBeLessThanOrEqual(8);
+    // Who is not kubelet has none, whatever it reuses.
+    expect(
+      JSON.parse(await node.output(python(`s = sock(); s.connect(('${first.ip}', 8080)); out(told(s))`))),
+    ).toMatchObject({ listener: 'inbound' });
+    await probes.stop('SIGKILL');
+    await waitFor('tickets to go', () => [...datapath.map('tickets').entries()].length === 0);
+    program.close();
+  });
 });
+
+const server = `
+import threading
+l = socket.create_server(('', 8080), backlog=100); kept = []
+print('ready', flush=True)
+while True:
+    c, _ = l.accept(); c.send(b'app'); kept.append(c)`;

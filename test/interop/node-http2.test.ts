@@ -263,7 +263,7 @@ describe('a client frame by frame', () => {
   });
 
   test('a PING that gets no answer ends in GOAWAY(NO_ERROR)', async () => {
-    using lab = new HboneLab({ decide: accept, server: { pingIntervalMs: 50, pingTimeoutMs: 100 } });
+    using lab = new HboneLab({ decide: accept, server: { pingIntervalMs: 400, pingTimeoutMs: 800 } });
     using client = await raw(lab);
     await opened(lab, client);
     client.send(FRAME.SETTINGS, FLAG.ACK, 0, Buffer.alloc(0));
@@ -273,7 +273,7 @@ describe('a client frame by frame', () => {
   });
 
   test('SETTINGS that are never acknowledged end in GOAWAY(SETTINGS_TIMEOUT)', async () => {
-    using lab = new HboneLab({ decide: accept, server: { pingIntervalMs: 50, pingTimeoutMs: 100 } });
+    using lab = new HboneLab({ decide: accept, server: { pingIntervalMs: 400, pingTimeoutMs: 800 } });
     using client = await raw(lab);
     await opened(lab, client);
     await lab.t.until(() => client.hasEnded);

@@ -12,6 +12,9 @@ import { waitFor } from './wait.js';
 /** Namespace of the mesh's own pods. */
 export const MESH_NAMESPACE = 'culvert-system';
 
+/** How README starts an agent; docs/performance.md, "Memory", says why. */
+const smallHeap = '--max-semi-space-size=2';
+
 /** Ports in the namespace of the program's node. */
 const PORTS = {
   controller: 15012,
@@ -31,6 +34,8 @@ export interface MeshOptions {
   readonly ownNodeBinary?: boolean;
   /** Further flags of every agent. */
   readonly agentFlags?: readonly string[];
+  /** Environment of a node's agent. */
+  readonly agentEnv?: (node: LabNode) => Readonly<Record<string, string>>;
   /** Further flags of the controller. */
   readonly controllerFlags?: readonly string[];
   /** Networks of nodes by their names; of the others ''. */
@@ -64,15 +69,17 @@ export class MeshAgent {
   /** Everything the program prints. */
   readonly logFile: string;
   #command: readonly string[];
+  #env: Readonly<Record<string, string>>;
   #process: LabProcess;
   #successors = 0;
 
-  constructor(pod: LabPod, command: readonly string[]) {
+  constructor(pod: LabPod, command: readonly string[], env: Readonly<Record<string, string>> = {}) {
     this.node = pod.node;
     this.pod = pod;
     this.#command = command;
+    this.#env = env;
     this.logFile = join(pod.node.stateDir, 'agent.log');
-    this.#process = pod.spawn(command, { logFile: this.logFile });
+    this.#process = this.#spawn();
   }
 
   get process(): LabProcess {
@@ -84,7 +91,7 @@ export class MeshAgent {
     const { namespace, serviceAccount } = this.pod;
     const name = `${this.pod.name}-${++this.#successors}`;
     const pod = await this.node.pod(name, { namespace, serviceAccount, hostNetwork: true });
-    return new MeshAgent(pod, [...this.#command, ...flags]);
+    return new MeshAgent(pod, [...this.#command, ...flags], this.#env);
   }
 
   /** It has its place to itself: another agent's admin answers as well. */
@@ -94,8 +101,12 @@ export class MeshAgent {
 
   /** Starts the program again after its end, with the same flags. */
   async restart(): Promise<void> {
-    this.#process = this.pod.spawn(this.#command, { logFile: this.logFile });
+    this.#process = this.#spawn();
     await this.waitUntilReady();
+  }
+
+  #spawn(): LabProcess {
+    return this.pod.spawn(this.#command, { env: this.#env, logFile: this.logFile });
   }
 
   async waitUntilReady(): Promise<void> {
@@ -187,7 +198,7 @@ export async function startMesh(lab: Lab, options: MeshOptions): Promise<Mesh> {
       serviceAccount: 'culvert-agent',
       hostNetwork: true,
     });
-    agents.push(new MeshAgent(pod, await commands.agent(agentNode)));
+    agents.push(new MeshAgent(pod, await commands.agent(agentNode), options.agentEnv?.(agentNode)));
   }
   for (const agent of agents) await agent.waitUntilReady();
 
@@ -235,7 +246,7 @@ function meshCommands({ lab, controlNode, stateDir, node, options }: CommandInpu
       const mint = ['--state', stateDir, '--node', agentNode.name, '--out', token];
       await controlNode.output([...program('control/token.js'), ...mint]);
       return [
-        ...program('agent/main.js'),
+        ...[node, smallHeap, join(packageRoot(), 'dist/agent/main.js')],
         ...shared,
         ...['--node', agentNode.name, '--token', token],
         ...['--controller', `${controlNode.ip}:${PORTS.controller}`],

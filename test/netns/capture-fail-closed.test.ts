@@ -1,9 +1,11 @@
 import { execFileSync } from 'node:child_process';
+import { rmdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { clean } from '../../agent/capture/index.js';
 import { Bpf } from '../../native/bpf/index.js';
 import { Lab, type LabNode, type LabPod, waitFor } from '../lab/index.js';
+import { execIn } from '../lab/process.js';
 import {
   agentPod,
   ambient,
@@ -13,6 +15,21 @@ import {
   request,
   startEcho,
 } from './capture-lab.js';
+
+const namedKubelet = [
+  'python3',
+  '-c',
+  "import ctypes, time; ctypes.CDLL(None).prctl(15, b'kubelet', 0, 0, 0); print('up', flush=True); time.sleep(600)",
+];
+
+function tryRemove(cgroup: string): boolean {
+  try {
+    rmdirSync(cgroup);
+    return true;
+  } catch {
+    return false;
+  }
+}
 
 /** What goes past the mesh, and what does not: probes, exclusions, older connections. The agent relays everything that comes to it. */
 let lab: Lab;
@@ -120,6 +137,44 @@ describe('connections from the node', () => {
     await agent.kill();
     for (const result of [await v6(), await probe('kubelet')]) expect(result.code).toBe(0);
     expect((await probe('exec')).code).not.toBe(0);
+    agent = await CaptureAgent.start(agentPlace);
+    await agent.waitForState(pod, 'captured');
+  }, 60_000);
+
+  test('kubelet is found by its process, and followed when its cgroup is another', async () => {
+    await agent.stop();
+    // Named so, but not kubelet: in a pod, in another namespace, of another user.
+    const inHostPod = await node.pod('pretender', { hostNetwork: true });
+    inHostPod.spawn(namedKubelet);
+    outside.spawn(namedKubelet);
+    node.spawn(['setpriv', '--reuid', '65534', '--clear-groups', ...namedKubelet], { service: 'guest' });
+    const waiting = CaptureAgent.launch(agentPlace, { kubeletCgroup: null });
+    expect((await waiting.status()).trouble).toMatch(/no process named kubelet/);
+    const kubelet = async () => {
+      const child = node.spawn(namedKubelet, { service: 'found-kubelet' });
+      await child.waitForOutput(/up/);
+      return child;
+    };
+    const { cgroup, netns } = node.hostPlace('found-kubelet');
+    const first = await kubelet();
+    await waiting.process.waitForOutput(/"event":"ready"/);
+    agent = waiting;
+    await agent.waitForState(pod, 'captured');
+    const passed = async () => (await agent.status()).refusals['passed_probe']!;
+    const probeFrom = () => execIn({ cgroup, netns }, ['curl', '-sS', '-m', '5', `http://${pod.ip}:8080/`]);
+    const before = await passed();
+    expect((await probeFrom()).code).toBe(0);
+    expect(await passed()).toBe(before + 1);
+    // systemd takes the cgroup away with its last process, and makes it anew.
+    await first.stop('SIGKILL');
+    await waitFor('the cgroup to go', () => tryRemove(cgroup));
+    await waitFor('the agent to tell', async () => /kubelet/.test((await agent.status()).trouble));
+    node.hostPlace('found-kubelet');
+    await kubelet();
+    await waitFor('the agent to follow', async () => (await agent.status()).trouble === '');
+    expect((await probeFrom()).code).toBe(0);
+    expect(await passed()).toBe(before + 2);
+    await agent.stop();
     agent = await CaptureAgent.start(agentPlace);
     await agent.waitForState(pod, 'captured');
   }, 60_000);

@@ -1,3 +1,4 @@
+import { availableParallelism, loadavg } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import {
@@ -100,7 +101,7 @@ describe('200 pods born while the agent restarts', () => {
     while (!isOver) {
       await sleep(500);
       await agent.restart();
-      await sleep(500);
+      await sleep(1_000); // a start costs a second of a processor, which the pods' births need, too
       if (!isOver) await agent.process.stop('SIGKILL');
     }
     if (!agent.process.running) await agent.restart();
@@ -149,7 +150,9 @@ describe('200 pods born while the agent restarts', () => {
     const last = Math.max(
       ...times.filter(({ msg, pod }) => msg === 'pod' && pod?.startsWith('late-')).map(at),
     );
-    expect(last - started).toBeLessThan(5_000); // 1 s where nothing else runs on the machine
+    // 1 s where nothing else runs on the machine; there are 200 pods to capture besides.
+    const crowd = Math.max(1, loadavg()[0]! / availableParallelism());
+    expect(last - started).toBeLessThan(3_000 * crowd);
     await mesh.restartController();
     await back;
   }, 90_000);

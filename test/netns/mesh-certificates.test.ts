@@ -190,5 +190,10 @@ describe('a CA given as files', () => {
       bed.mesh.agents[0]!.accessLog().findLast(({ error }) => String(error).includes('is revoked')),
     );
     expect(line['error']).toContain(serial);
+    const text = await waitFor("the client's agent to have counted it", async () => {
+      const metrics = await bed.mesh.agents[0]!.metrics();
+      return metrics.includes('response_flags="CERT_REVOKED"') && metrics;
+    });
+    expect(text).toMatch(/^istio_crl_policy_rejections_total\{reporter="source"\} [1-9]/m);
   });
 });

@@ -89,6 +89,8 @@ describe('names in the mesh', () => {
     lab.manifests.apply(
       entry('fixed', 'api.partner.test', ['240.1.0.1']),
       entry('auto', 'auto.partner.test', []),
+      entry('wild', '*.wild.test', ['240.1.0.2']),
+      entry('closer', '*.closer.wild.test', ['240.1.0.3']),
       {
         apiVersion: 'v1',
         kind: 'Service',
@@ -142,6 +144,12 @@ describe('names in the mesh', () => {
       [`outside.shop.${domain}`, 'CNAME', 'db.example.com'],
       ['db.example.com', 'A', '198.51.100.77'],
     ]);
+    for (const how of ['unconnected', 'connected', 'tcp'] as const) {
+      expect(addressesOf(await ask(client, { name: 'any.Thing.wild.test', how }))).toEqual(['240.1.0.2']);
+      expect(addressesOf(await ask(client, { name: 'one.closer.wild.test', how }))).toEqual(['240.1.0.3']);
+    }
+    // Not the domain itself: that is asked elsewhere.
+    expect(addressesOf(await ask(client, { name: 'wild.test' }))).toEqual(['198.51.100.77']);
     // An address of its own choosing, where the entry has none.
     expect(addressesOf(await ask(client, { name: 'auto.partner.test' }))[0]).toMatch(/^240\.240\./);
   });
@@ -243,6 +251,19 @@ print(json.dumps(sorted({a[4][0] for n in ('web', 'four.other', 'outside.example
     await waitFor('its new servers', async () => {
       return (await ask(unlike, { name: `${Math.random()}.example.com` })).rcode === 0;
     });
+  }, 60_000);
+
+  test('a resolver that there is no way to costs its pod a try, and nobody else anything', async () => {
+    await unlike.output(['ip', '-6', 'route', 'del', 'default']);
+    writeFileSync(unlike.resolvConf, 'nameserver 2001:db8:ffff::1\n');
+    await waitFor('it to be tried', async () => {
+      return (await ask(unlike, { name: `${Math.random()}.example.com` })).rcode === 2;
+    });
+    writeFileSync(unlike.resolvConf, `nameserver 2001:db8:ffff::1\nnameserver ${resolver.ip}\n`);
+    await waitFor('the next one to be asked', async () => {
+      return (await ask(unlike, { name: `${Math.random()}.example.com` })).rcode === 0;
+    });
+    expect(mesh.agents[0]!.process.running).toBe(true);
   }, 60_000);
 
   test('one pod that asks without end does not keep others from their answers', async () => {

@@ -1,5 +1,7 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import { type LabNode, type LabPod, waitFor } from '../lab/index.js';
+import { cutOff, expectNothingLeft, footprintOf } from './faults-harness.js';
 import {
   appPort,
   EchoConnection,
@@ -19,19 +21,22 @@ const drainMs = 1000;
 const reset = { ended: 'error', error: 'ECONNRESET' };
 // More than any machine moves while a test runs.
 const huge = 2 ** 38;
+const minuteMs = 60_000;
 
 describe('faults of the mesh itself', () => {
   let bed: MeshBed;
   let outside: LabPod;
+  let minute: Awaited<ReturnType<typeof aMinuteElsewhere>>;
   const to = () => ({ host: bed.server.ip, port: appPort });
   const [clientSide, serverSide] = [0, 1];
   const agentOf = (side: number) => bed.mesh.agents[side]!;
 
   beforeAll(async () => {
-    bed = await makeMeshBed({ agentFlags: ['--drain', `${drainMs}ms`] });
+    bed = await makeMeshBed({ agentFlags: ['--drain', `${drainMs}ms`], furtherNodes: ['c', 'd'] });
     outside = await bed.nodes[1].pod('outside', { namespace: 'default' });
     await startApp(outside);
     await bed.mesh.waitUntilPlain([outside]);
+    minute = await aMinuteElsewhere(bed);
   }, 90_000);
   afterAll(() => bed?.[Symbol.dispose]());
   afterEach(async () => {
@@ -186,6 +191,7 @@ describe('faults of the mesh itself', () => {
       ),
     );
     await bed.mesh.waitUntilCaptured(pods);
+    const before = [await footprintOf(agentOf(clientSide)), await footprintOf(agentOf(serverSide))];
     const seenBefore = bed.app.stdout.length;
     const patience = { timeoutMs: 90_000 };
     const holds = pods.map((pod) => open(pod, { ...to(), line: 'hold', ...patience }));
@@ -212,8 +218,63 @@ describe('faults of the mesh itself', () => {
     for (const cut of cuts) await bed.nodes[0].output(ipRule('del', cut));
     for (const pod of pods)
       expect(await talk(pod, { ...to(), line: 'peer' })).toMatchObject({ ended: 'fin' });
+    for (const side of [clientSide, serverSide]) await expectNothingLeft(agentOf(side), before[side]!);
   }, 120_000);
+
+  test("a minute without a server's agent (SIGSTOP), and without the controller (cut off): bounded, noticed, and over by itself", async () => {
+    const { agents, client, footprints, resets, to: target } = minute;
+    for (const outcome of await resets) {
+      expect(outcome).toMatchObject(reset);
+      expect(outcome.totalMs).toBeLessThan(50_000);
+    }
+    const { xds } = await minute.end();
+    expect(xds).toMatchObject({ isConnected: false, lastError: expect.any(String) });
+    const isServed = async (pod: LabPod) => (await talk(pod, { ...target, line: 'peer' })).ended === 'fin';
+    await waitFor('the server to be reached', () => isServed(client), { timeoutMs: 30_000 });
+    await expectNothingLeft(agents.still, footprints[0]!);
+    await expectNothingLeft(agents.cut, footprints[1]!);
+    const late = await agents.cut.node.pod('after-the-cut', { namespace: 'shop', serviceAccount: 'late' });
+    await waitFor('a new pod to be served', () => isServed(late), { timeoutMs: 60_000 });
+  }, 180_000);
 });
+
+/**
+ * On two nodes of their own, because it is long, and beside all else: one's agent stands still for a minute, the other's is cut off from the controller,
+ * and has connections to the first.
+ */
+async function aMinuteElsewhere(bed: MeshBed) {
+  const [still, cut] = [bed.mesh.agents[2]!, bed.mesh.agents[3]!];
+  const shop = (name: string) => ({ namespace: 'shop', serviceAccount: name });
+  const server = await still.node.pod('still', shop('still'));
+  const client = await cut.node.pod('cut-off', shop('cut-off'));
+  await startApp(server);
+  await bed.mesh.waitUntilCaptured([server, client]);
+  const to = { host: server.ip, port: appPort, timeoutMs: 90_000 };
+  expect(await talk(client, { ...to, line: 'peer' })).toMatchObject({ ended: 'fin' });
+  const footprints = [await footprintOf(still), await footprintOf(cut)];
+  const held = open(client, { ...to, line: 'hold' });
+  await held.process.waitForOutput(/answered/);
+
+  const beganMs = performance.now();
+  still.process.signal('SIGSTOP');
+  const controlNode = bed.lab.nodes.find(({ name }) => name.startsWith('control'))!;
+  const mend = await cutOff(cut.node, controlNode.ip, 'both');
+  const refused = talk(client, { ...to, line: 'peer' });
+  return {
+    client,
+    to,
+    agents: { still, cut },
+    footprints,
+    resets: Promise.all([held.outcome, refused]),
+    end: async () => {
+      await sleep(Math.max(0, minuteMs - (performance.now() - beganMs)));
+      still.process.signal('SIGCONT');
+      const xds = ((await cut.config()) as unknown as { readonly xds: object }).xds;
+      await mend();
+      return { xds };
+    },
+  };
+}
 
 /** Packets that the rule matches are dropped by the node that forwards them, without a word to anybody. */
 function ipRule(action: 'add' | 'del', match: string): string[] {

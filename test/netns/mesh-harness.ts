@@ -36,11 +36,18 @@ export const notInMesh = { 'istio.io/dataplane-mode': 'none' } as const;
 export const spiffe = (serviceAccount: string): string =>
   `spiffe://cluster.local/ns/shop/sa/${serviceAccount}`;
 
-export async function makeMeshBed(options: Partial<MeshOptions> = {}): Promise<MeshBed> {
+export interface MeshBedOptions extends Partial<MeshOptions> {
+  /** Names of more nodes with agents. */
+  readonly furtherNodes?: readonly string[];
+}
+
+export async function makeMeshBed(options: MeshBedOptions = {}): Promise<MeshBed> {
   const lab = await Lab.create();
   try {
     lab.namespace('shop', ambient);
     const nodes = [await lab.node('a'), await lab.node('b')] as const;
+    const further: LabNode[] = [];
+    for (const name of options.furtherNodes ?? []) further.push(await lab.node(name));
     const client = await nodes[0].pod('client', { namespace: 'shop', serviceAccount: 'client' });
     const server = await nodes[1].pod('server', {
       namespace: 'shop',
@@ -48,7 +55,7 @@ export async function makeMeshBed(options: Partial<MeshOptions> = {}): Promise<M
       labels: { app: 'server' },
     });
     const app = await startApp(server);
-    const mesh = await startMesh(lab, { nodes, ...options });
+    const mesh = await startMesh(lab, { nodes: [...nodes, ...further], ...options });
     await mesh.waitUntilCaptured([client, server]);
     return { lab, nodes, mesh, client, server, app, [Symbol.dispose]: () => lab.close() };
   } catch (thrown) {

@@ -161,6 +161,29 @@ describe('an agent takes over from another', () => {
     });
   }, 60_000);
 
+  test('while the next one waits for its certificates, long, the one before it serves as before', async () => {
+    const { controller } = bed.mesh;
+    const next = await clientSide.startSuccessor();
+    await next.process.waitForOutput(/sockets of the agent that runs are here/);
+    controller.signal('SIGSTOP');
+    const ends: string[] = [];
+    try {
+      // Longer than a start waits for pods before it sweeps the maps.
+      const untilMs = performance.now() + 13_000;
+      while (performance.now() < untilMs) {
+        ends.push((await talk(bed.client, { ...to(), line: 'peer' })).ended);
+        await sleep(200);
+      }
+    } finally {
+      controller.signal('SIGCONT');
+    }
+    expect([...new Set(ends)]).toEqual(['fin']);
+    await next.waitUntilServing();
+    await endedWell(clientSide);
+    clientSide = next;
+    expect(await talk(bed.client, { ...to(), line: 'peer' })).toMatchObject({ ended: 'fin' });
+  }, 60_000);
+
   test('an agent that starts while another drains takes its sockets over at once', async () => {
     const draining = serverSide;
     const held = await EchoConnection.open(bed.client, to());

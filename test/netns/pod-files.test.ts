@@ -66,6 +66,17 @@ test('what is no plain file is not opened', () => {
   expect(() => read()).toThrow(/EINVAL/);
 });
 
+test('files that lose what is read from them are not opened', () => {
+  mkdirSync(join(root, 'proc'), { recursive: true });
+  execFileSync('mount', ['--bind', '/proc', join(root, 'proc')]);
+  try {
+    symlinkSync('/proc/kmsg', join(root, path));
+    expect(() => read()).toThrow(/EINVAL/);
+  } finally {
+    execFileSync('umount', [join(root, 'proc')]);
+  }
+});
+
 test('a process that is gone', () => {
   expect(() => sockets.readFileOf(2 ** 22 + 1, path, 100)).toThrow(/ENOENT/);
 });

@@ -2,7 +2,15 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { packageRoot } from '../../native/package-root.js';
-import { Lab, type LabNode, type LabPod, type LabProcess, type Mesh, startMesh } from '../lab/index.js';
+import {
+  Lab,
+  type LabNode,
+  type LabPod,
+  type LabProcess,
+  type Mesh,
+  type MeshAgent,
+  startMesh,
+} from '../lab/index.js';
 import { randomFrom } from '../support/random.js';
 import type { SoakCounts, SoakFailure, SoakTarget } from '../support/soak-client.js';
 import { Actions } from './actions.js';
@@ -125,7 +133,17 @@ export class Soak {
       soak: this,
       say: this.#say,
     });
-    while (Date.now() < endMs) await actions.next();
+    let sampleMs = Date.now();
+    while (Date.now() < endMs) {
+      await actions.next();
+      if (Date.now() < sampleMs) continue;
+      sampleMs += 60_000;
+      this.#say(
+        `  [${this.#lasting()
+          .map((agent) => `${agent.node.name} ${memoryOf(agent.process.pid)} MB`)
+          .join(', ')}]`,
+      );
+    }
     await actions.settle();
     await this.stopLoads();
     return actions;
@@ -189,15 +207,18 @@ export class Soak {
   /** What controller and agents hold when nothing has happened for a while; node c's agent is another one each time. */
   async #footprints(): Promise<Footprint[]> {
     await delay(quietMs);
-    const lasting = this.#mesh.agents.filter(({ node }) => node.name !== 'c');
     return await Promise.all([
       footprintOf('controller', this.#mesh.controller.pid, 0),
-      ...lasting.map(async (agent) => {
+      ...this.#lasting().map(async (agent) => {
         const { maps } = (await agent.config()).capture;
         const entries = maps.reduce((sum, map) => sum + map.entries, 0);
         return footprintOf(`agent of ${agent.node.name}`, agent.process.pid, entries);
       }),
     ]);
+  }
+
+  #lasting(): readonly MeshAgent[] {
+    return this.#mesh.agents.filter(({ node }) => node.name !== 'c');
   }
 
   #result(actions: Actions, before: readonly Footprint[], after: readonly Footprint[]): SoakResult {
@@ -237,7 +258,17 @@ function growthOf(before: Footprint, after: Footprint): string[] {
 }
 
 function footprintOf(program: string, pid: number, mapEntries: number): Footprint {
+  return {
+    program,
+    pid,
+    rssMb: memoryOf(pid),
+    descriptors: readdirSync(`/proc/${pid}/fd`).length,
+    mapEntries,
+  };
+}
+
+/** Resident, in MB of 10^6 bytes. */
+function memoryOf(pid: number): number {
   const status = readFileSync(`/proc/${pid}/status`, 'utf8');
-  const rssMb = Math.round((Number(/^VmRSS:\s+(\d+)/m.exec(status)![1]) * 1024) / 1e6);
-  return { program, pid, rssMb, descriptors: readdirSync(`/proc/${pid}/fd`).length, mapEntries };
+  return Math.round((Number(/^VmRSS:\s+(\d+)/m.exec(status)![1]) * 1024) / 1e6);
 }

@@ -70,19 +70,19 @@ function scopeOf(spec: Fields): Pick<AuthorizationPolicy, 'selector' | 'targets'
   return { selector, targets: targets.map(readTarget) };
 }
 
-const TARGET_GROUPS: Readonly<Record<string, readonly string[]>> = {
-  Service: ['', 'core'],
-  ServiceEntry: ['networking.istio.io'],
-  Gateway: ['gateway.networking.k8s.io'],
-  GatewayClass: ['gateway.networking.k8s.io'],
-};
+const TARGET_GROUPS: ReadonlyMap<string, readonly string[]> = new Map([
+  ['Service', ['', 'core']],
+  ['ServiceEntry', ['networking.istio.io']],
+  ['Gateway', ['gateway.networking.k8s.io']],
+  ['GatewayClass', ['gateway.networking.k8s.io']],
+]);
 
 function readTarget(target: Fields): PolicyTarget {
   target.only(['group', 'kind', 'name', 'namespace']);
   const kind = target.text('kind');
   const group = target.text('group');
   const name = target.text('name');
-  if (TARGET_GROUPS[kind]?.includes(group) !== true)
+  if (TARGET_GROUPS.get(kind)?.includes(group) !== true)
     target.wrong('kind', `'${kind}' of group '${group}' cannot be targeted`);
   if (name === '') target.wrong('name', 'is required');
   if (target.has('namespace'))

@@ -21,7 +21,9 @@ export function decodePeerAuthentication(
   const ports = portsOf(spec.object('portLevelMtls'));
   if (ports.length > 0 && readable === null) spec.wrong('portLevelMtls', 'needs a selector with labels');
   const meta = { kind: 'PeerAuthentication', namespace, name, createdAt, selector } as const;
-  return problems.length > 0 ? { ...meta, mode: 'STRICT', ports: [] } : { ...meta, mode, ports };
+  return problems.length > 0
+    ? { ...meta, mode: 'STRICT', ports: [], isUnreadable: true }
+    : { ...meta, mode, ports, isUnreadable: false };
 }
 
 function modeOf(mtls: Fields): MtlsMode {

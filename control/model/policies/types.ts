@@ -14,6 +14,8 @@ export interface PeerAuthentication {
   readonly mode: MtlsMode;
   /** By the workload's own port. */
   readonly ports: readonly { readonly port: number; readonly mode: MtlsMode }[];
+  /** It could not be read: STRICT, beside whatever else holds there, wherever it may have been meant to apply. */
+  readonly isUnreadable: boolean;
 }
 
 /** What L4 knows of a connection. Principals are without `spiffe://`; all identities come from the peer's certificate. */

@@ -28,7 +28,8 @@ export function namespaceMode(model: Model, namespace: string): MtlsMode {
 
 /**
  * Resource names of the policies that enforce a workload's mutual TLS (mesh-apis.md 2.6): the oldest PeerAuthentication that selects it, else
- * its namespace's mode. What is STRICT in one of the root namespace that selects it is enforced besides.
+ * its namespace's mode. What is STRICT in one of the root namespace that selects it is enforced besides, and so is what could not be read: how old
+ * it is, or whom it means, nobody knows.
  */
 export function strictPoliciesOf(
   model: Model,
@@ -42,6 +43,11 @@ export function strictPoliciesOf(
   const names = ofMesh.map((policy) => enforcing(policy, 'PERMISSIVE', options));
   if (own !== null) names.push(enforcing(own, inherited, options));
   else if (inherited === 'STRICT') names.push(strictPolicy(options).name);
+  const ofPlaces = [namespace, model.options.rootNamespace].flatMap((place) =>
+    model.policies.peersOfNamespace(place),
+  );
+  if ([...selecting, ...ofPlaces].some(({ isUnreadable }) => isUnreadable))
+    names.push(strictPolicy(options).name);
   return names.filter((name) => name !== null);
 }
 
@@ -82,7 +88,7 @@ function limitationsOf(policy: PeerAuthentication, model: Model): Limitation[] {
   const limitations: Limitation[] = [];
   const { namespace, selector } = policy;
   const first = selector === null ? oldest(model.policies.peersOfNamespace(namespace)) : null;
-  if (first !== null && first !== policy)
+  if (first !== null && first !== policy && !policy.isUnreadable)
     limitations.push({
       field: '',
       reason: `PeerAuthentication ${first.namespace}/${first.name} is older`,
@@ -104,8 +110,8 @@ function limitationsOf(policy: PeerAuthentication, model: Model): Limitation[] {
   return limitations;
 }
 
-function oldest(policies: Iterable<PeerAuthentication>): PeerAuthentication | null {
-  return [...policies].sort(compareAge)[0] ?? null;
+function oldest(policies: readonly PeerAuthentication[]): PeerAuthentication | null {
+  return policies.filter(({ isUnreadable }) => !isUnreadable).sort(compareAge)[0] ?? null;
 }
 
 /** Resource name of the policy made of a PeerAuthentication, as istiod names it (hbone-and-wds.md 3.6). No object's name has an underscore. */

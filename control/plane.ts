@@ -1,0 +1,121 @@
+import type { Log } from '../mesh/log/index.js';
+import { ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, PROXY_CONFIG_TYPE_URL } from '../mesh/proto/index.js';
+import {
+  type Authority,
+  CertificateService,
+  chainNotAfterMs,
+  Issuer,
+  rootNotAfterMs,
+  TokenAuthority,
+} from './ca/index.js';
+import type { ControllerMetrics, MetricSources } from './metrics.js';
+import { MODEL_DEFAULTS, Model } from './model/index.js';
+import type { StatusSections } from './monitoring.js';
+import type { ControllerOptions } from './options.js';
+import { PUBLISHER_DEFAULTS, Publisher } from './publisher.js';
+import { Reports } from './reports.js';
+import { type ObjectSource, openSource } from './source.js';
+import { AddressTranslator } from './translate/index.js';
+import { loadVipState } from './vip-state.js';
+import { XDS_DEFAULTS, XdsServer } from './xds/index.js';
+
+/** What the controller does, without its listeners: source → model → translate → xDS, and the CA beside it. */
+export interface Plane {
+  readonly source: ObjectSource;
+  readonly model: Model;
+  readonly publisher: Publisher;
+  readonly xds: XdsServer;
+  readonly reports: Reports;
+  readonly certificates: CertificateService;
+}
+
+interface PlaneDeps {
+  readonly authority: Authority;
+  readonly metrics: ControllerMetrics;
+  readonly log: Log;
+}
+
+/** Nothing of it is at work before `source.start()`. Throws where the state folder cannot be used. */
+export function buildPlane(options: ControllerOptions, deps: PlaneDeps): Plane {
+  const { authority, metrics, log } = deps;
+  const reports = new Reports({ log: log.child({ room: 'reports' }) });
+  const model: Model = new Model(
+    { ...MODEL_DEFAULTS, ...options },
+    { onChange: (change) => publisher.publish(change) },
+  );
+  const authenticator = TokenAuthority.load(options.state);
+  const issuer = createIssuer(options, authority, model);
+  const typeUrls = [PROXY_CONFIG_TYPE_URL, AUTHORIZATION_TYPE_URL, ADDRESS_TYPE_URL];
+  const xds = new XdsServer(
+    { ...XDS_DEFAULTS, typeUrls },
+    {
+      authenticator,
+      authorize: (caller) => issuer.checkAgent(caller),
+      events: metrics.xds,
+      log: log.child({ room: 'xds' }),
+    },
+  );
+  const vips = loadVipState(options.state, log);
+  const captureSign = options.source === 'kubernetes' ? 'annotation' : 'label';
+  const addresses = new AddressTranslator({ ...options, captureSign }, { model, vips: vips.pool });
+  const publisher = new Publisher(
+    { ...PUBLISHER_DEFAULTS, ...options },
+    { model, addresses, vips, xds, reports },
+  );
+  const certificates = new CertificateService({
+    authenticator,
+    issuer,
+    events: metrics.ca,
+    log: log.child({ room: 'ca' }),
+  });
+  const source = openSource(options, { onBatch: (batch) => model.apply(batch), log });
+  return { source, model, publisher, xds, reports, certificates };
+}
+
+/** Its clients are told to come back, or to go elsewhere. */
+export function stopPlane({ source, model, publisher, xds }: Plane): void {
+  source.stop();
+  model.stop();
+  publisher.stop();
+  xds.close();
+}
+
+function createIssuer(options: ControllerOptions, authority: Authority, model: Model): Issuer {
+  const { trustDomain, trustDomainAliases, certificateLifetime, nodeAccounts } = options;
+  return new Issuer(
+    {
+      trustDomain,
+      trustDomainAliases,
+      nodeAccounts,
+      defaultLifetimeMs: certificateLifetime,
+      maxLifetimeMs: certificateLifetime,
+    },
+    { authority, pods: model, nowMs: Date.now },
+  );
+}
+
+/** What is read when metrics are scraped. */
+export function metricSourcesOf({ xds, source, reports }: Plane, authority: Authority): MetricSources {
+  return {
+    resources: () => xds.sizes,
+    manifestProblems: () => source.problems.length,
+    reports: () => reports.all.length,
+    sourceAges: () => source.ages,
+    expiries: () => ({
+      rootMs: rootNotAfterMs(authority.current),
+      chainMs: chainNotAfterMs(authority.current),
+      roots: authority.current.roots.length,
+    }),
+  };
+}
+
+/** What `culvertctl status` shows. */
+export function statusOf({ xds, source, reports }: Plane): StatusSections {
+  return {
+    agents: () => xds.clients,
+    resources: () => xds.sizes,
+    problems: () => source.problems,
+    watches: () => source.watches,
+    reports: () => reports.all,
+  };
+}
