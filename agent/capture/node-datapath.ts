@@ -293,7 +293,11 @@ export class NodeDatapath implements PodTables {
     }
     const { cgroupRoot, podsParent, hostNetns } = this.#options;
     using host = this.net.openNetns(hostNetns);
-    const deciding = { host_netns_cookie: host.cookie(), parent_level: cgroupLevel(podsParent, cgroupRoot) };
+    const deciding = {
+      host_netns_cookie: host.cookie(),
+      parent_cgroup: cgroupId(podsParent),
+      parent_level: cgroupLevel(podsParent, cgroupRoot),
+    };
     this.#objects.set('connect', this.#loadObject('connect', deciding, {}));
     for (const name of sharedMaps) {
       if (this.#maps.has(name)) continue;

@@ -136,7 +136,7 @@ describe('pins and links', () => {
 
   test('an update has no moment without a program', async () => {
     const { bpf, objects } = datapath;
-    const rodata = { parent_level: cgroupLevel(node.kubepods) };
+    const rodata = { parent_cgroup: cgroupId(node.kubepods), parent_level: cgroupLevel(node.kubepods) };
     using next = bpf.load(objectPath('connect'), { rodata });
     const [present, other] = [objects.connect.program('connect4'), next.program('connect4')];
     using link = bpf.attachCgroup(present, node.kubepods);

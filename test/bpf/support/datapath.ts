@@ -22,7 +22,7 @@ import {
   listenerSlot,
   outboundPort,
 } from '../../../native/bpf/index.js';
-import { cgroupId, cgroupLevel, Net } from '../../../native/net/index.js';
+import { cgroupId, Net } from '../../../native/net/index.js';
 import { packageRoot } from '../../../native/package-root.js';
 import type { LabNode, LabPod, Place } from '../../lab/index.js';
 
@@ -50,7 +50,11 @@ export class Datapath implements Disposable {
   constructor(node: LabNode, options: Pick<LoadOptions, 'maxEntries'> = {}) {
     this.node = node;
     using host = this.net.openNetns(`/run/netns/${node.netns}`);
-    const rodata = { host_netns_cookie: host.cookie(), parent_level: cgroupLevel(node.kubepods) };
+    const rodata = {
+      host_netns_cookie: host.cookie(),
+      parent_cgroup: cgroupId(node.kubepods),
+      parent_level: 1, // as seen in a node that is a container: it lies deeper
+    };
     const connect = this.bpf.load(objectPath('connect'), { rodata, ...options });
     const sockops = this.bpf.load(objectPath('sockops'), { reuseMaps: Object.fromEntries(connect.maps) });
     const [ingress, dns] = ['ingress', 'dns'].map((name) =>
