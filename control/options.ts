@@ -25,6 +25,10 @@ export const OPTIONS = {
     help: 'How to reach the API server (source `kubernetes`); none: as the pod that we are in.',
     fallback: '',
   }),
+  namespace: option.text({
+    help: "The controller's own namespace: its Lease, Secrets and ConfigMaps are there (source `kubernetes`).",
+    fallback: 'culvert-system',
+  }),
   statusFile: option.text({
     metavar: 'FILE',
     help: 'Where to write what is wrong with the manifests, JSON; none: files-status.json in the state folder.',

@@ -8,6 +8,7 @@ import {
   rootNotAfterMs,
   TokenAuthority,
 } from './ca/index.js';
+import type { Cluster } from './cluster.js';
 import type { ControllerMetrics, MetricSources } from './metrics.js';
 import { MODEL_DEFAULTS, Model } from './model/index.js';
 import type { StatusSections } from './monitoring.js';
@@ -31,13 +32,15 @@ export interface Plane {
 
 interface PlaneDeps {
   readonly authority: Authority;
+  /** Null: source `files`. */
+  readonly cluster: Cluster | null;
   readonly metrics: ControllerMetrics;
   readonly log: Log;
 }
 
 /** Nothing of it is at work before `source.start()`. Throws where the state folder cannot be used. */
 export function buildPlane(options: ControllerOptions, deps: PlaneDeps): Plane {
-  const { authority, metrics, log } = deps;
+  const { authority, cluster, metrics, log } = deps;
   const reports = new Reports({ log: log.child({ room: 'reports' }) });
   const model: Model = new Model(
     { ...MODEL_DEFAULTS, ...options },
@@ -68,7 +71,7 @@ export function buildPlane(options: ControllerOptions, deps: PlaneDeps): Plane {
     events: metrics.ca,
     log: log.child({ room: 'ca' }),
   });
-  const source = openSource(options, { onBatch: (batch) => model.apply(batch), log });
+  const source = openSource(options, { onBatch: (batch) => model.apply(batch), cluster, log });
   return { source, model, publisher, xds, reports, certificates };
 }
 

@@ -1,11 +1,8 @@
 import { join } from 'node:path';
 import {
-  API_CLIENT_DEFAULTS,
-  ApiClient,
   type KindStatus,
   KUBERNETES_SOURCE_DEFAULTS,
   KubernetesSource,
-  openAccess,
   watchedKindsOf,
 } from '../mesh/kube/index.js';
 import type { Log } from '../mesh/log/index.js';
@@ -15,6 +12,7 @@ import {
   type ManifestProblem,
   type SourceBatch,
 } from '../mesh/manifests/index.js';
+import type { Cluster } from './cluster.js';
 import { writeFilesStatus } from './files-status.js';
 import { decodeObject, type MeshObject, OBJECT_KINDS } from './model/index.js';
 import type { ControllerOptions } from './options.js';
@@ -35,12 +33,14 @@ export interface ObjectSource {
 
 export interface ObjectSourceDeps {
   readonly onBatch: (batch: SourceBatch<MeshObject>) => void;
+  /** Null: source `files`. */
+  readonly cluster: Cluster | null;
   readonly log: Log;
 }
 
-/** The source that the options name, not started. @throws KubeError KUBE_ACCESS */
+/** The source that the options name, not started. */
 export function openSource(options: ControllerOptions, deps: ObjectSourceDeps): ObjectSource {
-  return options.source === 'files' ? openFolder(options, deps) : openKubernetes(options, deps);
+  return deps.cluster === null ? openFolder(options, deps) : openKubernetes(deps.cluster, deps);
 }
 
 function openFolder(options: ControllerOptions, { onBatch, log }: ObjectSourceDeps): ObjectSource {
@@ -71,14 +71,12 @@ function openFolder(options: ControllerOptions, { onBatch, log }: ObjectSourceDe
   };
 }
 
-function openKubernetes(options: ControllerOptions, { onBatch, log }: ObjectSourceDeps): ObjectSource {
-  const access = openAccess(options);
-  const client = new ApiClient({ ...API_CLIENT_DEFAULTS, userAgent: 'culvert-controller' }, { access });
+function openKubernetes({ client, origin }: Cluster, { onBatch, log }: ObjectSourceDeps): ObjectSource {
   const source = new KubernetesSource<MeshObject>(
     { ...KUBERNETES_SOURCE_DEFAULTS, kinds: watchedKindsOf(OBJECT_KINDS) },
     { client, decode: decodeObject, onBatch, log: log.child({ room: 'kube' }) },
   );
-  log.info({ cluster: access.origin }, 'objects come from the API server');
+  log.info({ cluster: origin }, 'objects come from the API server');
   return {
     get problems() {
       return source.problems;
@@ -93,9 +91,6 @@ function openKubernetes(options: ControllerOptions, { onBatch, log }: ObjectSour
       return source.pending;
     },
     start: () => source.start(),
-    stop: () => {
-      source.stop();
-      client.close();
-    },
+    stop: () => source.stop(),
   };
 }

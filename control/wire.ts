@@ -1,6 +1,7 @@
 import type { TextServer } from '../mesh/admin/index.js';
 import type { Log } from '../mesh/log/index.js';
 import { openAuthority, publishBundle } from './authority.js';
+import { openCluster } from './cluster.js';
 import { bind, createGrpcServer, createServerCertificate, shutDown } from './listen.js';
 import { createMetrics } from './metrics.js';
 import { startMonitoring, startStatus } from './monitoring.js';
@@ -22,7 +23,8 @@ export async function startController(
 ): Promise<Controller> {
   const metrics = createMetrics();
   const authority = openAuthority(options, deps.log.child({ room: 'ca' }));
-  const plane = buildPlane(options, { authority, metrics, log: deps.log });
+  const cluster = openCluster(options, deps.log);
+  const plane = buildPlane(options, { authority, cluster, metrics, log: deps.log });
   metrics.observe(metricSourcesOf(plane, authority));
   const stopPublishing = publishBundle(options, { authority, xds: plane.xds, log: deps.log });
   const serverCertificate = createServerCertificate(options, authority, deps.log);
@@ -33,10 +35,12 @@ export async function startController(
   const stop = async () => {
     awaited = 'stopping';
     stopPlane(plane);
+    await cluster?.election.stop();
     await shutDown(grpc, options.shutdownTimeout);
     serverCertificate.close();
     stopPublishing();
     authority.close();
+    cluster?.client.close();
     await Promise.all(servers.map((server) => server.close()));
   };
   try {
@@ -47,6 +51,8 @@ export async function startController(
     servers.push(monitoring);
     await plane.source.start();
     plane.model.flush();
+    // Who has not seen everything must not write.
+    cluster?.election.start();
     const port = await bind(grpc, options.listen, serverCertificate);
     servers.push(await startStatus(options.adminListen, { pending, ...statusOf(plane) }, onError));
     awaited = null;

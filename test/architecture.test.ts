@@ -15,7 +15,7 @@ const MESH_FLOORS = [
   ['native', 'mesh/proto', 'mesh/log', 'mesh/config'],
   ['mesh/identity', 'mesh/store', 'mesh/http2', 'mesh/manifests'],
   ['mesh/io', 'mesh/policy', 'mesh/xds', 'mesh/kube'],
-  ['mesh/tls', 'mesh/hbone', 'mesh/telemetry', 'mesh/admin'],
+  ['mesh/tls', 'mesh/hbone', 'mesh/telemetry', 'mesh/admin', 'mesh/kube-write'],
 ];
 /** Of its own program a room imports only those named before it. */
 const PROGRAM_ROOMS = [

@@ -10,6 +10,9 @@ export interface FakeRequest {
   /** Who is impersonated; ''. */
   readonly user: string;
   readonly isWatch: boolean;
+  readonly method: string;
+  /** JSON that was sent; undefined: none was. */
+  readonly body: unknown;
 }
 
 type Script = (request: FakeRequest, response: ServerResponse) => void;
@@ -24,7 +27,11 @@ export class FakeApiServer {
   token = 'token-1';
 
   constructor() {
-    this.#server = createServer((request, response) => this.#answer(request, response));
+    this.#server = createServer((request, response) => {
+      const pieces: Buffer[] = [];
+      request.on('data', (piece: Buffer) => pieces.push(piece));
+      request.on('end', () => this.#answer(request, response, Buffer.concat(pieces).toString('utf8')));
+    });
     this.#server.on('connection', (socket) => {
       this.#sockets.add(socket);
       socket.on('close', () => this.#sockets.delete(socket));
@@ -62,12 +69,17 @@ export class FakeApiServer {
     await closed;
   }
 
-  #answer({ url = '', headers }: IncomingMessage, response: ServerResponse): void {
+  #answer(
+    { url = '', headers, method = 'GET' }: IncomingMessage,
+    response: ServerResponse,
+    text: string,
+  ): void {
     const { pathname: path, searchParams } = new URL(url, 'http://fake');
     const query = Object.fromEntries(searchParams);
     const token = (headers.authorization ?? '').replace('Bearer ', '');
     const user = String(headers['impersonate-user'] ?? '');
-    const request = { path, query, token, user, isWatch: query['watch'] === 'true' };
+    const body: unknown = text === '' ? undefined : JSON.parse(text);
+    const request = { path, query, token, user, isWatch: query['watch'] === 'true', method, body };
     if (path === '/api/v1') {
       const verbs = ['get', 'list', 'watch'];
       sendJson(response, { resources: [{ name: 'configmaps', kind: 'ConfigMap', namespaced: true, verbs }] });
