@@ -2,9 +2,11 @@ import type { CertificateState } from '../mesh/identity/index.js';
 import type { MetricFamily, MetricSource } from '../mesh/telemetry/index.js';
 import { labelsText } from '../mesh/telemetry/index.js';
 import type { CaptureStatus } from './capture/index.js';
-import type { WorkerReport } from './tunnel/index.js';
+
+import type { DrainCounts, WorkerReport } from './tunnel/index.js';
 
 export interface AgentMetricsDeps {
+  readonly isReady: () => boolean;
   readonly capture: () => CaptureStatus | null;
   readonly certificates: () => readonly CertificateState[];
   /** Certificates revoked, and what is wrong with the list; null: none is given. */
@@ -17,13 +19,14 @@ export interface AgentMetricsDeps {
   readonly pool: { readonly restarts: number; readonly connectionsLost: number };
   /** As of this scrape; null: a worker that did not answer. */
   readonly workers: () => readonly (WorkerReport | null)[];
-  /** Connections that a drain has ended. */
-  readonly drained: () => { readonly ended: number; readonly reset: number };
+  /** By agents of this node, this one included. */
+  readonly drained: () => DrainCounts;
 }
 
 /** The agent's own metrics, beside Istio's TCP metrics and those of the xDS client (hbone-and-wds.md 7.1). */
 export function agentMetrics(deps: AgentMetricsDeps): MetricSource {
   return () => [
+    single('culvert_agent_ready', 'gauge', 'Whether readiness says ready', deps.isReady() ? 1 : 0),
     ...workerMetrics(deps),
     drainMetrics(deps.drained()),
     ...reportMetrics(deps.workers()),
@@ -61,6 +64,12 @@ function certificateMetrics({ certificates, revocations }: AgentMetricsDeps): Me
       'Identities of this node without a valid certificate: their new connections are refused',
       states.filter(({ state }) => state === 'missing').length,
     ),
+    single(
+      'culvert_certificates_overdue',
+      'gauge',
+      'Identities whose certificate has less than a quarter of its life left: renewal begins at half of it',
+      states.filter(isOverdue).length,
+    ),
     ...(list === null
       ? []
       : [
@@ -78,6 +87,12 @@ function certificateMetrics({ certificates, revocations }: AgentMetricsDeps): Me
           ),
         ]),
   ];
+}
+
+function isOverdue({ notBefore, notAfter }: CertificateState): boolean {
+  if (notBefore === null || notAfter === null) return false;
+  const endsMs = Date.parse(notAfter);
+  return endsMs - Date.now() < (endsMs - Date.parse(notBefore)) / 4;
 }
 
 function workerMetrics({ pool }: AgentMetricsDeps): MetricFamily[] {
@@ -203,11 +218,11 @@ function snakeCase(name: string): string {
   return name.replace(/(?!^)[A-Z]/g, (letter) => `_${letter}`).toLowerCase();
 }
 
-function drainMetrics({ ended, reset }: { readonly ended: number; readonly reset: number }): MetricFamily {
+function drainMetrics({ ended, reset }: DrainCounts): MetricFamily {
   return {
     name: 'culvert_drain_connections_total',
     type: 'counter',
-    help: 'Connections that this agent ended because it stops: quiet ones by FIN, busy ones at the deadline by RST',
+    help: 'Connections that agents of this node ended because they stopped: quiet ones by FIN, busy ones at the deadline by RST',
     samples: [
       { labels: labelsText(['end'], ['fin']), value: ended },
       { labels: labelsText(['end'], ['rst']), value: reset },

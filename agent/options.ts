@@ -1,6 +1,7 @@
 import { hostname } from 'node:os';
 import { meshOptions, type OptionValues, option } from '../mesh/config/index.js';
 import { LOG_LEVELS } from '../mesh/log/index.js';
+import type { OutlierDetection } from '../mesh/store/index.js';
 
 /** Options of the node agent: `--kebab-case`, or CULVERT_KEBAB_CASE in the environment. */
 export const agentOptions = {
@@ -128,5 +129,14 @@ export function controllerOf(options: AgentOptions) {
     tokenFile: options.token,
     verifyName: options.controllerName || null,
     clusterId: options.clusterId,
+  };
+}
+
+/** What leaves endpoints out where a service does not say. */
+export function outlierDetectionOf(options: AgentOptions): OutlierDetection {
+  return {
+    consecutiveConnectFailures: options.outlierFailures,
+    baseEjectionMs: options.outlierEjection,
+    maxEjectionPercent: options.outlierMaxPercent,
   };
 }

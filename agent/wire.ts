@@ -5,7 +5,7 @@ import { systemClock } from '../mesh/common/clock.js';
 import { CertificateManager, derToPem, RevocationFile } from '../mesh/identity/index.js';
 import { createTlsContext, releaseTlsContext, WorkerPool } from '../mesh/io/index.js';
 import { LineWriter, LOG_LEVELS, type Log, type LogLevel } from '../mesh/log/index.js';
-import { createStore, type OutlierDetection, type Store, type StoreUpdate } from '../mesh/store/index.js';
+import { createStore, type Store, type StoreUpdate } from '../mesh/store/index.js';
 import {
   MetricsRegistry,
   processMetrics,
@@ -23,9 +23,10 @@ import {
   type PodState,
 } from './capture/index.js';
 import { DnsProxy } from './dns/index.js';
+import { DrainRecord } from './drain-record.js';
 import { LocalIdentities } from './identities.js';
 import { agentMetrics } from './metrics.js';
-import { type AgentOptions, controllerOf } from './options.js';
+import { type AgentOptions, controllerOf, outlierDetectionOf } from './options.js';
 import { openPodSource } from './pods/index.js';
 import { HostLookups } from './routing/index.js';
 import { Succession } from './succession.js';
@@ -37,12 +38,8 @@ const accessLogFlushMs = 1_000;
 const adminPatienceMs = 5_000;
 const adminRetryMs = 50;
 
-interface Ending {
-  /** Nothing is accepted any more. */
-  readonly stopped: Promise<void>;
-  /** The process may end. */
-  readonly ended: Promise<void>;
-}
+/** Nothing is accepted any more; the process may end. */
+type Ending = Readonly<Record<'stopped' | 'ended', Promise<void>>>;
 
 /** The agent's rooms, put together. One per process; nobody imports it but `main.ts`. */
 export class Agent implements CaptureListener {
@@ -58,6 +55,7 @@ export class Agent implements CaptureListener {
   readonly #pods: PodSource;
   readonly #capture: Capture;
   readonly #succession: Succession;
+  readonly #drainRecord: DrainRecord;
   readonly #tcpMetrics: TcpMetrics;
   readonly #metrics = new MetricsRegistry();
   /** As of the last scrape. */
@@ -82,6 +80,7 @@ export class Agent implements CaptureListener {
     this.#options = options;
     this.#log = deps.log;
     this.#tcpMetrics = new TcpMetrics({}, { nowMs: () => performance.now() });
+    this.#drainRecord = new DrainRecord(options, { own: () => this.#workers.drainCounts, log: deps.log });
     this.#pool = this.#makePool();
     this.#dns = new DnsProxy(options, { store: this.#store, log: deps.log.child({ room: 'dns' }) });
     this.#workers = new Workers({ count: options.workers }, { pool: this.#pool, store: this.#store });
@@ -123,13 +122,14 @@ export class Agent implements CaptureListener {
     this.#metrics.add(xdsMetrics(() => this.#xds.state));
     this.#metrics.add(
       agentMetrics({
+        isReady: () => this.#pending().length === 0,
         capture: () => this.#capture.status(),
         certificates: () => this.#certificates.dump(),
         revocations: () => this.#revocations,
         sourceAges: () => this.#pods.ages,
         pool: this.#pool,
         workers: () => this.#reports,
-        drained: () => this.#workers.drainCounts,
+        drained: () => this.#drainRecord.total,
       }),
     );
   }
@@ -187,6 +187,7 @@ export class Agent implements CaptureListener {
     const { drain } = this.#options;
     await this.#workers.drain(drain, onStopped);
     this.#log.info({ ...this.#workers.drainCounts }, 'drained');
+    this.#drainRecord.write();
     this.#succession.stop();
     this.#workers.giveUpAnswers();
     await this.#dnsRetired;
@@ -394,12 +395,4 @@ export class Agent implements CaptureListener {
     if (this.#draining) pending.push('draining');
     return pending;
   }
-}
-
-function outlierDetectionOf(options: AgentOptions): OutlierDetection {
-  return {
-    consecutiveConnectFailures: options.outlierFailures,
-    baseEjectionMs: options.outlierEjection,
-    maxEjectionPercent: options.outlierMaxPercent,
-  };
 }

@@ -430,7 +430,7 @@ describe('certificates', () => {
       reason: 'not-a-node-agent',
     });
     const { text } = await get('/metrics');
-    expect(text).toMatch(/citadel_server_csr_count \d+/);
+    expect(text).toMatch(/culvert_ca_requests_total \d+/);
     expect(text).toMatch(/citadel_server_root_cert_expiry_timestamp \d{10}/);
     expect(text).toMatch(/culvert_source_age_seconds\{source="files"\} \d/);
     expect(text).toContain('culvert_ca_roots 1');
@@ -464,9 +464,9 @@ describe('operating it', () => {
     agent.close();
     await eventually(async () => expect((await get('/metrics')).text).toMatch(/^pilot_xds 0$/m));
     const { text } = await get('/metrics');
-    expect(text).toMatch(/pilot_xds_pushes{type="istio.workload.Address"} [1-9]/);
+    expect(text).toMatch(/culvert_xds_pushes_total{type="istio.workload.Address"} [1-9]/);
     expect(text).toMatch(/pilot_proxy_convergence_time_count{type="istio.workload.Address"} [1-9]/);
-    expect(text).toMatch(/citadel_server_success_cert_issuance_count \d/);
+    expect(text).toMatch(/culvert_ca_certificates_issued_total \d/);
     expect((await get('/metrics')).text).toMatch(
       /culvert_xds_resources{type="istio.workload.Address"} [1-9]/,
     );

@@ -1,9 +1,11 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import type { CaEvents } from './ca/index.js';
-import type { XdsEvents } from './xds/index.js';
+import type { ClientStatus, XdsEvents } from './xds/index.js';
 
 /** What the controller's metrics read when they are scraped. */
 export interface MetricSources {
+  readonly isReady: () => boolean;
+  readonly clients: () => readonly ClientStatus[];
   readonly resources: () => ReadonlyMap<string, number>;
   readonly manifestProblems: () => number;
   readonly reports: () => number;
@@ -53,10 +55,10 @@ function xdsEvents(registers: Registry[], refusals: Refusals): XdsEvents {
   const counter = (name: string, help: string) =>
     new Counter({ name, help, labelNames: ['type'], registers });
   const connected = new Gauge({ name: 'pilot_xds', help: 'Agents connected by xDS.', registers });
-  const pushes = counter('pilot_xds_pushes', 'Responses sent.');
+  const pushes = counter('culvert_xds_pushes_total', 'Responses sent.');
   const resources = counter('culvert_xds_pushed_resources_total', 'Resources sent or removed in responses.');
   const bytes = counter('culvert_xds_pushed_bytes_total', 'Bytes of responses.');
-  const nacks = counter('pilot_total_xds_rejects', 'Responses that agents rejected in part (NACK).');
+  const nacks = counter('culvert_xds_nacks_total', 'Responses that agents rejected in part (NACK).');
   const histogram = (name: string, help: string) =>
     new Histogram({ name, help, labelNames: ['type'], buckets: SECONDS, registers });
   const roundTrips = histogram('culvert_xds_ack_seconds', 'From a push to its ACK.');
@@ -86,10 +88,10 @@ function xdsEvents(registers: Registry[], refusals: Refusals): XdsEvents {
 function caEvents(registers: Registry[], refusals: Refusals): CaEvents {
   const counter = (name: string, help: string) => new Counter({ name, help, registers });
   const csrs = counter(
-    'citadel_server_csr_count',
+    'culvert_ca_requests_total',
     'Certificates asked for; why some were refused: culvert_refusals_total.',
   );
-  const issued = counter('citadel_server_success_cert_issuance_count', 'Certificates issued.');
+  const issued = counter('culvert_ca_certificates_issued_total', 'Certificates issued.');
   const failures = counter('culvert_ca_failures_total', 'Requests that failed by an error of our own.');
   return {
     issued: () => {
@@ -108,6 +110,20 @@ function caEvents(registers: Registry[], refusals: Refusals): CaEvents {
 }
 
 function observe(registers: Registry[], sources: MetricSources): void {
+  gauge(registers, 'culvert_controller_ready', 'Whether readiness says ready.', () =>
+    sources.isReady() ? 1 : 0,
+  );
+  new Gauge({
+    name: 'culvert_xds_subscriptions',
+    help: 'Types that agents are subscribed to, by how their last push ended: synced, sent (no answer yet), refused.',
+    labelNames: ['type', 'state'],
+    registers,
+    collect() {
+      this.reset();
+      for (const { types } of sources.clients())
+        for (const { typeUrl, state } of types) this.inc({ type: shortType(typeUrl), state });
+    },
+  });
   new Gauge({
     name: 'culvert_xds_resources',
     help: 'Resources served.',
@@ -144,22 +160,18 @@ function observe(registers: Registry[], sources: MetricSources): void {
     'Roots in the trust bundle: more than one while one follows another.',
     () => sources.expiries().roots,
   );
-  new Gauge({
-    name: 'culvert_manifest_problems',
-    help: 'Manifests, or parts of them, that are not in force as written.',
+  gauge(
     registers,
-    collect() {
-      this.set(sources.manifestProblems());
-    },
-  });
-  new Gauge({
-    name: 'culvert_reports',
-    help: 'Parts of objects in force that are not in force as written.',
+    'culvert_manifest_problems',
+    'Manifests, or parts of them, that are not in force as written.',
+    sources.manifestProblems,
+  );
+  gauge(
     registers,
-    collect() {
-      this.set(sources.reports());
-    },
-  });
+    'culvert_reports',
+    'Parts of objects in force that are not in force as written.',
+    sources.reports,
+  );
 }
 
 function gauge(registers: Registry[], name: string, help: string, read: () => number): void {

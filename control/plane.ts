@@ -98,8 +98,14 @@ function createIssuer(options: ControllerOptions, authority: Authority, model: M
 }
 
 /** What is read when metrics are scraped. */
-export function metricSourcesOf({ xds, source, reports }: Plane, authority: Authority): MetricSources {
+export function metricSourcesOf(
+  { xds, source, reports }: Plane,
+  deps: { readonly authority: Authority; readonly isReady: () => boolean },
+): MetricSources {
+  const { authority, isReady } = deps;
   return {
+    isReady,
+    clients: () => xds.clients,
     resources: () => xds.sizes,
     manifestProblems: () => source.problems.length,
     reports: () => reports.all.length,

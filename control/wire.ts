@@ -25,12 +25,12 @@ export async function startController(
   const authority = openAuthority(options, deps.log.child({ room: 'ca' }));
   const cluster = openCluster(options, deps.log);
   const plane = buildPlane(options, { authority, cluster, metrics, log: deps.log });
-  metrics.observe(metricSourcesOf(plane, authority));
   const stopPublishing = publishBundle(options, { authority, xds: plane.xds, log: deps.log });
   const serverCertificate = createServerCertificate(options, authority, deps.log);
   const grpc = createGrpcServer(plane.xds, plane.certificates);
   const servers: TextServer[] = [];
   let awaited: string | null = 'starting';
+  metrics.observe(metricSourcesOf(plane, { authority, isReady: () => awaited === null }));
   const pending = () => (awaited === 'starting' ? [awaited, ...plane.source.pending].join('; ') : awaited);
   const stop = async () => {
     awaited = 'stopping';

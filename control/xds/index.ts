@@ -1,2 +1,2 @@
 export { XDS_DEFAULTS, XdsServer, type XdsServerDeps, type XdsServerOptions } from './server.js';
-export type { DeltaCall, DeltaRequest, ResourceContent, XdsEvents } from './types.js';
+export type { ClientStatus, DeltaCall, DeltaRequest, ResourceContent, XdsEvents } from './types.js';
