@@ -1,4 +1,4 @@
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { packageRoot } from '../../native/package-root.js';
 import type { ImageTable } from './kubelet/types.js';
 
@@ -20,7 +20,13 @@ export function defaultImages(): ImageTable {
     'culvert-test/tcp-app': node('test/support/tcp-app.js'),
     'culvert/agent': node('agent/main.js'),
     'culvert/controller': node('control/main.js'),
-    /** One image for both, as the Dockerfile makes it; the command says which. */
-    culvert: { entrypoint: [process.execPath] },
+    /** One image for all programs, as the Dockerfile makes it: the command says which, `node dist/agent/main.js`. */
+    culvert: {
+      entrypoint: ['node'],
+      workingDir: packageRoot(),
+      env: {
+        PATH: `${dirname(process.execPath)}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin`,
+      },
+    },
   };
 }

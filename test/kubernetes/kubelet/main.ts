@@ -1,12 +1,14 @@
 // A lab kubelet: `node main.js CONFIG.json`, in its node's network namespace and kubelet cgroup. Ends at SIGTERM with all its pods.
 import { readFileSync } from 'node:fs';
 import { ApiClient } from '../api.js';
-import { SERVICE_RANGES } from '../commands.js';
+import { CLUSTER_DOMAIN, SERVICE_RANGES } from '../commands.js';
+import { mountBpffs } from './bpffs.js';
+import { serveNames } from './names.js';
 import { keepNode } from './node.js';
 import { PodWorker } from './pod.js';
-import { AddressPool, sweepPods } from './sandbox.js';
+import { AddressPool, CLUSTER_DNS, sweepPods } from './sandbox.js';
 import { serveKubelet } from './server.js';
-import { serveServices } from './services.js';
+import { type EndpointSlice, type Service, serveServices } from './services.js';
 import type { KubeletConfig, Pod } from './types.js';
 
 const config = JSON.parse(readFileSync(process.argv[2]!, 'utf8')) as KubeletConfig;
@@ -43,10 +45,19 @@ function podChanged(pod: Pod, type: string): void {
   }
 }
 
+// By which its cgroup is found.
+process.title = 'kubelet';
+mountBpffs(config.bpffsDir);
 await sweepPods(config);
+const services = new Map<string, Service>();
+const slices = new Map<string, EndpointSlice>();
+serveNames(
+  { address: CLUSTER_DNS, domain: CLUSTER_DOMAIN, signal: stopping.signal },
+  { services, slices, say },
+);
 const proxyApi = new ApiClient({ url, caFile, credentials: config.proxyCredentials });
 const proxyOptions = { node: config.node, ranges: SERVICE_RANGES, signal: stopping.signal };
-void serveServices(proxyOptions, { api: proxyApi, say });
+void serveServices(proxyOptions, { api: proxyApi, services, slices, say });
 function deleteObject({ metadata }: Pod): void {
   const options = { gracePeriodSeconds: 0, preconditions: { uid: metadata.uid } };
   api

@@ -109,15 +109,19 @@ export async function startContainer(options: RunOptions): Promise<RunningContai
   mkdirSync(join(folder, 'root'), { recursive: true });
   const script = join(folder, 'setup.sh');
   const limits = privileges(security);
-  writeFileSync(script, setupScript(options, folder, security.readOnlyRootFilesystem === true));
+  const workingDir = container.workingDir ?? image.workingDir ?? '/';
+  const readOnly = security.readOnlyRootFilesystem === true;
+  writeFileSync(script, setupScript(options, { folder, readOnly, workingDir }));
   const skew = config.clockSkewSeconds;
   const env =
     skew === 0
       ? options.env
       : { ...options.env, LD_PRELOAD: FAKETIME, FAKETIME: `${skew > 0 ? '+' : ''}${skew}s` };
-  // First the node's cgroup: so the new cgroup namespace shows the node as a machine of its own.
+  // First the node's cgroup: so the new cgroup namespace shows the node as a machine of its own. Not with hostPID: how deep a cgroup is in the
+  // kernel's tree, which BPF counts, is seen from the first cgroup namespace only, and a real node's root is the root.
   const enter = 'echo $$ > "$1/cgroup.procs" || exit 1; shift; exec "$@"';
-  const namespaces = ['--mount', '--uts', '--cgroup', '--propagation', 'slave'];
+  const ownCgroups = pod.spec.hostPID === true ? [] : ['--cgroup'];
+  const namespaces = ['--mount', '--uts', ...ownCgroups, '--propagation', 'slave'];
   const child = spawn(
     'sh',
     [

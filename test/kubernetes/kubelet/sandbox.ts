@@ -122,7 +122,7 @@ export class Sandbox {
 }
 
 /** The address that CoreDNS has wherever it is installed. */
-const CLUSTER_DNS = addressPlan.vip4(10);
+export const CLUSTER_DNS = addressPlan.vip4(10);
 
 function resolvConfOf({ metadata, spec }: Pod): string[] {
   const own = spec.dnsConfig;

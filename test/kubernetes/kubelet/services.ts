@@ -6,6 +6,8 @@ import type { ApiClient, KubeObject } from '../api.js';
 export interface Service extends KubeObject {
   readonly spec: {
     readonly clusterIPs?: readonly string[];
+    readonly type?: string;
+    readonly externalName?: string;
     readonly internalTrafficPolicy?: string;
     readonly ports?: readonly {
       readonly name?: string;
@@ -24,6 +26,7 @@ export interface EndpointSlice extends KubeObject {
   readonly endpoints?:
     | readonly {
         readonly addresses: readonly string[];
+        readonly hostname?: string;
         readonly nodeName?: string;
         readonly conditions?: {
           readonly ready?: boolean;
@@ -43,10 +46,15 @@ const DEBOUNCE_MS = 50;
  */
 export async function serveServices(
   options: { readonly node: string; readonly ranges: readonly string[]; readonly signal: AbortSignal },
-  deps: { readonly api: ApiClient; readonly say: (line: string) => void },
+  deps: {
+    readonly api: ApiClient;
+    /** By uid; kept up to date here, for whoever else wants to know. */
+    readonly services: Map<string, Service>;
+    readonly slices: Map<string, EndpointSlice>;
+    readonly say: (line: string) => void;
+  },
 ): Promise<void> {
-  const services = new Map<string, Service>();
-  const slices = new Map<string, EndpointSlice>();
+  const { services, slices } = deps;
   let [due, synced] = [false, 0];
   const change =
     <T extends KubeObject>(map: Map<string, T>) =>

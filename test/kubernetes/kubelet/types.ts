@@ -37,6 +37,7 @@ export interface Image {
   readonly entrypoint: readonly string[];
   readonly args?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
+  readonly workingDir?: string;
 }
 
 export interface KeyRef {
@@ -193,6 +194,7 @@ export interface Pod extends KubeObject {
     readonly volumes?: readonly Volume[];
     readonly restartPolicy?: 'Always' | 'OnFailure' | 'Never';
     readonly hostNetwork?: boolean;
+    readonly hostPID?: boolean;
     readonly hostname?: string;
     readonly subdomain?: string;
     readonly serviceAccountName?: string;

@@ -11,14 +11,20 @@ const DEFAULT_CAPABILITIES = [
   ...['setfcap', 'setgid', 'setpcap', 'setuid', 'sys_chroot', 'audit_write'],
 ];
 
+export interface ViewOptions {
+  /** Of the container's own files. */
+  readonly folder: string;
+  readonly readOnly: boolean;
+  readonly workingDir: string;
+}
+
 /**
  * The shell that makes the container's view and becomes its command. Its root is the machine's with a layer of its own over it, for
  * there are no images: programs of the machine stand for what an image holds. /run, /tmp, /sys/fs and hosts, resolv.conf are its own.
  */
 export function setupScript(
   { config, pod, container, sandbox, volumes }: RunOptions,
-  folder: string,
-  readOnly: boolean,
+  { folder, readOnly, workingDir }: ViewOptions,
 ): string {
   const root = join(folder, 'root');
   const lines = [
@@ -28,6 +34,8 @@ export function setupScript(
     `cd ${quote(root)}; mkdir upper work merged`,
     'mount -t overlay lab -o lowerdir=/,upperdir=upper,workdir=work merged',
     'for dir in proc dev; do mount --rbind /$dir merged/$dir; done',
+    // The node's first process, by whose namespaces a program with hostPID knows the host: kubelet stands for it.
+    ...(pod.spec.hostPID === true ? [`mount --bind /proc/${process.pid} merged/proc/1`] : []),
     'mount --bind /sys merged/sys',
     `mount --bind ${quote(config.cgroup)} merged/sys/fs/cgroup`,
     'mount -t tmpfs lab merged/run',
@@ -47,7 +55,7 @@ export function setupScript(
     }),
     `hostname ${quote(sandbox.hostname)}`,
     ...(readOnly ? ['mount -o remount,bind,ro merged'] : []),
-    `exec chroot merged sh -c 'cd "$1"; shift; exec 3>&-; exec "$@"' lab ${quote(container.workingDir ?? '/')} "$@"`,
+    `exec chroot merged sh -c 'cd "$1"; shift; exec 3>&-; exec "$@"' lab ${quote(workingDir)} "$@"`,
   ];
   return `${lines.join('\n')}\n`;
 }
