@@ -32,6 +32,9 @@ function shortType(typeUrl: string): string {
 export function createMetrics(): ControllerMetrics {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
+  // Gauges whose names say that they count.
+  for (const kind of ['handles', 'requests', 'resources'])
+    registry.removeSingleMetric(`nodejs_active_${kind}_total`);
   const registers = [registry];
   const refusals = new Counter({
     name: 'culvert_refusals_total',
