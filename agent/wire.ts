@@ -253,6 +253,7 @@ export class Agent implements CaptureListener {
         xds: () => this.#xds.state,
         certificates: () => this.#certificates.dump(),
         capture: () => this.#capture.status(),
+        manifests: () => ({ problems: this.#pods.problems }),
         dns: () => this.#dns.report(),
         workers: async () =>
           (await this.#workers.reports()).map((report) => report && { ...report, connections: undefined }),

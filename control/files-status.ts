@@ -10,6 +10,8 @@ export interface FilesStatus {
   readonly changedAt: string;
   /** Everything that is not in force as written, by file and line. */
   readonly problems: readonly ManifestProblem[];
+  /** What is worth knowing, though nothing is wrong: kinds of a mesh that are not read here, … */
+  readonly notices: readonly ManifestProblem[];
 }
 
 /** Writes it in one step: a reader sees the old one or the new one. */

@@ -124,6 +124,7 @@ export function statusOf({ xds, source, reports }: Plane): StatusSections {
     agents: () => xds.clients,
     resources: () => xds.sizes,
     problems: () => source.problems,
+    notices: () => source.notices,
     watches: () => source.watches,
     reports: () => reports.all,
   };

@@ -20,6 +20,8 @@ import type { ControllerOptions } from './options.js';
 /** Where the mesh's objects come from. */
 export interface ObjectSource {
   readonly problems: readonly ManifestProblem[];
+  /** What is worth knowing, though nothing is wrong. */
+  readonly notices: readonly ManifestProblem[];
   /** By source, or kind of it: since it was last seen whole, milliseconds. */
   readonly ages: ReadonlyMap<string, number>;
   /** How the watches are doing; none where there are none. */
@@ -50,9 +52,9 @@ function openFolder(options: ControllerOptions, { onBatch, log }: ObjectSourceDe
     {
       decode: decodeObject,
       onBatch,
-      onProblems: (problems) => {
+      onProblems: (problems, notices) => {
         const changedAt = new Date().toISOString();
-        writeFilesStatus(statusFile, { folder: source.folder, changedAt, problems }, log);
+        writeFilesStatus(statusFile, { folder: source.folder, changedAt, problems, notices }, log);
       },
       log: log.child({ room: 'files' }),
     },
@@ -60,6 +62,9 @@ function openFolder(options: ControllerOptions, { onBatch, log }: ObjectSourceDe
   return {
     get problems() {
       return source.problems;
+    },
+    get notices() {
+      return source.notices;
     },
     get ages() {
       return new Map([['files', source.ageMs]]);
@@ -80,6 +85,9 @@ function openKubernetes({ client, origin }: Cluster, { onBatch, log }: ObjectSou
   return {
     get problems() {
       return source.problems;
+    },
+    get notices() {
+      return source.notices;
     },
     get ages() {
       return source.ages;

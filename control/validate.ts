@@ -20,25 +20,31 @@ await runCommand(
     failure: 'nothing was validated',
   },
   async ({ manifests, output, ...places }) => {
-    const { objects, problems } = await validateManifests(manifests, decodeObject);
+    const { objects, problems, notices } = await validateManifests(manifests, decodeObject);
     const reports = reportsOf(objects, { ...TRANSLATE_DEFAULTS, ...places });
-    const summary = `${objects.size} objects, ${problems.length} problems, ${reports.length} not in force as written`;
+    const summary = `${objects.size} objects, ${problems.length} problems, ${notices.length} notices, ${reports.length} not in force as written`;
     if (output === 'json')
-      process.stdout.write(`${JSON.stringify({ objects: objects.size, problems, reports }, null, 2)}\n`);
+      process.stdout.write(
+        `${JSON.stringify({ objects: objects.size, problems, notices, reports }, null, 2)}\n`,
+      );
     else
       process.stdout.write(
-        `${[...problems.map(lineOf), ...reports.map(noteOf), summary].map(printable).join('\n')}\n`,
+        `${[...problems.map(lineOf), ...notices.map(noticeOf), ...reports.map(noteOf), summary].map(printable).join('\n')}\n`,
       );
     return problems.length === 0 ? 0 : 1;
   },
 );
 
-/** `file:line: Kind name: field: reason` */
-function lineOf({ file, line, kind, name, field, reason }: ManifestProblem): string {
+/** `file:line: Kind name: field: reason: effect` */
+function lineOf({ file, line, kind, name, field, reason, effect }: ManifestProblem): string {
   const object = [kind, name].filter((part) => part !== '').join(' ');
-  return [line > 0 ? `${file}:${line}` : file, object, field, reason]
+  return [line > 0 ? `${file}:${line}` : file, object, field, reason, effect]
     .filter((part) => part !== '')
     .join(': ');
+}
+
+function noticeOf(notice: ManifestProblem): string {
+  return `notice: ${lineOf(notice)}`;
 }
 
 /** `note: Kind/namespace/name: field: reason: effect` */

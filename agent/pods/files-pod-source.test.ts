@@ -178,8 +178,25 @@ test('an invalid object is reported with its field, and its last good version st
       name: 'shop/one',
       field: 'status.podIPs[0].ip',
       reason: "must be an IP address, not 'nonsense'",
+      effect: 'its last good version stays in force',
     },
   ]);
+});
+
+test('a pod without an address, or without a uid, is known for what it is', async () => {
+  const documents = [
+    namespace('shop', ambient),
+    pod('one').replace(/status:.*/s, ''),
+    pod('host', { spec: 'hostNetwork: true' }).replace(/status:.*/s, ''),
+    pod('two').replace(/ {2}uid: .*\n/, ''),
+  ];
+  await writeFile(join(folder, 'a.yaml'), documents.join('---\n'));
+  await start();
+  expect(pods.map(({ name, fault }) => [name, fault])).toEqual([
+    ['host', ''],
+    ['one', 'status.podIPs has no address: the mesh does not know whose its connections are'],
+  ]);
+  expect(source.problems).toMatchObject([{ name: 'shop/two', field: 'metadata.uid' }]);
 });
 
 test('a document that cannot be parsed keeps what its file said before', async () => {

@@ -1,4 +1,3 @@
-export { noExclusions } from './annotations.js';
 export {
   findCgroupRoot,
   findPodsParent,
@@ -24,5 +23,6 @@ export {
   type CaptureErrorCode,
   type Exclusions,
   type LocalPod,
+  noExclusions,
   type PodSource,
 } from './types.js';

@@ -96,5 +96,6 @@ function viewOf(source: KubernetesSource<Manifest>): PodView {
     values: () => source.values(),
     get: (key) => source.get(key),
     isUnsettled: (key) => source.get(key) === undefined,
+    hasAddresses: false,
   };
 }

@@ -4,6 +4,7 @@
  */
 import type { Log } from '../../mesh/log/index.js';
 import {
+  cgroupUidOf,
   checkDataplaneMode,
   dataplaneModeOf,
   decoderOf,
@@ -15,9 +16,9 @@ import {
   keyOf,
   type Labels,
   type PodFields,
+  readAnnotations,
   readPod,
 } from '../../mesh/manifests/index.js';
-import { readAnnotations } from './annotations.js';
 import type { LocalPod } from './types.js';
 
 interface PodManifest extends PodFields {
@@ -37,10 +38,8 @@ export type Manifest = PodManifest | NamespaceManifest;
 
 const rescanMs = 5_000;
 const maxFileBytes = 16 << 20;
-/** A static pod's cgroup is named after this, not after its mirror object's metadata.uid. */
-const staticPodAnnotation = 'kubernetes.io/config.hash';
-/** What may name a pin on bpffs (no dot there) and a cgroup. */
-const uidPattern = /^[A-Za-z0-9_-]{1,128}$/;
+
+const NO_ADDRESS = 'status.podIPs has no address: the mesh does not know whose its connections are';
 
 /** What is known of pods and namespaces. */
 export interface PodView {
@@ -48,6 +47,8 @@ export interface PodView {
   get(key: string): Manifest | undefined;
   /** There is such an object, but not what it says. */
   isUnsettled(key: string): boolean;
+  /** Pods have their addresses from the start; else they come some time after the pod's processes. */
+  readonly hasAddresses: boolean;
 }
 
 /** Readers of what matters on the node `nodeName`, by `<apiVersion> <kind>`. */
@@ -81,6 +82,7 @@ export function viewOf(folder: FolderSource<Manifest>): PodView {
     values: () => folder.objects.values(),
     get: (key) => folder.objects.get(key),
     isUnsettled: (key) => folder.invalidKeys.has(key),
+    hasAddresses: true,
   };
 }
 
@@ -97,6 +99,8 @@ export function localPods(
     const namespace = view.get(namespaceKey) as NamespaceManifest | undefined;
     const { uid, name, serviceAccount, addresses, hostNetwork } = pod;
     const enrolled = isEnrolled(pod, namespace, excludedNamespaces);
+    const { fault, ...annotations } = readAnnotations(pod.annotations);
+    const lacksAddress = view.hasAddresses && addresses.length === 0 && !hostNetwork;
     pods.push({
       uid,
       name,
@@ -106,7 +110,13 @@ export function localPods(
       hostNetwork,
       enrolled,
       isEastWestGateway: pod.labels['gateway.istio.io/managed'] === 'istio.io-eastwest-controller',
-      ...readAnnotations(pod.annotations),
+      ...annotations,
+      fault:
+        fault !== null
+          ? `metadata.annotations["${fault.name}"] ${fault.reason}`
+          : lacksAddress
+            ? NO_ADDRESS
+            : '',
     });
   }
   return pods.sort((a, b) => (a.uid < b.uid ? -1 : 1));
@@ -127,8 +137,8 @@ function podDecoder(nodeName: string): KindDecoder<Manifest>['decode'] {
     if (['Succeeded', 'Failed'].includes(fields.object('status').text('phase'))) return null;
     const metadata = fields.object('metadata');
     const pod = readPod(metadata, spec, fields.object('status'));
-    const uid = pod.annotations[staticPodAnnotation] ?? pod.uid;
-    if (!uidPattern.test(uid)) metadata.wrong('uid', 'is missing or not a pod uid');
-    return { kind: 'Pod', objectUid: pod.uid, namespace, name, ...pod, uid };
+    const uid = cgroupUidOf(pod);
+    if (uid === null) metadata.wrong('uid', 'is missing or not a pod uid');
+    return { kind: 'Pod', objectUid: pod.uid, namespace, name, ...pod, uid: uid ?? '' };
   };
 }

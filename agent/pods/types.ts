@@ -1,4 +1,9 @@
 import { MeshError } from '../../mesh/common/errors.js';
+import type { Exclusions, ManifestProblem } from '../../mesh/manifests/types.js';
+
+export type { Exclusions } from '../../mesh/manifests/types.js';
+
+export const noExclusions: Exclusions = { outboundPorts: [], outboundRanges: [], inboundPorts: [] };
 
 /** A pod of this node as its pod source gives it: a folder of manifests, or the API server. */
 export interface LocalPod {
@@ -17,18 +22,8 @@ export interface LocalPod {
   readonly dnsCapture: boolean;
   /** Label `gateway.istio.io/managed: istio.io-eastwest-controller`: tunnels of other networks come in by it (hbone-and-wds.md 1.7). */
   readonly isEastWestGateway: boolean;
-  /** Why its annotations cannot be followed; else empty. An enrolled pod is then refused, or goes on as it was captured before. */
+  /** Why it cannot be captured as its manifest says; else empty. An enrolled pod is then refused, or goes on as it was captured before. */
   readonly fault: string;
-}
-
-/** Connections of a captured pod that go as they would without the mesh: in clear text, without policy. */
-export interface Exclusions {
-  /** Destination ports. */
-  readonly outboundPorts: readonly number[];
-  /** Destinations, `address/prefix bits`, canonical. */
-  readonly outboundRanges: readonly string[];
-  /** The pod's own ports; 0: all. HBONE (15008) comes to the agent in any case. */
-  readonly inboundPorts: readonly number[];
 }
 
 /** Where the agent learns of its node's pods. */
@@ -44,6 +39,8 @@ export interface PodSource {
   stopNoting(): void;
   /** By source, or kind of it: since it was last seen whole, milliseconds. */
   readonly ages: ReadonlyMap<string, number>;
+  /** Everything wrong right now with what it says of pods and namespaces. */
+  readonly problems: readonly ManifestProblem[];
   /** What is awaited before the pods are known, in words. */
   readonly pending: readonly string[];
 }
@@ -54,10 +51,10 @@ export type CaptureErrorCode =
   | 'NO_HOST_NETNS' // which namespace is the host's cannot be told
   | 'NO_PODS_PARENT' // the cgroup above all pods is not there, or not clear
   | 'BPFFS_UNUSABLE' // the pin directory is not on a bpffs and none could be mounted
-  | 'ABI_MISMATCH' // pinned maps or programs are of another abi.h: drain, then `clean`
+  | 'ABI_MISMATCH' // pinned maps or programs are of another abi.h: drain, then `culvertctl node release`
   | 'ROUTE_LOCALNET' // the pod lets 127.0.0.0/8 in from its network: a caller could pose as the agent
   | 'POD_GONE' // its process ended while its namespace was being entered
-  | 'INVALID_POD' // an annotation of an enrolled pod cannot be followed
+  | 'INVALID_POD' // an annotation of an enrolled pod cannot be followed, or it has no address
   | 'NO_KUBELET' // kubelet's cgroup is not found: probes could not be told from other connections of the node
   | 'AGENT_ALIVE' // a live agent uses what is to be removed
   | 'NO_SHOWN_PORT' // no port left under which an application could tell a caller's connections apart

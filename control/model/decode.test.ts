@@ -173,3 +173,92 @@ test('a namespaced Node is refused, other kinds and API versions are unknown', (
   expect(decode('{apiVersion: apps/v1, kind: Pod, metadata: {name: n}}').outcome).toBe('unknown-kind');
   expect(decode('{apiVersion: v1, kind: Secret, metadata: {name: n}}').outcome).toBe('unknown-kind');
 });
+
+describe('what is worth knowing', () => {
+  const remarksOn = (text: string) => {
+    const decoded = decode(text);
+    const remarks =
+      decoded.outcome === 'unknown-kind'
+        ? [decoded.remark].filter((one) => one !== undefined)
+        : decoded.outcome === 'object'
+          ? (decoded.remarks ?? [])
+          : [];
+    return remarks.map(
+      ({ path, reason, effect, isProblem }) =>
+        `${isProblem ? 'problem' : 'notice'}: ${formatPath(path)}: ${reason}: ${effect}`,
+    );
+  };
+  const object = (apiVersion: string, kind: string, rest = '') =>
+    `{apiVersion: ${apiVersion}, kind: ${kind}, metadata: {name: n}${rest}}`;
+
+  test.each([
+    ['security.istio.io/v1', 'AuthorisationPolicy', 'kind', 'security.istio.io/v1 AuthorizationPolicy'],
+    ['security.istio.io/v1', 'authorizationpolicy', 'kind', 'security.istio.io/v1 AuthorizationPolicy'],
+    ['networking.istio.io/v1', 'PeerAuthentication', 'apiVersion', 'security.istio.io/v1 PeerAuthentication'],
+    ['networking.istio.io/v1', 'PeerAuthentications', 'kind', 'security.istio.io/v1 PeerAuthentication'],
+    ['v1', 'Namepsace', 'kind', 'v1 Namespace'],
+    ['apps/v1', 'Pod', 'apiVersion', 'v1 Pod'],
+  ])('%s %s is a misspelling, and a problem', (apiVersion, kind, field, meant) => {
+    expect(remarksOn(object(apiVersion, kind))).toEqual([
+      `problem: ${field}: ${apiVersion} ${kind} is not read: did you mean ${meant}?: nothing of it is in force`,
+    ]);
+  });
+
+  test('a kind that restricts and is not enforced is a problem, another kind of a mesh a notice', () => {
+    expect(remarksOn(object('security.istio.io/v1', 'RequestAuthentication'))).toEqual([
+      'problem: kind: security.istio.io/v1 RequestAuthentication is not read here: what it asks of tokens (at a waypoint) is not enforced',
+    ]);
+    expect(remarksOn(object('networking.istio.io/v1', 'VirtualService'))).toEqual([
+      'notice: kind: networking.istio.io/v1 VirtualService is not read here: its routes are not in force: they need a waypoint',
+    ]);
+    expect(remarksOn(object('gateway.networking.k8s.io/v1', 'TLSRoute'))).toHaveLength(1);
+  });
+
+  test.each([
+    ['apps/v1', 'Deployment'],
+    ['v1', 'ConfigMap'],
+    ['v1', 'Secret'],
+    ['v1', 'Endpoints'],
+    ['rbac.authorization.k8s.io/v1', 'Role'],
+    ['networking.k8s.io/v1', 'NetworkPolicy'],
+    ['serving.knative.dev/v1', 'Service'],
+    ['x.example/v1', 'Anything'],
+  ])('%s %s is none of our business', (apiVersion, kind) => {
+    expect(remarksOn(object(apiVersion, kind))).toEqual([]);
+  });
+
+  test('a pod that its agent could not use, though it is well written', () => {
+    expect(remarksOn(object('v1', 'Pod', ', spec: {nodeName: a}'))).toEqual([
+      'problem: metadata.uid: is missing or not a pod uid: its agent cannot tell its processes: all its connections are refused',
+      'problem: status.podIPs: has no address: the mesh does not know it: in the mesh its connections are refused, and nobody reaches it',
+    ]);
+    expect(remarksOn(object('v1', 'Pod'))).toEqual([]);
+    expect(
+      remarksOn(
+        '{apiVersion: v1, kind: Pod, metadata: {name: n, uid: u, annotations: {ambient.istio.io/dns-captured: "false"}}, spec: {nodeName: a}, status: {phase: Pending}}',
+      ),
+    ).toEqual([
+      'notice: metadata.annotations["ambient.istio.io/dns-captured"]: is not known: did you mean ambient.istio.io/dns-capture?: ignored: what it may mean to leave alone is captured',
+    ]);
+  });
+
+  test.each([
+    [
+      'PeerAuthentication',
+      '{mtls: {mode: STRIKT}}',
+      'STRICT is in force in its place, wherever it may have been meant to apply',
+    ],
+    ['AuthorizationPolicy', '{rules: 5}', 'in its place, an ALLOW of nothing is in force'],
+    ['AuthorizationPolicy', '{action: DENIE}', 'in its place, a DENY of everything is in force'],
+    [
+      'AuthorizationPolicy',
+      '{action: DENY, rules: [{from: [{source: {namespaces: [a], ipBlocks: [x]}}]}]}',
+      'in its place, what can be read of it is in force, and denies more',
+    ],
+  ])('of a %s that was never good: what holds its place (%s)', (kind, spec, standIn) => {
+    expect(decode(object('security.istio.io/v1', kind, `, spec: ${spec}`))).toMatchObject({
+      outcome: 'invalid',
+      standIn,
+    });
+  });
+});

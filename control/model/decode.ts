@@ -4,6 +4,7 @@ import {
   type Fields,
   type KindDecoder,
   readPod,
+  remarkOnPod,
 } from '../../mesh/manifests/index.js';
 import { decodeEndpointSlice } from './decode-endpoint-slice.js';
 import { decodeServiceEntry, decodeWorkloadEntry, isHostname } from './decode-service-entry.js';
@@ -12,6 +13,7 @@ import { decodeDestinationRule, decodeSidecar } from './decode-traffic.js';
 import { decodeAuthorizationPolicy } from './policies/authorization-policy.js';
 import { decodePeerAuthentication } from './policies/peer-authentication.js';
 import type { MeshObject, Pod, Service } from './types.js';
+import { remarkOnUnread } from './unread-kinds.js';
 
 const KINDS: ReadonlyMap<string, KindDecoder<MeshObject>> = new Map([
   ['v1 Namespace', { namespaced: false, nameForm: 'label', decode: decodeNamespace }],
@@ -32,23 +34,35 @@ const KINDS: ReadonlyMap<string, KindDecoder<MeshObject>> = new Map([
     'networking.istio.io',
     ['v1', 'v1beta1', 'v1alpha3'],
     { Sidecar: decodeSidecar },
-    { holdsPlace: true },
+    { standIn },
   ),
   ...inVersions('telemetry.istio.io', ['v1', 'v1alpha1'], { Telemetry: decodeTelemetry }),
   ...inVersions(
     'security.istio.io',
     ['v1', 'v1beta1'],
     { PeerAuthentication: decodePeerAuthentication, AuthorizationPolicy: decodeAuthorizationPolicy },
-    { holdsPlace: true },
+    { standIn },
   ),
 ]);
+
+/** What is in force in place of an object that was never good. */
+function standIn(object: MeshObject): string {
+  if (object.kind === 'PeerAuthentication')
+    return 'STRICT is in force in its place, wherever it may have been meant to apply';
+  if (object.kind !== 'AuthorizationPolicy') return 'in its place, REGISTRY_ONLY is in force';
+  const { action, rules } = object;
+  if (action === 'ALLOW' && rules.length === 0) return 'in its place, an ALLOW of nothing is in force';
+  if (rules.some(({ clauses, beyond }) => clauses.length === 0 && beyond.length === 0))
+    return `in its place, a ${action} of everything is in force`;
+  return `in its place, what can be read of it is in force, and ${action === 'ALLOW' ? 'allows less' : 'denies more'}`;
+}
 
 /** Namespaced kinds that are read alike in all API versions of their group. */
 function inVersions(
   group: string,
   versions: readonly string[],
   kinds: Readonly<Record<string, KindDecoder<MeshObject>['decode']>>,
-  more: Pick<KindDecoder<MeshObject>, 'holdsPlace'> = {},
+  more: Pick<KindDecoder<MeshObject>, 'standIn'> = {},
 ): [string, KindDecoder<MeshObject>][] {
   return Object.entries(kinds).flatMap(([kind, decode]) =>
     versions.map((version): [string, KindDecoder<MeshObject>] => [
@@ -62,7 +76,9 @@ function inVersions(
 export const OBJECT_KINDS: readonly string[] = [...KINDS.keys()];
 
 /** Checks a manifest and keeps what the mesh uses of it. */
-export const decodeObject = decoderOf(KINDS);
+export const decodeObject = decoderOf(KINDS, ({ apiVersion, kind }) =>
+  remarkOnUnread(apiVersion, kind, OBJECT_KINDS),
+);
 
 function decodeNamespace(fields: Fields, _namespace: string, name: string): MeshObject {
   const metadata = fields.object('metadata');
@@ -94,11 +110,13 @@ function decodePod(fields: Fields, namespace: string, name: string): Pod {
   const ready = status
     .objects('conditions')
     .some((condition) => condition.text('type') === 'Ready' && condition.text('status') === 'True');
+  const pod = readPod(metadata, spec, status);
+  remarkOnPod(pod, metadata, status);
   return {
     kind: 'Pod',
     namespace,
     name,
-    ...readPod(metadata, spec, status),
+    ...pod,
     owner: ownerOf(metadata),
     phase: status.choice('phase', PHASES, 'Pending'),
     ready: ready && !metadata.has('deletionTimestamp'),

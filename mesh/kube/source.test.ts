@@ -311,7 +311,9 @@ describe('objects', () => {
       name: 'shop/a',
       field: 'data.value',
       reason: 'must be a text, not 5',
+      effect: 'its last good version stays in force',
     });
+    expect(source.problems[0]).toMatchObject({ name: 'shop/b', effect: 'it is not in force' });
     send(responses[0]!, modified(item('a', 11)), modified(item('b', 12)));
     await until(() => source.problems.length === 0);
     expect(values()).toEqual(['v11', 'v12']);

@@ -1,6 +1,6 @@
 import type { Log } from '../log/index.js';
 import { formatPath } from '../manifests/index.js';
-import type { Decoder, ManifestProblem, SourceBatch } from '../manifests/types.js';
+import type { Decoder, ManifestProblem, Remark, SourceBatch } from '../manifests/types.js';
 import type { ApiClient } from './client.js';
 import { Discovery } from './discovery.js';
 import { REFLECTOR_DEFAULTS, Reflector, type ReflectorOptions } from './reflector.js';
@@ -30,7 +30,7 @@ export class KubernetesSource<T> {
   readonly #reflectors: readonly Reflector<T>[];
   readonly #tables: ReadonlyMap<string, ObjectTable<T>>;
   /** By key, of objects that have any. */
-  readonly #problems: Map<string, readonly ManifestProblem[]>;
+  readonly #remarks: Map<string, readonly PlacedRemark[]>;
   #upserted: Map<string, T>;
   #removed: Set<string>;
   #flush: NodeJS.Immediate | null;
@@ -40,7 +40,7 @@ export class KubernetesSource<T> {
   constructor(options: KubernetesSourceOptions, deps: KubernetesSourceDeps<T>) {
     this.#log = deps.log;
     this.#onBatch = deps.onBatch;
-    this.#problems = new Map();
+    this.#remarks = new Map();
     this.#upserted = new Map();
     this.#removed = new Set();
     this.#flush = null;
@@ -68,8 +68,20 @@ export class KubernetesSource<T> {
   get problems(): readonly ManifestProblem[] {
     const ofWatches = this.status
       .filter(({ trouble }) => trouble !== '')
-      .map(({ kind, trouble }) => ({ ...PLACE, kind, name: '', field: '', reason: trouble }));
-    return [...ofWatches, ...[...this.#problems.values()].flat()];
+      .map(({ kind, trouble }) => ({
+        ...PLACE,
+        kind,
+        name: '',
+        field: '',
+        reason: trouble,
+        effect: AS_SEEN,
+      }));
+    return [...ofWatches, ...this.#told(true)];
+  }
+
+  /** What is worth knowing of objects, though nothing is wrong. */
+  get notices(): readonly ManifestProblem[] {
+    return this.#told(false);
   }
 
   /** By `kubernetes/<kind>`: since the API server was last heard of it, milliseconds. */
@@ -151,20 +163,28 @@ export class KubernetesSource<T> {
   }
 
   #report(key: string, now: Entry<T> | undefined): void {
-    const before = this.#problems.get(key) ?? [];
-    const problems = (now?.problems ?? []).map(({ path, reason }) =>
-      problemOf(key, formatPath(path), reason),
-    );
-    if (before.length === 0 && problems.length === 0) return;
-    const isIn = (list: readonly ManifestProblem[], one: ManifestProblem) =>
-      list.some(({ field, reason }) => field === one.field && reason === one.reason);
-    for (const problem of problems)
-      if (!isIn(before, problem))
-        this.#log.warn({ ...problem }, 'object has a problem; what was good before stays in force');
-    for (const problem of before)
-      if (!isIn(problems, problem)) this.#log.info({ ...problem }, 'problem of an object is gone');
-    if (problems.length === 0) this.#problems.delete(key);
-    else this.#problems.set(key, problems);
+    const before = this.#remarks.get(key) ?? [];
+    const remarks = (now?.remarks ?? []).map((remark) => placed(key, remark));
+    if (before.length === 0 && remarks.length === 0) return;
+    const isIn = (list: readonly PlacedRemark[], { problem }: PlacedRemark) =>
+      list.some(({ problem: { field, reason } }) => field === problem.field && reason === problem.reason);
+    for (const remark of remarks)
+      if (!isIn(before, remark)) {
+        if (remark.isProblem) this.#log.warn({ ...remark.problem }, 'object has a problem');
+        else this.#log.info({ ...remark.problem }, 'notice of an object');
+      }
+    for (const remark of before)
+      if (!isIn(remarks, remark))
+        this.#log.info({ ...remark.problem }, 'problem or notice of an object is gone');
+    if (remarks.length === 0) this.#remarks.delete(key);
+    else this.#remarks.set(key, remarks);
+  }
+
+  #told(isProblem: boolean): readonly ManifestProblem[] {
+    return [...this.#remarks.values()]
+      .flat()
+      .filter((remark) => remark.isProblem === isProblem)
+      .map(({ problem }) => problem);
   }
 
   #entryOf(key: string): Entry<T> | undefined {
@@ -175,7 +195,16 @@ export class KubernetesSource<T> {
 /** Where people find it: no file. */
 const PLACE = { file: 'kubernetes', line: 0 } as const;
 
-function problemOf(key: string, field: string, reason: string): ManifestProblem {
+/** Of a watch that is interrupted. */
+const AS_SEEN = 'what was seen last stays in force';
+
+interface PlacedRemark {
+  readonly problem: ManifestProblem;
+  readonly isProblem: boolean;
+}
+
+function placed(key: string, { path, reason, effect, isProblem }: Remark): PlacedRemark {
   const [kind, ...name] = key.split('/');
-  return { ...PLACE, kind: kind!, name: name.join('/'), field, reason };
+  const field = formatPath(path);
+  return { problem: { ...PLACE, kind: kind!, name: name.join('/'), field, reason, effect }, isProblem };
 }

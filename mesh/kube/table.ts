@@ -1,5 +1,5 @@
-import { keyOf } from '../manifests/index.js';
-import type { Decoder, FieldProblem, RawObject } from '../manifests/types.js';
+import { keyOf, remarksOf } from '../manifests/index.js';
+import type { Decoder, RawObject } from '../manifests/types.js';
 import { recordOf, textOf } from './events.js';
 import type { Entry } from './types.js';
 
@@ -10,8 +10,6 @@ export interface TableDeps<T> {
 }
 
 const LAST_APPLIED = 'kubectl.kubernetes.io/last-applied-configuration';
-/** One for all sound objects: there may be thousands. */
-const NO_PROBLEMS: readonly FieldProblem[] = [];
 
 /**
  * The objects of one kind as decoded. A listing is gathered beside them and takes their place when it is complete: until then, and if it fails,
@@ -101,11 +99,12 @@ export class ObjectTable<T> {
     if (isSame && this.#reusesVersions && before.resourceVersion === resourceVersion) return before;
     const decoded = this.#deps.decode(object);
     if (decoded.outcome === 'ignored' || decoded.outcome === 'unknown-kind') return null;
-    if (decoded.outcome === 'object')
-      return { uid, resourceVersion, value: decoded.value, isGood: true, problems: NO_PROBLEMS };
-    const { problems } = decoded;
-    if (isSame && before.isGood) return { uid, resourceVersion, value: before.value, isGood: true, problems };
-    return { uid, resourceVersion, value: decoded.inPlace, isGood: false, problems };
+    const hasGood = isSame && before.isGood;
+    const about = { uid, resourceVersion, remarks: remarksOf(decoded, hasGood) };
+    if (decoded.outcome === 'object') return { ...about, value: decoded.value, isGood: true };
+    return hasGood
+      ? { ...about, value: before.value, isGood: true }
+      : { ...about, value: decoded.inPlace, isGood: false };
   }
 
   #keyOf({ metadata }: RawObject): string {

@@ -1,4 +1,4 @@
-import type { FieldProblem } from '../manifests/types.js';
+import type { Remark } from '../manifests/types.js';
 
 /** Objects that are watched. */
 export interface WatchedKind {
@@ -66,5 +66,5 @@ export interface Entry<T> {
   readonly value: T | undefined;
   /** False: `value` is none that was ever sound (it holds the place of one). */
   readonly isGood: boolean;
-  readonly problems: readonly FieldProblem[];
+  readonly remarks: readonly Remark[];
 }

@@ -1,5 +1,5 @@
 import { tryCanonicalAddress } from '../common/address.js';
-import type { FieldPath, FieldProblem } from './types.js';
+import type { FieldPath, FieldProblem, Remark } from './types.js';
 
 /**
  * Reads untyped manifest fields and collects what is wrong. A getter whose field is bad records the problem and returns its empty value;
@@ -8,11 +8,14 @@ import type { FieldPath, FieldProblem } from './types.js';
 export class Fields {
   readonly problems: FieldProblem[];
   readonly path: FieldPath;
+  /** What is worth telling though nothing is wrong with the object's form. */
+  readonly remarks: Remark[];
   readonly #value: Readonly<Record<string, unknown>>;
 
-  constructor(value: unknown, path: FieldPath = [], problems: FieldProblem[] = []) {
+  constructor(value: unknown, path: FieldPath = [], problems: FieldProblem[] = [], remarks: Remark[] = []) {
     this.path = path;
     this.problems = problems;
+    this.remarks = remarks;
     const absent = value === undefined || value === null;
     if (!absent && !isRecord(value)) this.#wrong(path, 'must be an object');
     this.#value = isRecord(value) ? value : {};
@@ -39,14 +42,14 @@ export class Fields {
 
   /** The object in `field`; reads as empty where it is absent. */
   object(field: string): Fields {
-    return new Fields(this.#value[field], [...this.path, field], this.problems);
+    return new Fields(this.#value[field], [...this.path, field], this.problems, this.remarks);
   }
 
   /** The objects of the list in `field`. */
   objects(field: string): readonly Fields[] {
     return this.#list(field).map((item, index) => {
       if (item === null) this.#wrong([...this.path, field, index], 'must be an object, not null');
-      return new Fields(item, [...this.path, field, index], this.problems);
+      return new Fields(item, [...this.path, field, index], this.problems, this.remarks);
     });
   }
 
@@ -142,6 +145,11 @@ export class Fields {
 
   wrong(field: string, reason: string): void {
     this.#wrong([...this.path, field], reason);
+  }
+
+  /** The object stays valid. */
+  remark(field: string, what: Omit<Remark, 'path'>): void {
+    this.remarks.push({ path: [...this.path, field], ...what });
   }
 
   #list(field: string): readonly unknown[] {

@@ -1,7 +1,8 @@
 import { messageOf } from '../common/errors.js';
 import { type ManifestDocument, readDocuments } from './documents.js';
 import { formatPath, isRecord } from './fields.js';
-import type { Decoded, Decoder, FieldPath, ManifestProblem, RawObject } from './types.js';
+import { remarksOf } from './remarks.js';
+import type { Decoded, Decoder, FieldPath, ManifestProblem, RawObject, Remark } from './types.js';
 
 interface FileObject<T> {
   readonly value: T;
@@ -16,13 +17,13 @@ export interface FileContent<T> {
   /** Keys of objects that are invalid, were never good, and whose place nothing holds. */
   readonly invalidKeys: ReadonlySet<string>;
   readonly problems: readonly ManifestProblem[];
-  /** Kinds that nobody here reads, with how many. */
-  readonly unknownKinds: ReadonlyMap<string, number>;
+  /** What is worth knowing, though nothing is wrong. */
+  readonly notices: readonly ManifestProblem[];
 }
 
 /** One for all sound files: there may be thousands. */
 const NO_KEYS: ReadonlySet<string> = new Set();
-const NO_KINDS: ReadonlyMap<string, number> = new Map();
+const NO_NOTICES: readonly ManifestProblem[] = [];
 
 /** What objects are read, and how. */
 export interface Reading<T> {
@@ -56,7 +57,7 @@ class FileReader<T> {
   readonly #objects: Map<string, FileObject<T>>;
   readonly #invalidKeys: Set<string>;
   readonly #problems: ManifestProblem[];
-  readonly #unknownKinds: Map<string, number>;
+  readonly #notices: ManifestProblem[];
   /** Where each object of this text begins. */
   readonly #lines: Map<string, number>;
   #allIdentified: boolean;
@@ -73,7 +74,7 @@ class FileReader<T> {
     this.#objects = new Map();
     this.#invalidKeys = new Set();
     this.#problems = [];
-    this.#unknownKinds = new Map();
+    this.#notices = [];
     this.#lines = new Map();
     this.#allIdentified = true;
   }
@@ -94,25 +95,25 @@ class FileReader<T> {
     const decoded = this.#decode(document, object);
     if (decoded === null) return;
     if (decoded.outcome === 'unknown-kind') {
-      const kind = `${object.apiVersion} ${object.kind}`;
-      this.#unknownKinds.set(kind, (this.#unknownKinds.get(kind) ?? 0) + 1);
+      this.#tell(document, value, remarksOf(decoded, false));
       return;
     }
     const { key } = decoded;
     const first = this.#lines.get(key);
     if (first !== undefined) {
-      this.#problem(document.lineOf([]), value, [], `defined twice in this file, first in line ${first}`);
+      const reason = `defined twice in this file, first in line ${first}`;
+      const remark = { path: [], reason, effect: 'the first one is in force', isProblem: true };
+      this.#tell(document, value, [remark]);
       return;
     }
     const line = document.lineOf([]);
     this.#lines.set(key, line);
+    const hasGood = this.#before?.objects.get(key)?.isGood === true;
+    this.#tell(document, value, remarksOf(decoded, hasGood));
     if (decoded.outcome === 'object') this.#objects.set(key, { value: decoded.value, line, isGood: true });
     if (decoded.outcome !== 'invalid') return;
-    for (const { path, reason } of decoded.problems)
-      this.#problem(document.lineOf(path), value, path, reason);
     const { inPlace } = decoded;
-    if (inPlace !== undefined && this.#before?.objects.get(key)?.isGood !== true)
-      this.#objects.set(key, { value: inPlace, line, isGood: false });
+    if (inPlace !== undefined && !hasGood) this.#objects.set(key, { value: inPlace, line, isGood: false });
     else this.#invalid(key);
   }
 
@@ -128,7 +129,11 @@ class FileReader<T> {
 
   unidentified(line: number, value: unknown, path: FieldPath, reason: string): void {
     this.#allIdentified = false;
-    this.#problem(line, value, path, reason);
+    const hadAny = this.#before !== undefined && this.#before.objects.size > 0;
+    const effect = hadAny
+      ? 'everything that the file had before stays in force'
+      : 'nothing of it is in force';
+    this.#problems.push(this.#problemOf(line, value, { path, reason, effect }));
   }
 
   finish(): FileContent<T> {
@@ -139,7 +144,7 @@ class FileReader<T> {
       objects: this.#objects,
       invalidKeys: this.#invalidKeys.size === 0 ? NO_KEYS : this.#invalidKeys,
       problems: this.#problems,
-      unknownKinds: this.#unknownKinds.size === 0 ? NO_KINDS : this.#unknownKinds,
+      notices: this.#notices.length === 0 ? NO_NOTICES : this.#notices,
     };
   }
 
@@ -160,8 +165,16 @@ class FileReader<T> {
     else this.#objects.set(key, lastGood);
   }
 
-  #problem(line: number, value: unknown, path: FieldPath, reason: string): void {
-    this.#problems.push({ file: this.#path, line, ...labelOf(value), field: formatPath(path), reason });
+  #tell(document: ManifestDocument, value: unknown, remarks: readonly Remark[]): void {
+    for (const remark of remarks) {
+      const list = remark.isProblem ? this.#problems : this.#notices;
+      list.push(this.#problemOf(document.lineOf(remark.path), value, remark));
+    }
+  }
+
+  #problemOf(line: number, value: unknown, remark: Omit<Remark, 'isProblem'>): ManifestProblem {
+    const { path, reason, effect } = remark;
+    return { file: this.#path, line, ...labelOf(value), field: formatPath(path), reason, effect };
   }
 }
 

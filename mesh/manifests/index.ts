@@ -7,14 +7,20 @@ export {
   REDIRECTION_ANNOTATION,
 } from './enrolment.js';
 export { ManifestsError } from './errors.js';
+export {
+  EXCLUSION_ANNOTATIONS,
+  type PodAnnotations,
+  readAnnotations,
+} from './exclusions.js';
 export { type Fields, formatPath } from './fields.js';
-export { decoderOf, type KindDecoder, keyOf } from './kinds.js';
-export { type PodFields, readPod } from './pod.js';
+export { decoderOf, groupOf, type KindDecoder, keyOf } from './kinds.js';
+export { cgroupUidOf, type PodFields, readPod, remarkOnPod } from './pod.js';
+export { remarksOf } from './remarks.js';
 export {
   FOLDER_SOURCE_DEFAULTS,
   FolderSource,
   type FolderSourceDeps,
   type FolderSourceOptions,
 } from './source.js';
-export type { Labels, ManifestProblem, RawObject, SourceBatch } from './types.js';
+export type { Exclusions, Labels, ManifestProblem, RawObject, Remark, SourceBatch } from './types.js';
 export { type ValidationReport, validateManifests } from './validate.js';

@@ -1,4 +1,5 @@
 import { checkDataplaneMode } from './enrolment.js';
+import { remarkOnAnnotations } from './exclusions.js';
 import type { Fields } from './fields.js';
 import type { Labels } from './types.js';
 
@@ -16,6 +17,11 @@ export interface PodFields {
   readonly addresses: readonly string[];
 }
 
+/** A static pod's cgroup is named after this, not after its mirror object's metadata.uid. */
+const STATIC_POD_ANNOTATION = 'kubernetes.io/config.hash';
+/** What may name a pin on bpffs (no dot there) and a cgroup. */
+const UID = /^[A-Za-z0-9_-]{1,128}$/;
+
 /** Reads the parts of a Pod; what is wrong goes to their problems. */
 export function readPod(metadata: Fields, spec: Fields, status: Fields): PodFields {
   const labels = metadata.textMap('labels');
@@ -29,6 +35,31 @@ export function readPod(metadata: Fields, spec: Fields, status: Fields): PodFiel
     hostNetwork: spec.flag('hostNetwork'),
     addresses: addressesOf(status),
   };
+}
+
+/** The uid that the pod's cgroup is named after; null: none that could name one. */
+export function cgroupUidOf({ uid, annotations }: Pick<PodFields, 'uid' | 'annotations'>): string | null {
+  const named = annotations[STATIC_POD_ANNOTATION] ?? uid;
+  return UID.test(named) ? named : null;
+}
+
+/** Tells why the agent of the pod's node could not use it, though the pod is well written: in the agent's log few would look. */
+export function remarkOnPod(pod: PodFields, metadata: Fields, status: Fields): void {
+  const phase = status.text('phase');
+  if (pod.nodeName === '' || phase === 'Succeeded' || phase === 'Failed') return;
+  if (cgroupUidOf(pod) === null)
+    metadata.remark('uid', {
+      reason: 'is missing or not a pod uid',
+      effect: 'its agent cannot tell its processes: all its connections are refused',
+      isProblem: true,
+    });
+  if (pod.addresses.length === 0 && !pod.hostNetwork && phase !== 'Pending')
+    status.remark('podIPs', {
+      reason: 'has no address',
+      effect: 'the mesh does not know it: in the mesh its connections are refused, and nobody reaches it',
+      isProblem: true,
+    });
+  remarkOnAnnotations(metadata, pod.annotations);
 }
 
 function addressesOf(status: Fields): readonly string[] {

@@ -11,12 +11,18 @@ jest.setTimeout(30_000); // the machine may be busy
 
 /** Kind `Thing` is read; `spec.size` must be a number, -1 concerns nobody. */
 function decode(object: RawObject): Decoded<number> {
+  if (object.kind === 'Thong') return unread('did you mean Thing?', true);
+  if (object.kind === 'Route') return unread('is not read', false);
   if (object.kind !== 'Thing') return { outcome: 'unknown-kind' };
   const key = `Thing/${object.metadata.name}`;
   const size = (object['spec'] as { size?: unknown } | undefined)?.size;
   if (size === -1) return { outcome: 'ignored', key };
   if (typeof size === 'number') return { outcome: 'object', key, value: size };
   return { outcome: 'invalid', key, problems: [{ path: ['spec', 'size'], reason: 'must be a number' }] };
+}
+
+function unread(reason: string, isProblem: boolean): Decoded<number> {
+  return { outcome: 'unknown-kind', remark: { path: ['kind'], reason, effect: 'not in force', isProblem } };
 }
 
 const thing = (name: string, size: unknown) =>
@@ -120,11 +126,21 @@ describe('the folder', () => {
     await expect(start()).rejects.toMatchObject({ code: 'MANIFESTS_UNREADABLE' });
   });
 
-  test('kinds that are not read are listed once, not errors', async () => {
-    write('a.yaml', `apiVersion: x/v1\nkind: Other\nmetadata:\n  name: o\n---\n${thing('a', 1)}`);
+  test('kinds that are not read are problems or notices as the decoder says, each with its place; others pass', async () => {
+    const other = (kind: string) => `apiVersion: x/v1\nkind: ${kind}\nmetadata:\n  name: o\n---\n`;
+    write('a.yaml', other('Other') + other('Thong') + other('Route') + thing('a', 1));
     await start();
-    expect(source.problems).toEqual([]);
-    expect(logged.filter(({ kind }) => kind === 'x/v1 Other')).toHaveLength(1);
+    const shared = { file: 'a.yaml', name: 'o', field: 'kind', effect: 'not in force' };
+    expect(problems()).toEqual([{ ...shared, line: 7, kind: 'Thong', reason: 'did you mean Thing?' }]);
+    expect(source.notices).toEqual([
+      { ...shared, file: join(folder, 'a.yaml'), line: 12, kind: 'Route', reason: 'is not read' },
+    ]);
+    expect(logged.map(({ msg, kind }) => [msg, kind])).toEqual([
+      ['manifest problem', 'Thong'],
+      ['manifest notice', 'Route'],
+    ]);
+    write('a.yaml', thing('a', 1));
+    await eventually(() => expect([...source.problems, ...source.notices]).toEqual([]));
   });
 });
 
@@ -224,6 +240,7 @@ describe('invalid objects', () => {
       name: 'a',
       field: 'spec.size',
       reason: 'must be a number',
+      effect: 'its last good version stays in force',
     };
     expect(problems()).toEqual([problem]);
     expect(logged).toContainEqual(
@@ -238,7 +255,7 @@ describe('invalid objects', () => {
     write('b.yaml', thing('a', 'big'));
     await start();
     expect(state.size).toBe(0);
-    expect(problems()).toHaveLength(1);
+    expect(problems()).toMatchObject([{ effect: 'it is not in force' }]);
     expect([...source.invalidKeys]).toEqual(['Thing/a']);
     write('b.yaml', 'kind: [\n');
     await eventually(() => expect(problems()[0]!.kind).toBe(''));

@@ -18,7 +18,7 @@ export interface FolderSourceOptions extends FolderWatchOptions {
   readonly folder: string;
   /** Larger files are reported and not read. */
   readonly maxFileBytes: number;
-  /** Objects of other kinds are passed over unseen, whatever their form; null: kinds that the decoder does not know are logged once. */
+  /** Objects of other kinds are passed over unseen, whatever their form; null: the decoder sees every object. */
   readonly onlyKinds: ReadonlySet<string> | null;
 }
 
@@ -36,8 +36,8 @@ export interface FolderSourceDeps<T> {
   readonly decode: Decoder<T>;
   /** After a scan that changed what is in force, or `invalidKeys`. */
   readonly onBatch: (batch: SourceBatch<T>) => void;
-  /** After every scan that found other problems than the one before, and after the first. */
-  readonly onProblems?: (problems: readonly ManifestProblem[]) => void;
+  /** After every scan that found other problems or notices than the one before, and after the first. */
+  readonly onProblems?: (problems: readonly ManifestProblem[], notices: readonly ManifestProblem[]) => void;
   readonly log: Log;
 }
 
@@ -56,7 +56,7 @@ export class FolderSource<T> {
   #inForce: Map<string, T>;
   #invalidKeys: ReadonlySet<string>;
   #problems: readonly ManifestProblem[];
-  #unknownKinds: ReadonlyMap<string, number>;
+  #notices: readonly ManifestProblem[];
   #readAtMs = performance.now();
   #hasReported = false;
 
@@ -69,12 +69,17 @@ export class FolderSource<T> {
     this.#inForce = new Map();
     this.#invalidKeys = new Set();
     this.#problems = [];
-    this.#unknownKinds = new Map();
+    this.#notices = [];
   }
 
   /** Everything wrong right now, by file and line. */
   get problems(): readonly ManifestProblem[] {
     return this.#problems;
+  }
+
+  /** What is worth knowing right now, though nothing is wrong: kinds of a mesh that are not read here, … */
+  get notices(): readonly ManifestProblem[] {
+    return this.#notices;
   }
 
   /** Since the folder was last seen whole, milliseconds. */
@@ -121,16 +126,17 @@ export class FolderSource<T> {
     const problems: ManifestProblem[] = scan.unreadable.map(({ path, reason }) =>
       problemOfFile(path, reason),
     );
+    const notices: ManifestProblem[] = [];
     // Watch before reading: what changes from here on brings another scan.
     this.#watch?.watch(scan.directories);
     const { folder } = this.#options;
     if (scan.unreadable.some(({ path }) => path === folder)) this.#watch?.again();
     else this.#readAtMs = performance.now();
     this.#files = this.#readAll(scan, problems);
-    const { inForce, invalidKeys } = this.#merge(problems);
-    const isNews = this.#report(problems);
+    const { inForce, invalidKeys } = this.#merge(problems, notices);
+    const isNews = this.#report(problems, notices);
     this.#emit(inForce, invalidKeys);
-    if (isNews) this.#deps.onProblems?.(problems);
+    if (isNews) this.#deps.onProblems?.(problems, notices);
   }
 
   #readAll(scan: FolderScan, problems: ManifestProblem[]): Map<string, KnownFile<T>> {
@@ -170,17 +176,18 @@ export class FolderSource<T> {
   }
 
   /** Joins the files. An object that several define is the first file's; the others are problems. */
-  #merge(problems: ManifestProblem[]): { inForce: Map<string, T>; invalidKeys: Set<string> } {
+  #merge(
+    problems: ManifestProblem[],
+    notices: ManifestProblem[],
+  ): { inForce: Map<string, T>; invalidKeys: Set<string> } {
     const inForce = new Map<string, T>();
     const invalidKeys = new Set<string>();
     const definedIn = new Map<string, string>();
-    const unknownKinds = new Map<string, number>();
     for (const path of [...this.#files.keys()].sort()) {
       const { content } = this.#files.get(path)!;
       problems.push(...content.problems);
+      notices.push(...content.notices);
       for (const key of content.invalidKeys) invalidKeys.add(key);
-      for (const [kind, count] of content.unknownKinds)
-        unknownKinds.set(kind, (unknownKinds.get(kind) ?? 0) + count);
       for (const [key, { value, line }] of content.objects) {
         const first = definedIn.get(key);
         if (first === undefined) {
@@ -190,31 +197,27 @@ export class FolderSource<T> {
       }
     }
     for (const key of invalidKeys) if (inForce.has(key)) invalidKeys.delete(key);
-    this.#reportUnknownKinds(unknownKinds);
     return { inForce, invalidKeys };
   }
 
   /** Tells the log what is new and what is gone; true where anything is. */
-  #report(problems: readonly ManifestProblem[]): boolean {
-    const before = new Set(this.#problems.map(textOf));
-    const now = new Set(problems.map(textOf));
-    for (const problem of problems)
-      if (!before.has(textOf(problem)))
-        this.#deps.log.warn({ ...problem }, 'manifest problem; what was good before stays in force');
-    for (const problem of this.#problems)
-      if (!now.has(textOf(problem))) this.#deps.log.info({ ...problem }, 'manifest problem is gone');
-    const isSame =
-      this.#hasReported && before.size === now.size && [...now].every((text) => before.has(text));
+  #report(problems: readonly ManifestProblem[], notices: readonly ManifestProblem[]): boolean {
+    const { log } = this.#deps;
+    const isNews = [
+      tellChanges(this.#problems, problems, {
+        come: (problem) => log.warn({ ...problem }, 'manifest problem'),
+        gone: (problem) => log.info({ ...problem }, 'manifest problem is gone'),
+      }),
+      tellChanges(this.#notices, notices, {
+        come: (notice) => log.info({ ...notice }, 'manifest notice'),
+        gone: (notice) => log.info({ ...notice }, 'manifest notice is gone'),
+      }),
+      !this.#hasReported,
+    ].includes(true);
     this.#problems = problems;
+    this.#notices = notices;
     this.#hasReported = true;
-    return !isSame;
-  }
-
-  #reportUnknownKinds(unknownKinds: ReadonlyMap<string, number>): void {
-    for (const [kind, count] of unknownKinds)
-      if (!this.#unknownKinds.has(kind))
-        this.#deps.log.info({ kind, count }, 'manifests of a kind that is not read here');
-    this.#unknownKinds = unknownKinds;
+    return isNews;
   }
 
   #emit(inForce: Map<string, T>, invalidKeys: Set<string>): void {
@@ -236,16 +239,31 @@ function textOfUtf8(bytes: Buffer): string {
   return bytes.toString('utf8').replace(/^\uFEFF/, '');
 }
 
+/** True where anything has come or gone. */
+function tellChanges(
+  before: readonly ManifestProblem[],
+  now: readonly ManifestProblem[],
+  tell: Readonly<Record<'come' | 'gone', (problem: ManifestProblem) => void>>,
+): boolean {
+  const [known, present] = [new Set(before.map(textOf)), new Set(now.map(textOf))];
+  const come = now.filter((problem) => !known.has(textOf(problem)));
+  const gone = before.filter((problem) => !present.has(textOf(problem)));
+  come.forEach(tell.come);
+  gone.forEach(tell.gone);
+  return come.length + gone.length > 0;
+}
+
 function problemOfSecond(key: string, file: string, line: number, first: string): ManifestProblem {
   const [kind, ...name] = key.split('/');
-  const reason = `ignored: ${first} defines this object, too`;
-  return { file, line, kind: kind!, name: name.join('/'), field: '', reason };
+  const reason = `${first} defines this object, too`;
+  return { file, line, kind: kind!, name: name.join('/'), field: '', reason, effect: 'ignored' };
 }
 
 function problemOfFile(file: string, reason: string): ManifestProblem {
-  return { file, line: 0, kind: '', name: '', field: '', reason };
+  const effect = 'what was in force of it stays';
+  return { file, line: 0, kind: '', name: '', field: '', reason, effect };
 }
 
-function textOf({ file, line, kind, name, field, reason }: ManifestProblem): string {
-  return `${file}:${line} ${kind} ${name} ${field}: ${reason}`;
+function textOf({ file, line, kind, name, field, reason, effect }: ManifestProblem): string {
+  return `${file}:${line} ${kind} ${name} ${field}: ${reason}: ${effect}`;
 }

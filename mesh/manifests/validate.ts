@@ -7,6 +7,8 @@ export interface ValidationReport<T> {
   readonly objects: ReadonlyMap<string, T>;
   /** By file and line. */
   readonly problems: readonly ManifestProblem[];
+  /** What is worth knowing, though nothing is wrong. */
+  readonly notices: readonly ManifestProblem[];
 }
 
 /** Reads a folder, or one file, once, as `FolderSource` does at its start. Throws ManifestsError where it cannot be read at all. */
@@ -18,7 +20,8 @@ export async function validateManifests<T>(path: string, decode: Decoder<T>): Pr
   );
   try {
     await source.start();
-    return { objects: source.objects, problems: source.problems };
+    const { objects, problems, notices } = source;
+    return { objects, problems, notices };
   } finally {
     source.stop();
   }

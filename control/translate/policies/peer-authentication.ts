@@ -87,6 +87,12 @@ function portsOf({ mode, ports }: PeerAuthentication, inherited: MtlsMode) {
 function limitationsOf(policy: PeerAuthentication, model: Model): Limitation[] {
   const limitations: Limitation[] = [];
   const { namespace, selector } = policy;
+  if (policy.isUnreadable)
+    limitations.push({
+      field: '',
+      reason: 'cannot be read',
+      effect: 'STRICT, wherever it may have been meant to apply',
+    });
   const first = selector === null ? oldest(model.policies.peersOfNamespace(namespace)) : null;
   if (first !== null && first !== policy && !policy.isUnreadable)
     limitations.push({

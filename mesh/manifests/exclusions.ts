@@ -2,12 +2,14 @@
  * What a pod's annotations exclude from capture. Decoded strictly: an exclusion that cannot be understood must neither be ignored (traffic
  * that its user needs in clear would break without a word) nor widened.
  */
-import { formatAddress, tryParseAddress } from '../../mesh/common/address.js';
-import type { Exclusions } from './types.js';
+import { formatAddress, tryParseAddress } from '../common/address.js';
+import { closest } from '../common/closest.js';
+import type { Fields } from './fields.js';
+import type { Exclusions, Labels } from './types.js';
 
-export const noExclusions: Exclusions = { outboundPorts: [], outboundRanges: [], inboundPorts: [] };
+const NO_EXCLUSIONS: Exclusions = { outboundPorts: [], outboundRanges: [], inboundPorts: [] };
 
-export const exclusionAnnotations = {
+export const EXCLUSION_ANNOTATIONS = {
   outboundPorts: 'traffic.sidecar.istio.io/excludeOutboundPorts',
   outboundRanges: 'traffic.sidecar.istio.io/excludeOutboundIPRanges',
   inboundPorts: 'traffic.sidecar.istio.io/excludeInboundPorts',
@@ -23,32 +25,69 @@ const maxEntries = 256;
 export interface PodAnnotations {
   readonly exclusions: Exclusions;
   readonly dnsCapture: boolean;
-  /** The first one at fault, with the reason; else empty. */
-  readonly fault: string;
+  /** The first one that cannot be followed; null: none. */
+  readonly fault: { readonly name: string; readonly reason: string } | null;
 }
 
+/** Prefixes under which an annotation of a pod is meant for a mesh's data path. */
+const PREFIXES = ['traffic.sidecar.istio.io/', 'ambient.istio.io/', 'culvert.io/'];
+/** Known and acted upon elsewhere. */
+const OTHERS = ['ambient.istio.io/redirection', 'ambient.istio.io/waypoint-inbound-binding'];
+/** Of Istio's sidecars, without a meaning here. */
+const OF_SIDECARS = [
+  'traffic.sidecar.istio.io/includeOutboundIPRanges',
+  'traffic.sidecar.istio.io/includeOutboundPorts',
+  'traffic.sidecar.istio.io/includeInboundPorts',
+  'traffic.sidecar.istio.io/excludeInterfaces',
+  'traffic.sidecar.istio.io/kubevirtInterfaces',
+];
+
 /** Never throws; where something is wrong there are no exclusions at all, and `fault` says why. */
-export function readAnnotations(annotations: Readonly<Record<string, string>>): PodAnnotations {
-  let fault = '';
+export function readAnnotations(annotations: Labels): PodAnnotations {
+  let fault: PodAnnotations['fault'] = null;
   const read = <Value>(name: string, absent: Value, parse: (text: string) => Value): Value => {
     const text = annotations[name];
-    if (text === undefined || fault !== '') return absent;
+    if (text === undefined || fault !== null) return absent;
     try {
       return parse(text.trim());
     } catch (error) {
-      fault = `metadata.annotations["${name}"] ${(error as Error).message}`;
+      fault = { name, reason: (error as Error).message };
       return absent;
     }
   };
-  const names = exclusionAnnotations;
+  const names = EXCLUSION_ANNOTATIONS;
   const outboundPorts = read(names.outboundPorts, [], (text) => ports(text, []));
   const outboundRanges = read(names.outboundRanges, [], (text) => distinct(items(text).map(range)));
   const inboundPorts = read(names.inboundPorts, [], (text) => ports(text, meshPorts));
   const bypass = read(names.bypassInbound, false, flag);
   const dnsCapture = read(names.dnsCapture, true, flag);
-  if (fault !== '') return { exclusions: noExclusions, dnsCapture: true, fault };
+  if (fault !== null) return { exclusions: NO_EXCLUSIONS, dnsCapture: true, fault };
   const inbound = bypass ? [0] : inboundPorts;
   return { exclusions: { outboundPorts, outboundRanges, inboundPorts: inbound }, dnsCapture, fault };
+}
+
+/** Tells of annotations that cannot be followed, and of names that nobody here knows. */
+export function remarkOnAnnotations(metadata: Fields, annotations: Labels): void {
+  const { fault } = readAnnotations(annotations);
+  const told = metadata.object('annotations');
+  if (fault !== null)
+    told.remark(fault.name, {
+      reason: fault.reason,
+      effect: 'in the mesh a new pod is refused, a captured one keeps its exclusions as they were',
+      isProblem: true,
+    });
+  const known = [...Object.values(EXCLUSION_ANNOTATIONS), ...OTHERS];
+  for (const name of Object.keys(annotations)) {
+    if (known.includes(name) || !PREFIXES.some((prefix) => name.startsWith(prefix))) continue;
+    const meant = OF_SIDECARS.includes(name) ? null : closest(name, known);
+    const hint = meant === null ? '' : `: did you mean ${meant}?`;
+    const reason = OF_SIDECARS.includes(name) ? 'is for sidecars' : `is not known${hint}`;
+    told.remark(name, {
+      reason,
+      effect: 'ignored: what it may mean to leave alone is captured',
+      isProblem: false,
+    });
+  }
 }
 
 function items(text: string): string[] {

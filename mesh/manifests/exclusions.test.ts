@@ -1,9 +1,12 @@
 import { describe, expect, test } from '@jest/globals';
-import { exclusionAnnotations as names, noExclusions, readAnnotations } from './annotations.js';
+import { EXCLUSION_ANNOTATIONS as names, readAnnotations, remarkOnAnnotations } from './exclusions.js';
+import { Fields } from './fields.js';
+
+const noExclusions = { outboundPorts: [], outboundRanges: [], inboundPorts: [] };
 
 describe('annotations of a pod', () => {
   test('none: nothing is excluded, DNS is captured', () => {
-    expect(readAnnotations({})).toEqual({ exclusions: noExclusions, dnsCapture: true, fault: '' });
+    expect(readAnnotations({})).toEqual({ exclusions: noExclusions, dnsCapture: true, fault: null });
   });
 
   test('all of them, canonical and without doubles', () => {
@@ -20,7 +23,7 @@ describe('annotations of a pod', () => {
         inboundPorts: [],
       },
       dnsCapture: false,
-      fault: '',
+      fault: null,
     });
   });
 
@@ -50,7 +53,29 @@ describe('annotations of a pod', () => {
       [name]: value,
     });
     expect(read.exclusions).toEqual(noExclusions);
-    expect(read.fault).toContain(name);
-    expect(read.fault).toMatch(said);
+    expect(read.fault!.name).toBe(name);
+    expect(read.fault!.reason).toMatch(said);
+  });
+
+  test('what cannot be followed is a problem, a name that is not known a notice', () => {
+    const annotations = {
+      [names.outboundPorts]: 'http',
+      'traffic.sidecar.istio.io/excludeOutboundPort': '80',
+      'traffic.sidecar.istio.io/includeInboundPorts': '80',
+      'ambient.istio.io/redirection': 'enabled',
+      'example.com/any': '',
+    };
+    const metadata = new Fields({ annotations }, ['metadata']);
+    remarkOnAnnotations(metadata, annotations);
+    expect(metadata.problems).toEqual([]);
+    expect(metadata.remarks.map(({ path, reason, isProblem }) => [path.at(-1), reason, isProblem])).toEqual([
+      [names.outboundPorts, 'has "http": must be ports from 1 to 65535, with commas between', true],
+      [
+        'traffic.sidecar.istio.io/excludeOutboundPort',
+        `is not known: did you mean ${names.outboundPorts}?`,
+        false,
+      ],
+      ['traffic.sidecar.istio.io/includeInboundPorts', 'is for sidecars', false],
+    ]);
   });
 });
