@@ -4,7 +4,7 @@ import { type AdminDeps, type AdminServers, startAdmin } from '../mesh/admin/ind
 import { systemClock } from '../mesh/common/clock.js';
 import { CertificateManager, derToPem, RevocationFile } from '../mesh/identity/index.js';
 import { createTlsContext, releaseTlsContext, WorkerPool } from '../mesh/io/index.js';
-import { LineWriter, LOG_LEVELS, type Log, type LogLevel } from '../mesh/log/index.js';
+import { LineWriter, type Log } from '../mesh/log/index.js';
 import { createStore, type Store, type StoreUpdate } from '../mesh/store/index.js';
 import {
   MetricsRegistry,
@@ -15,6 +15,7 @@ import {
 } from '../mesh/telemetry/index.js';
 import { TlsContexts } from '../mesh/tls/index.js';
 import { CertificateClient, XdsClient } from '../mesh/xds/index.js';
+import { adminDeps } from './admin.js';
 import {
   Capture,
   type CapturedPod,
@@ -241,48 +242,25 @@ export class Agent implements CaptureListener {
   }
 
   #adminDeps(): AdminDeps {
-    return {
+    return adminDeps({
+      options: this.#options,
+      log: this.#log,
+      workers: this.#workers,
+      pool: this.#pool,
+      pending: () => this.#pending(),
       metrics: async (accept) => {
         this.#reports = await this.#workers.reports();
         return this.#metrics.render(accept);
       },
-      pending: () => this.#pending(),
-      config: {
-        options: () => ({ ...this.#options }),
+      dumps: {
         workloads: () => this.#store.snapshot(),
         xds: () => this.#xds.state,
         certificates: () => this.#certificates.dump(),
         capture: () => this.#capture.status(),
         manifests: () => ({ problems: this.#pods.problems }),
         dns: () => this.#dns.report(),
-        workers: async () =>
-          (await this.#workers.reports()).map((report) => report && { ...report, connections: undefined }),
       },
-      connections: async () =>
-        (await this.#workers.reports(true)).flatMap((report) => report?.connections ?? []),
-      logLevel: {
-        levels: LOG_LEVELS,
-        get: () => this.#log.level,
-        set: (level) => {
-          this.#log.level = level;
-          this.#workers.setLogLevel(level as LogLevel);
-        },
-      },
-      commands: {
-        'workers/restart': { usage: 'worker=N', run: (query) => this.#restartWorker(query.get('worker')) },
-      },
-      onError: (error, what) => this.#log.warn({ err: error }, what),
-    };
-  }
-
-  /** For people and tests: a data path thread is ended as if it had crashed. Its connections are reset, a new one takes its place. */
-  async #restartWorker(text: string | null): Promise<string> {
-    const worker = /^\d+$/.test(text ?? '') ? Number(text) : Number.NaN;
-    if (!(worker < this.#pool.size))
-      throw new RangeError(`worker must be 0 to ${this.#pool.size - 1}, not ${JSON.stringify(text)}`);
-    this.#log.warn({ worker }, 'worker is ended by an admin command');
-    await this.#pool.terminate(worker);
-    return `worker ${worker} was ended and is started again`;
+    });
   }
 
   #makePool(): WorkerPool<ToWorker, FromWorker> {

@@ -1,3 +1,4 @@
+export { openRunFolder } from './run-folder.js';
 export { HandoverServer, type HandoverServerOptions } from './server.js';
 export { closeSockets, hasPredecessor, type Takeover, type TakeoverOptions, takeOver } from './takeover.js';
 export type * from './types.js';

@@ -18,6 +18,7 @@ export {
   type SeenNamespace,
   tryNamespaceInode,
 } from './pod-sightings.js';
+export { PodSnapshot } from './pod-snapshot.js';
 export {
   CaptureError,
   type CaptureErrorCode,

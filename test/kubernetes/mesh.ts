@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { packageRoot } from '../../native/package-root.js';
 import { type LabProcess, MESH_NAMESPACE, processesIn, waitFor } from '../lab/index.js';
@@ -123,6 +123,7 @@ export class ClusterMesh {
     return execFileSync('nsenter', [`--net=/proc/${pid}/ns/net`, 'curl', '-sS', '-m', '10', url], {
       encoding: 'utf8',
       maxBuffer: 1 << 26,
+      stdio: ['ignore', 'pipe', 'pipe'],
     });
   }
 
@@ -137,6 +138,42 @@ export class ClusterMesh {
       }
     }
     throw new Error(`no agent runs on ${machine.name}`);
+  }
+
+  /** What the agent has printed since it was started last, read from the node's disk: it needs no API server. */
+  agentLogFile({ machine }: ClusterNode): string {
+    const folders = readdirSync(join(machine.stateDir, 'pods')).map((uid) =>
+      join(machine.stateDir, 'pods', uid),
+    );
+    const files = folders.map((folder) => join(folder, 'logs/agent.log')).filter((file) => existsSync(file));
+    const newest = files.sort((x, y) => statSync(x).mtimeMs - statSync(y).mtimeMs).at(-1);
+    // Time, stream, text.
+    const lines = readFileSync(newest!, 'utf8').split('\n');
+    return lines.map((line) => line.split(' ').slice(2).join(' ')).join('\n');
+  }
+
+  /** Runs curl as the first process of a pod would, without API server and kubelet. */
+  processIn({ machine }: ClusterNode, namespace: string, name: string): { curl(url: string): string } {
+    const dump = this.pods(this.cluster.nodes.find((node) => node.machine === machine)!);
+    const { uid } = dump.find((one) => one.namespace === namespace && one.name === name)!;
+    const cgroup = join(
+      machine.kubepods,
+      'kubepods-besteffort.slice',
+      `kubepods-besteffort-pod${uid.replaceAll('-', '_')}.slice`,
+    );
+    const container = readdirSync(cgroup).find((entry) => entry.endsWith('.scope'))!;
+    const procs = join(cgroup, container, 'cgroup.procs');
+    const [pid] = processesIn(cgroup);
+    return {
+      curl: (url) => {
+        const enter = 'echo $$ > "$0"; exec "$@"';
+        const command = ['nsenter', `--net=/proc/${pid}/ns/net`, 'curl', '-sS', '-m', '5', url];
+        return execFileSync('sh', ['-c', enter, procs, ...command], {
+          encoding: 'utf8',
+          stdio: ['ignore', 'pipe', 'pipe'],
+        });
+      },
+    };
   }
 
   pods(node: ClusterNode): readonly AgentPod[] {

@@ -75,7 +75,7 @@ async function kubeconfigOfAgent(name = 'agent', ...tokenOf: string[]): Promise<
 async function start(file = kubeconfig): Promise<void> {
   pods = [];
   calls = 0;
-  source = new KubernetesPodSource({ kubeconfig: file, nodeName: 'n1' }, { log });
+  source = new KubernetesPodSource({ kubeconfig: file, nodeName: 'n1' }, { log, snapshot: null });
   await source.start((now) => {
     pods = now;
     calls++;
@@ -170,7 +170,7 @@ test('while the API server is away an agent that starts waits, and says for what
   await makePod('here');
   await plane.stopComponent('apiServer', 'SIGKILL');
   pods = [];
-  source = new KubernetesPodSource({ kubeconfig, nodeName: 'n1' }, { log });
+  source = new KubernetesPodSource({ kubeconfig, nodeName: 'n1' }, { log, snapshot: null });
   const started = source.start((now) => {
     pods = now;
   });
@@ -219,7 +219,10 @@ test('an agent that may see no pods itself sees those of its node, as its node, 
   await waitFor('a later one', () => names().includes('later'), PATIENCE);
   await source.stop();
 
-  source = new KubernetesPodSource({ kubeconfig: await tokenOf('n2'), nodeName: 'n1' }, { log });
+  source = new KubernetesPodSource(
+    { kubeconfig: await tokenOf('n2'), nodeName: 'n1' },
+    { log, snapshot: null },
+  );
   void source.start(() => {});
   await waitFor('a refusal', () => /^Pod: .*forbidden/.test(source.pending.join()), PATIENCE);
 });

@@ -1,0 +1,62 @@
+import type { AdminDeps } from '../mesh/admin/index.js';
+import type { WorkerPool } from '../mesh/io/index.js';
+import { LOG_LEVELS, type Log, type LogLevel } from '../mesh/log/index.js';
+import type { AgentOptions } from './options.js';
+import type { FromWorker, ToWorker } from './tunnel/index.js';
+import type { Workers } from './workers.js';
+
+export interface AdminParts {
+  readonly options: AgentOptions;
+  readonly log: Log;
+  readonly workers: Workers;
+  readonly pool: WorkerPool<ToWorker, FromWorker>;
+  /** What the agent is not ready for. */
+  readonly pending: AdminDeps['pending'];
+  readonly metrics: AdminDeps['metrics'];
+  /** Parts of /config_dump, by name. */
+  readonly dumps: AdminDeps['config'];
+}
+
+/** What the agent's HTTP servers show and do. */
+export function adminDeps({ options, log, workers, pool, pending, metrics, dumps }: AdminParts): AdminDeps {
+  return {
+    metrics,
+    pending,
+    config: {
+      options: () => ({ ...options }),
+      ...dumps,
+      workers: async () =>
+        (await workers.reports()).map((report) => report && { ...report, connections: undefined }),
+    },
+    connections: async () => (await workers.reports(true)).flatMap((report) => report?.connections ?? []),
+    logLevel: {
+      levels: LOG_LEVELS,
+      get: () => log.level,
+      set: (level) => {
+        log.level = level;
+        workers.setLogLevel(level as LogLevel);
+      },
+    },
+    commands: {
+      'workers/restart': {
+        usage: 'worker=N',
+        run: (query) => restartWorker(query.get('worker'), pool, log),
+      },
+    },
+    onError: (error, what) => log.warn({ err: error }, what),
+  };
+}
+
+/** For people and tests: a data path thread is ended as if it had crashed. Its connections are reset, a new one takes its place. */
+async function restartWorker(
+  text: string | null,
+  pool: WorkerPool<ToWorker, FromWorker>,
+  log: Log,
+): Promise<string> {
+  const worker = /^\d+$/.test(text ?? '') ? Number(text) : Number.NaN;
+  if (!(worker < pool.size))
+    throw new RangeError(`worker must be 0 to ${pool.size - 1}, not ${JSON.stringify(text)}`);
+  log.warn({ worker }, 'worker is ended by an admin command');
+  await pool.terminate(worker);
+  return `worker ${worker} was ended and is started again`;
+}
