@@ -1,4 +1,5 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import type { AuthnEvents } from './authn/index.js';
 import type { CaEvents } from './ca/index.js';
 import type { ClientStatus, XdsEvents } from './xds/index.js';
 
@@ -20,6 +21,7 @@ export interface ControllerMetrics {
   readonly registry: Registry;
   readonly xds: XdsEvents;
   readonly ca: CaEvents;
+  readonly authn: AuthnEvents;
   /** Once the sources exist. */
   observe(sources: MetricSources): void;
 }
@@ -46,6 +48,7 @@ export function createMetrics(): ControllerMetrics {
     registry,
     xds: xdsEvents(registers, refusals),
     ca: caEvents(registers, refusals),
+    authn: authnEvents(registers),
     observe: (sources) => observe(registers, sources),
   };
 }
@@ -86,6 +89,17 @@ function xdsEvents(registers: Registry[], refusals: Refusals): XdsEvents {
     rejected: (typeUrl) => nacks.inc({ type: shortType(typeUrl) }),
     refused: (reason) => refusals.inc({ service: 'xds', reason }),
   };
+}
+
+function authnEvents(registers: Registry[]): AuthnEvents {
+  const reviews = new Histogram({
+    name: 'culvert_token_review_seconds',
+    help: 'TokenReviews asked of the API server; what they refused: culvert_refusals_total.',
+    labelNames: ['outcome'],
+    buckets: SECONDS,
+    registers,
+  });
+  return { reviewed: (outcome, tookMs) => reviews.observe({ outcome }, tookMs / 1000) };
 }
 
 function caEvents(registers: Registry[], refusals: Refusals): CaEvents {

@@ -81,8 +81,8 @@ export const OPTIONS = {
     of: ['allow-any', 'registry-only'] as const,
   }),
   nodeAccounts: option.list({
-    help: 'Service accounts of node agents, namespace/name: they may ask for the identities of the pods on their node.',
-    fallback: ISSUER_DEFAULTS.nodeAccounts,
+    help: 'Service accounts of node agents, namespace/name: they may ask for the identities of the pods on their node; none: culvert-agent of --namespace.',
+    fallback: [],
     check: (text) =>
       /^[a-z0-9-]+\/[a-z0-9.-]+$/.test(text) ? null : `must be namespace/name, not '${text}'`,
   }),

@@ -1,6 +1,8 @@
 import type { Log } from '../mesh/log/index.js';
 import { ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, PROXY_CONFIG_TYPE_URL } from '../mesh/proto/index.js';
+import { TOKEN_REVIEW_DEFAULTS, TokenReviewAuthenticator } from './authn/index.js';
 import {
+  type Authenticator,
   type Authority,
   CertificateService,
   chainNotAfterMs,
@@ -28,6 +30,8 @@ export interface Plane {
   readonly xds: XdsServer;
   readonly reports: Reports;
   readonly certificates: CertificateService;
+  /** Looks who may not be connected any more. */
+  readonly recheck: NodeJS.Timeout;
 }
 
 interface PlaneDeps {
@@ -38,6 +42,9 @@ interface PlaneDeps {
   readonly log: Log;
 }
 
+/** A stream outlives its pod or node by this and what the watch takes, less than 5 s together. */
+const RECHECK_MS = 2000;
+
 /** Nothing of it is at work before `source.start()`. Throws where the state folder cannot be used. */
 export function buildPlane(options: ControllerOptions, deps: PlaneDeps): Plane {
   const { authority, cluster, metrics, log } = deps;
@@ -46,7 +53,7 @@ export function buildPlane(options: ControllerOptions, deps: PlaneDeps): Plane {
     { ...MODEL_DEFAULTS, ...options },
     { onChange: (change) => publisher.publish(change) },
   );
-  const authenticator = TokenAuthority.load(options.state);
+  const authenticator = createAuthenticator(options, deps);
   const issuer = createIssuer(options, authority, model);
   const typeUrls = [PROXY_CONFIG_TYPE_URL, AUTHORIZATION_TYPE_URL, ADDRESS_TYPE_URL];
   const xds = new XdsServer(
@@ -59,7 +66,7 @@ export function buildPlane(options: ControllerOptions, deps: PlaneDeps): Plane {
     },
   );
   const vips = loadVipState(options.state, log);
-  const captureSign = options.source === 'kubernetes' ? 'annotation' : 'label';
+  const captureSign = cluster !== null ? 'annotation' : 'label';
   const addresses = new AddressTranslator({ ...options, captureSign }, { model, vips: vips.pool });
   const publisher = new Publisher(
     { ...PUBLISHER_DEFAULTS, ...options },
@@ -72,19 +79,33 @@ export function buildPlane(options: ControllerOptions, deps: PlaneDeps): Plane {
     log: log.child({ room: 'ca' }),
   });
   const source = openSource(options, { onBatch: (batch) => model.apply(batch), cluster, log });
-  return { source, model, publisher, xds, reports, certificates };
+  const recheck = setInterval(() => xds.recheck(), RECHECK_MS).unref();
+  return { source, model, publisher, xds, reports, certificates, recheck };
 }
 
 /** Its clients are told to come back, or to go elsewhere. */
-export function stopPlane({ source, model, publisher, xds }: Plane): void {
+export function stopPlane({ source, model, publisher, xds, recheck }: Plane): void {
+  clearInterval(recheck);
   source.stop();
   model.stop();
   publisher.stop();
   xds.close();
 }
 
+/** On Kubernetes the API server knows its tokens; else they are our own. */
+function createAuthenticator(options: ControllerOptions, deps: PlaneDeps): Authenticator {
+  if (deps.cluster === null) return TokenAuthority.load(options.state);
+  return new TokenReviewAuthenticator(TOKEN_REVIEW_DEFAULTS, {
+    client: deps.cluster.client,
+    events: deps.metrics.authn,
+    log: deps.log.child({ room: 'authn' }),
+  });
+}
+
 function createIssuer(options: ControllerOptions, authority: Authority, model: Model): Issuer {
-  const { trustDomain, trustDomainAliases, certificateLifetime, nodeAccounts } = options;
+  const { trustDomain, trustDomainAliases, certificateLifetime } = options;
+  const nodeAccounts =
+    options.nodeAccounts.length > 0 ? options.nodeAccounts : [`${options.namespace}/culvert-agent`];
   return new Issuer(
     {
       trustDomain,

@@ -28,6 +28,7 @@ const PROGRAM_ROOMS = [
   'control/model',
   'control/translate',
   'control/ca',
+  'control/authn',
   'control/xds',
 ];
 const NATIVE_USERS = ['mesh/io', 'agent/handover', 'agent/pods', 'agent/capture'];
@@ -38,7 +39,7 @@ const PACKAGE_USERS: Readonly<Record<string, readonly string[]>> = {
   pino: ['mesh/log'],
   'prom-client': ['control'],
   'node-forge': ['mesh/identity'],
-  '@grpc/grpc-js': ['mesh/xds', 'control/xds', 'control/ca', 'control'],
+  '@grpc/grpc-js': ['mesh/xds', 'control/xds', 'control/ca', 'control/authn', 'control'],
   jose: ['control/ca'],
   yaml: ['mesh/manifests', 'mesh/kube'],
 };

@@ -23,6 +23,7 @@ const derOf = (pem: string) => pemToDer(pem, 'CERTIFICATE');
 /** Chain of a fresh leaf and the bundle, as an agent gets them. */
 function issue(authority: Authority, nowMs = Date.now()) {
   const pods = {
+    node: () => undefined,
     podsOnNode: () => [{ namespace: 'a', name: 'p', uid: 'u', serviceAccount: 'b', phase: 'Running' }],
   };
   const issuer = new Issuer(
@@ -34,6 +35,7 @@ function issue(authority: Authority, nowMs = Date.now()) {
     namespace: 'culvert-system',
     serviceAccount: 'culvert-agent',
     nodeName: 'n1',
+    nodeUid: null,
     pod: null,
     expiresAtMs: Number.POSITIVE_INFINITY,
   };

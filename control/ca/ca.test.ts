@@ -153,7 +153,12 @@ describe('tokens', () => {
     );
     expect(mode('token-key.pem')).toBe(0o600);
     expect(await authenticate(TokenAuthority.load(state), `Bearer ${token}`)).toEqual({
-      caller: { ...subject, pod: { name: 'agent-1', uid: 'u1' }, expiresAtMs: expect.any(Number) },
+      caller: {
+        ...subject,
+        nodeUid: null,
+        pod: { name: 'agent-1', uid: 'u1' },
+        expiresAtMs: expect.any(Number),
+      },
     });
     const claims = JSON.parse(Buffer.from(token.split('.')[1]!, 'base64url').toString());
     expect(claims).toMatchObject({
@@ -233,6 +238,7 @@ describe('the issuer', () => {
     namespace: 'culvert-system',
     serviceAccount: 'culvert-agent',
     nodeName: 'n1',
+    nodeUid: null,
     pod: null,
     expiresAtMs: Number.POSITIVE_INFINITY,
   };
@@ -248,6 +254,7 @@ describe('the issuer', () => {
   });
   let root: ReturnType<typeof rootIn>;
   let pods: ReturnType<typeof pod>[];
+  const nodes = new Map([['n1', { uid: 'node-1' }]]);
   let issuer: Issuer;
   let csr: string;
 
@@ -256,6 +263,7 @@ describe('the issuer', () => {
     pods = [pod('n1')];
     csr = buildCsr(generateKeyPair(), 'spiffe://cluster.local/ns/kube-system/sa/anything-it-likes');
     const directory: PodDirectory = {
+      node: (name) => nodes.get(name),
       podsOnNode: (node) => pods.filter(({ nodeName }) => nodeName === node),
     };
     issuer = new Issuer(

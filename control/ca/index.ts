@@ -19,6 +19,7 @@ export {
   type IssuerDeps,
   type IssuerOptions,
 } from './issuer.js';
+export { codeOfRefusal } from './refusals.js';
 export { ServerCertificate, type ServerCertificateOptions } from './server-certificate.js';
 export { CertificateService, type CertificateServiceDeps } from './service.js';
 export {
@@ -28,7 +29,7 @@ export {
   type StateAuthorityOptions,
 } from './state-authority.js';
 export { writeFileAtomically } from './state-file.js';
-export { TOKEN_AUDIENCE, TokenAuthority, type TokenSubject } from './tokens.js';
+export { bearerOf, TOKEN_AUDIENCE, TokenAuthority, type TokenSubject } from './tokens.js';
 export type {
   AuthenticationOutcome,
   Authenticator,

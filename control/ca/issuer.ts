@@ -1,6 +1,7 @@
 import { messageOf } from '../../mesh/common/errors.js';
 import {
   derToPem,
+  formatSpiffeId,
   type IdentityError,
   issueCertificate,
   readCertificate,
@@ -58,7 +59,7 @@ export type IssueOutcome =
 /** Clocks of nodes may be behind ours. */
 const BACKDATE_MS = 60_000;
 
-/** Decides who gets which certificate, and signs it. A node agent gets the identities of the pods on its node, and nobody gets anything else. */
+/** Decides who gets which certificate, and signs it. A node agent gets the identities of the pods on its node, any other pod its own, and nobody gets anything else. */
 export class Issuer {
   readonly #options: IssuerOptions;
   readonly #deps: IssuerDeps;
@@ -78,22 +79,48 @@ export class Issuer {
     if (!this.#nodeAccounts.has(account))
       return { refusal: 'not-a-node-agent', message: `service account ${account} is not a node agent's` };
     if (caller.nodeName === null) return { refusal: 'no-node', message: 'the token is bound to no node' };
-    if (caller.pod !== null && !this.#isLive(caller, caller.nodeName))
-      return { refusal: 'pod-gone', message: `pod ${caller.pod.name} is not on node ${caller.nodeName}` };
+    return this.#checkLife(caller, caller.nodeName);
+  }
+
+  /** Pod and node of the token are there, by what we see ourselves. */
+  #checkLife(caller: Caller, nodeName: string): Refusal | null {
+    if (caller.pod !== null && !this.#isLive(caller, nodeName))
+      return { refusal: 'pod-gone', message: `pod ${caller.pod.name} is not on node ${nodeName}` };
+    if (caller.nodeUid !== null && this.#deps.pods.node(nodeName)?.uid !== caller.nodeUid)
+      return { refusal: 'node-gone', message: `node ${nodeName} is gone, or is another one of that name` };
     return null;
   }
 
   issue(caller: Caller, request: IssueRequest): IssueOutcome {
-    const fault = this.checkAgent(caller) ?? this.#checkIdentity(caller.nodeName!, request.identity);
-    if (fault !== null) return fault;
+    const granted = this.#grant(caller, request.identity);
+    if (typeof granted !== 'string') return granted;
     try {
-      return this.#sign(request);
+      return this.#sign({ ...request, identity: granted });
     } catch (error) {
       const { code } = error as IdentityError;
       if (code === 'BAD_CSR' || code === 'BAD_PEM')
         return { refusal: 'csr-invalid', message: messageOf(error) };
       throw error;
     }
+  }
+
+  /** The identity that the caller may have: an agent one of its node, any other pod its own. */
+  #grant(caller: Caller, identity: string): string | Refusal {
+    const fault = this.checkAgent(caller);
+    if (fault?.refusal === 'not-a-node-agent' && caller.pod !== null && caller.nodeName !== null) {
+      const own = this.#ownIdentity(caller, identity);
+      if (own !== null) return this.#checkLife(caller, caller.nodeName) ?? own;
+    }
+    return fault ?? this.#checkIdentity(caller.nodeName!, identity) ?? identity;
+  }
+
+  /** Null: somebody else's is asked for. */
+  #ownIdentity({ namespace, serviceAccount }: Caller, identity: string): string | null {
+    if (identity === '')
+      return formatSpiffeId({ trustDomain: this.#options.trustDomain, namespace, serviceAccount });
+    const wanted = tryParseSpiffeId(identity);
+    const isOwn = wanted?.namespace === namespace && wanted.serviceAccount === serviceAccount;
+    return isOwn && this.#trustDomains.has(wanted.trustDomain) ? identity : null;
   }
 
   #checkIdentity(nodeName: string, identity: string): Refusal | null {

@@ -11,6 +11,7 @@ import {
 import type { Log } from '../../mesh/log/index.js';
 import { IstioCertificateService, type istio } from '../../mesh/proto/index.js';
 import type { IssueRequest, Issuer } from './issuer.js';
+import { codeOfRefusal } from './refusals.js';
 import type { Authenticator, CaEvents, Caller, Refusal } from './types.js';
 
 type Request = istio.v1.auth.IstioCertificateRequest.$Properties;
@@ -95,8 +96,7 @@ export class CertificateService {
   #refuse(who: Readonly<Record<string, unknown>>, { refusal, message }: Refusal): StatusObject {
     this.#deps.events.refused(refusal);
     this.#deps.log.warn({ ...who, reason: refusal, details: message }, 'certificate refused');
-    const code = refusal === 'csr-invalid' ? status.INVALID_ARGUMENT : status.UNAUTHENTICATED;
-    return { code, details: `${refusal}: ${message}`, metadata: new Metadata() };
+    return { code: codeOfRefusal(refusal), details: `${refusal}: ${message}`, metadata: new Metadata() };
   }
 
   #failed(error: unknown): void {

@@ -6,7 +6,7 @@ import { messageOf } from '../../mesh/common/errors.js';
 import { generateKeyPair, type KeyPair, keyPairOf } from '../../mesh/identity/index.js';
 import { CaError } from './errors.js';
 import { createSecret, readSecret } from './state-file.js';
-import type { AuthenticationOutcome, Authenticator, Caller } from './types.js';
+import type { AuthenticationOutcome, Authenticator, Caller, Refusal } from './types.js';
 
 /** Audience of every token that opens the controller, as istiod's. */
 export const TOKEN_AUDIENCE = 'istio-ca';
@@ -60,15 +60,11 @@ export class TokenAuthority implements Authenticator {
   }
 
   async authenticate(metadata: Metadata): Promise<AuthenticationOutcome> {
-    const values = metadata.get('authorization');
-    const bearer = /^Bearer +(\S+)$/i.exec(String(values[0] ?? ''));
-    if (values.length !== 1 || bearer === null)
-      return { refusal: 'token-missing', message: 'authorization must be one bearer token' };
-    return this.#verify(bearer[1]!);
+    const bearer = bearerOf(metadata);
+    return typeof bearer === 'string' ? this.#verify(bearer) : bearer;
   }
 
   async #verify(token: string): Promise<AuthenticationOutcome> {
-    if (token.length > MAX_TOKEN_CHARS) return { refusal: 'token-invalid', message: 'token too long' };
     try {
       const { payload } = await jwtVerify(token, this.#keys.publicKey, {
         algorithms: ['ES256'],
@@ -82,6 +78,16 @@ export class TokenAuthority implements Authenticator {
       return refusalOf(error);
     }
   }
+}
+
+/** The token of a call. */
+export function bearerOf(metadata: Metadata): string | Refusal {
+  const values = metadata.get('authorization');
+  const bearer = /^Bearer +(\S+)$/i.exec(String(values[0] ?? ''));
+  if (values.length !== 1 || bearer === null)
+    return { refusal: 'token-missing', message: 'authorization must be one bearer token' };
+  if (bearer[1]!.length > MAX_TOKEN_CHARS) return { refusal: 'token-invalid', message: 'token too long' };
+  return bearer[1]!;
 }
 
 function parseKey(file: string, text: string): KeyObject {
@@ -116,6 +122,7 @@ function callerOf(payload: JWTPayload): Caller | null {
     namespace,
     serviceAccount,
     nodeName: textOf(recordOf(claims['node'])['name']),
+    nodeUid: null,
     pod: podName === null || podUid === null ? null : { name: podName, uid: podUid },
     expiresAtMs: payload.exp! * 1000,
   };

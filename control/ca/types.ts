@@ -6,6 +6,8 @@ export interface Caller {
   readonly serviceAccount: string;
   /** The node that the token is bound to. */
   readonly nodeName: string | null;
+  /** metadata.uid of that node; null where the token does not say (those of our own never do). */
+  readonly nodeUid: string | null;
   /** The pod that the token is bound to. */
   readonly pod: { readonly name: string; readonly uid: string } | null;
   /** Unix milliseconds. */
@@ -20,7 +22,11 @@ export type RefusalReason =
   | 'token-audience'
   | 'not-a-node-agent' // the service account is not among the trusted ones
   | 'no-node' // the token is bound to no node
+  | 'token-unbound' // the token is bound to no pod
+  | 'review-failed' // the API server could not be asked whose token that is
+  | 'review-busy' // too many wait for its answer
   | 'pod-gone' // the pod that the token is bound to is not (any more) on that node under that account
+  | 'node-gone' // the node that the token is bound to is not there any more, or is another one of that name
   | 'not-impersonating'
   | 'identity-invalid'
   | 'trust-domain'
@@ -41,6 +47,8 @@ export interface Authenticator {
 
 /** What the CA must know of the cluster. */
 export interface PodDirectory {
+  /** Undefined: there is no such node. */
+  node(name: string): { readonly uid: string } | undefined;
   /** Pods on the node that have not ended. */
   podsOnNode(nodeName: string): Iterable<{
     readonly namespace: string;

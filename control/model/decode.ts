@@ -93,7 +93,8 @@ function decodeNamespace(fields: Fields, _namespace: string, name: string): Mesh
 }
 
 function decodeNode(fields: Fields, _namespace: string, name: string): MeshObject {
-  return { kind: 'Node', name, labels: fields.object('metadata').textMap('labels') };
+  const metadata = fields.object('metadata');
+  return { kind: 'Node', name, uid: metadata.text('uid'), labels: metadata.textMap('labels') };
 }
 
 function decodeServiceAccount(_fields: Fields, namespace: string, name: string): MeshObject {

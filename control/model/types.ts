@@ -20,6 +20,8 @@ export interface Namespace {
 
 export interface Node {
   readonly kind: 'Node';
+  /** metadata.uid; may be empty in hand-written manifests. */
+  readonly uid: string;
   readonly name: string;
   readonly labels: Labels;
 }

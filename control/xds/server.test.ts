@@ -33,6 +33,7 @@ const CALLER: Caller = {
   namespace: 'culvert-system',
   serviceAccount: 'culvert-agent',
   nodeName: 'n1',
+  nodeUid: null,
   pod: null,
   expiresAtMs: Date.now() + 3_600_000,
 };

@@ -2,6 +2,7 @@ import { status } from '@grpc/grpc-js';
 import { systemClock } from '../../mesh/common/clock.js';
 import { messageOf } from '../../mesh/common/errors.js';
 import type { Log } from '../../mesh/log/index.js';
+import { codeOfRefusal } from '../ca/index.js';
 import type { Authenticator, Caller, Refusal } from '../ca/types.js';
 import { ResourceSet } from './resource-set.js';
 import { type StreamOptions, XdsStream } from './stream.js';
@@ -68,6 +69,16 @@ export class XdsServer {
     });
   };
 
+  /** Asks again for everybody who is connected: who may have configuration no more is cut off. */
+  recheck(): void {
+    for (const stream of this.#streams) {
+      const fault = this.#deps.authorize(stream.caller);
+      if (fault === null) continue;
+      this.#deps.events.refused(fault.refusal);
+      stream.end(codeOfRefusal(fault.refusal), `${fault.refusal}: ${fault.message}`);
+    }
+  }
+
   /** Ends all streams cleanly; clients go elsewhere, or come back. */
   close(): void {
     this.#isClosing = true;
@@ -117,7 +128,7 @@ export class XdsServer {
   #refuse(call: DeltaCall, { refusal, message }: Refusal): void {
     this.#deps.events.refused(refusal);
     this.#deps.log.warn({ peer: call.getPeer(), reason: refusal, details: message }, 'xDS stream refused');
-    call.emit('error', { code: status.UNAUTHENTICATED, details: `${refusal}: ${message}` });
+    call.emit('error', { code: codeOfRefusal(refusal), details: `${refusal}: ${message}` });
   }
 
   /** A stream lives no longer than the token it was opened with. Wall clock and timers drift apart: looked at again until it is so. */

@@ -68,6 +68,10 @@ export class XdsStream {
     this.#isOpen = true;
   }
 
+  get caller(): Caller {
+    return this.#deps.caller;
+  }
+
   /** Something of this type has changed. It is sent after what has changed of type `after`. */
   changed(typeUrl: string, after: string | null = null): void {
     const type = this.#types.get(typeUrl);

@@ -76,9 +76,8 @@ export class ClusterMesh {
     await this.#waitForController();
   }
 
-  /** After a node was added: its agent's token, and what else is made per node. */
+  /** Also after a node was added. */
   async waitForAgents(): Promise<void> {
-    await this.#publishTrust();
     await waitFor(
       'an agent on every node',
       async () => {
@@ -209,29 +208,14 @@ export class ClusterMesh {
     );
   }
 
-  /** Roots, and a join token for every node. */
+  /** The root that signs the controller. */
   async #publishTrust(): Promise<void> {
-    const program = join(packageRoot(), 'dist/control/token.js');
-    const tokens: Record<string, string> = {};
-    for (const { name } of this.cluster.nodes) {
-      const mint = ['--state', this.stateDir, '--node', name, '--lifetime', '24h'];
-      tokens[name] = await this.cluster.plane.machine.output([process.execPath, program, ...mint]);
-    }
-    const metadata = { namespace: MESH_NAMESPACE };
-    await this.cluster.plane.apply(
-      {
-        apiVersion: 'v1',
-        kind: 'ConfigMap',
-        metadata: { ...metadata, name: 'culvert-ca-root-cert' },
-        data: { 'root-cert.pem': readFileSync(join(this.stateDir, 'root-cert.pem'), 'utf8') },
-      },
-      {
-        apiVersion: 'v1',
-        kind: 'Secret',
-        metadata: { ...metadata, name: 'culvert-join-tokens' },
-        stringData: tokens,
-      },
-    );
+    await this.cluster.plane.apply({
+      apiVersion: 'v1',
+      kind: 'ConfigMap',
+      metadata: { namespace: MESH_NAMESPACE, name: 'culvert-ca-root-cert' },
+      data: { 'root-cert.pem': readFileSync(join(this.stateDir, 'root-cert.pem'), 'utf8') },
+    });
   }
 
   #agentArgs(): readonly string[] {
@@ -239,7 +223,7 @@ export class ClusterMesh {
     return [
       ...['--node', '$(NODE_NAME)', '--source', 'kubernetes'],
       ...['--controller', `${machine.ip}:15012`, '--controller-root', '/var/run/secrets/istio/root-cert.pem'],
-      ...['--token', '/var/run/secrets/tokens/$(NODE_NAME)', '--cgroup-root', '/sys/fs/cgroup'],
+      ...['--token', '/var/run/secrets/tokens/istio-token', '--cgroup-root', '/sys/fs/cgroup'],
       // What a real node shows by itself: here process 1 is the machine's, and kubelet is a script.
       ...['--host-netns', `/run/netns/${machine.lab.names.netns}$(NODE_NAME)`],
       ...['--kubelet-cgroup', 'system.slice/kubelet.service', '--drain', '1s'],
@@ -277,7 +261,7 @@ function rights(): object[] {
     { apiVersion: 'v1', kind: 'Namespace', metadata: { name: MESH_NAMESPACE } },
     { apiVersion: 'v1', kind: 'ServiceAccount', metadata },
     ...clusterRole(AGENT, agentRules, account),
-    ...clusterRole('culvert-controller', [{ apiGroups: ['*'], resources: ['*'], verbs: read }], {
+    ...clusterRole('culvert-controller', controllerRules(read), {
       apiGroup: RBAC,
       kind: 'Group',
       name: 'culvert:controllers',
@@ -305,6 +289,17 @@ function rights(): object[] {
   ];
 }
 
+/** As in the chart, but not confined to the namespace where the chart does so. */
+function controllerRules(read: readonly string[]): object[] {
+  const write = ['create', 'update', 'patch'];
+  return [
+    { apiGroups: ['*'], resources: ['*'], verbs: read },
+    { apiGroups: ['authentication.k8s.io'], resources: ['tokenreviews'], verbs: ['create'] },
+    { apiGroups: [''], resources: ['secrets', 'configmaps'], verbs: write },
+    { apiGroups: ['coordination.k8s.io'], resources: ['leases'], verbs: write },
+  ];
+}
+
 function agents(args: readonly string[], graceSeconds: number): object {
   const labels = { 'app.kubernetes.io/name': AGENT };
   const hostPath = (name: string, path: string, type?: string) => ({
@@ -323,7 +318,13 @@ function agents(args: readonly string[], graceSeconds: number): object {
       mount: { name: 'root', mountPath: '/var/run/secrets/istio' },
     },
     {
-      volume: { name: 'tokens', secret: { secretName: 'culvert-join-tokens', defaultMode: 0o400 } },
+      volume: {
+        name: 'tokens',
+        projected: {
+          defaultMode: 0o400,
+          sources: [{ serviceAccountToken: { path: 'istio-token', audience: 'istio-ca' } }],
+        },
+      },
       mount: { name: 'tokens', mountPath: '/var/run/secrets/tokens' },
     },
   ];
