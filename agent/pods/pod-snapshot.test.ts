@@ -3,9 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { createLog } from '../../mesh/log/index.js';
-import { noExclusions } from './annotations.js';
 import { PodSnapshot } from './pod-snapshot.js';
-import type { LocalPod } from './types.js';
+import { type LocalPod, noExclusions } from './types.js';
 
 let folder: string;
 let live: string[];
