@@ -7,12 +7,18 @@ import { CliError } from './errors.js';
 const maxAnswerBytes = 512 * 1024 * 1024;
 const timeoutMs = 10_000;
 
-/** A program's admin port (hbone-and-wds.md 7.3), on this machine's loopback. */
+export interface AdminClientOptions {
+  readonly program: string;
+  /** On this machine's loopback; of a pod, once it is forwarded. */
+  readonly at: SocketAddress | (() => Promise<SocketAddress>);
+}
+
+/** A program's admin port (hbone-and-wds.md 7.3). */
 export class AdminClient {
   readonly #program: string;
-  readonly #at: SocketAddress;
+  readonly #at: AdminClientOptions['at'];
 
-  constructor(options: { readonly program: string; readonly at: SocketAddress }) {
+  constructor(options: AdminClientOptions) {
     this.#program = options.program;
     this.#at = options.at;
   }
@@ -23,26 +29,35 @@ export class AdminClient {
     try {
       return JSON.parse(text);
     } catch (error) {
-      throw this.#refused(path, `answered what is no JSON: ${messageOf(error)}`);
+      throw this.#refused(await this.#address(), path, `answered what is no JSON: ${messageOf(error)}`);
     }
   }
 
   /** The answer's text. Errors: UNREACHABLE, REFUSED. */
   async text(method: 'GET' | 'POST', path: string): Promise<string> {
-    const { status, body } = await this.#ask(method, path);
-    if (status !== 200) throw this.#refused(path, `answered ${status}: ${body.trim()}`);
+    const at = await this.#address();
+    const { status, body } = await this.#ask(at, method, path);
+    if (status !== 200) throw this.#refused(at, path, `answered ${status}: ${body.trim()}`);
     return body;
   }
 
-  #ask(method: string, path: string): Promise<{ status: number; body: string }> {
-    const { address, port } = this.#at;
+  async #address(): Promise<SocketAddress> {
+    return typeof this.#at === 'function' ? await this.#at() : this.#at;
+  }
+
+  #ask(at: SocketAddress, method: string, path: string): Promise<{ status: number; body: string }> {
+    const { address, port } = at;
+    const hint =
+      typeof this.#at === 'function'
+        ? 'forwarded by kubectl'
+        : `--${this.#program} IP:PORT for another; run this on the node, as root, or with --node for a node of a cluster`;
     return new Promise((resolve, reject) => {
       const fail = (error: unknown) =>
         reject(
           new CliError(
             'UNREACHABLE',
-            `no ${this.#program} answers at ${formatSocketAddress(this.#at)}: ${messageOf(error)} (--${this.#program} IP:PORT for another; run this on the node, as root)`,
-            { address: formatSocketAddress(this.#at) },
+            `no ${this.#program} answers at ${formatSocketAddress(at)}: ${messageOf(error)} (${hint})`,
+            { address: formatSocketAddress(at) },
             error,
           ),
         );
@@ -69,8 +84,8 @@ export class AdminClient {
     });
   }
 
-  #refused(path: string, what: string): CliError {
-    return new CliError('REFUSED', `the ${this.#program} at ${formatSocketAddress(this.#at)} ${what}`, {
+  #refused(at: SocketAddress, path: string, what: string): CliError {
+    return new CliError('REFUSED', `the ${this.#program} at ${formatSocketAddress(at)} ${what}`, {
       path,
     });
   }

@@ -1,5 +1,5 @@
 import type { OptionTable, OptionValues } from '../mesh/config/index.js';
-import type { AdminClient } from './admin-client.js';
+import type { Target } from './cluster/target.js';
 import type { Rows } from './output.js';
 
 /** Where a command writes; a test gives its own. */
@@ -12,9 +12,7 @@ export interface Terminal {
   readonly columns: number | null;
 }
 
-export interface CommandDeps {
-  readonly agent: AdminClient;
-  readonly controller: AdminClient;
+export interface CommandDeps extends Target {
   readonly terminal: Terminal;
   /** How to print, for a command that prints by itself. */
   readonly output: 'table' | 'json';
@@ -41,6 +39,10 @@ export interface Command {
   readonly options: OptionTable;
   /** Name of the option that an argument without a flag means. */
   readonly positional?: string;
+  /** It asks neither agent nor controller: it works on what is on this machine. */
+  readonly isLocal?: true;
+  /** Every agent gives the same answer: on a cluster, whichever is ready. */
+  readonly isAnyNode?: true;
   readonly examples: readonly string[];
   run(values: Readonly<Record<string, unknown>>, deps: CommandDeps): Promise<Result | number>;
 }
@@ -51,6 +53,8 @@ export function command<const Table extends OptionTable>(spec: {
   readonly summary: string;
   readonly options: Table;
   readonly positional?: string & keyof Table;
+  readonly isLocal?: true;
+  readonly isAnyNode?: true;
   readonly examples: readonly string[];
   run(values: OptionValues<Table>, deps: CommandDeps): Promise<Result | number>;
 }): Command {

@@ -2,10 +2,13 @@ import { flagOf, type OptionTable } from '../mesh/config/index.js';
 import type { Command } from './command.js';
 
 /** A completion script for bash, and for zsh by its bashcompinit: `source <(culvertctl completion)`. */
-export function completionOf(commands: readonly Command[], common: OptionTable): string {
-  const cases = commands.map(({ path, options }) => {
-    const flags = Object.keys({ ...options, ...common }).map(flagOf);
-    return `    '${path}') words='${[...flags, '--help', '-o'].join(' ')}' ;;`;
+export function completionOf(
+  commands: readonly Command[],
+  optionsOf: (command: Command) => OptionTable,
+): string {
+  const cases = commands.map((command) => {
+    const flags = Object.keys(optionsOf(command)).map(flagOf);
+    return `    '${command.path}') words='${[...flags, '--help', '-o'].join(' ')}' ;;`;
   });
   const firstWords = [...new Set([...commands.map(({ path }) => path.split(' ')[0]!), 'completion'])];
   const groups = firstWords.flatMap((first) => {

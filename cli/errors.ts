@@ -3,6 +3,7 @@ import { MeshError } from '../mesh/common/errors.js';
 export type CliErrorCode =
   | 'UNREACHABLE' // an agent's or controller's admin port did not answer
   | 'REFUSED' // it answered, but not with what was asked for
+  | 'CLUSTER' // kubectl is missing, or the cluster does not answer it or refuses
   | 'NOT_FOUND'; // what the command line names is not in the configuration
 
 /** What a person at a terminal reads; `data` names the address or the object. */

@@ -18,6 +18,9 @@ function runProgram(script: string, argv: readonly string[]): Promise<number> {
   });
 }
 
+// So that what runs for us (kubectl) ends with us.
+for (const [signal, code] of Object.entries({ SIGINT: 130, SIGTERM: 143, SIGHUP: 129 }))
+  process.once(signal, () => process.exit(code));
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(0); // `| head`
   throw error;

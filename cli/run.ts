@@ -1,7 +1,14 @@
 import { messageOf } from '../mesh/common/errors.js';
 import { printable } from '../mesh/common/printable.js';
-import { ConfigError, helpOf, option, parseOptions } from '../mesh/config/index.js';
-import { AdminClient } from './admin-client.js';
+import {
+  ConfigError,
+  helpOf,
+  type OptionTable,
+  type OptionValues,
+  option,
+  parseOptions,
+} from '../mesh/config/index.js';
+import { localTarget, openTarget, targetOptions } from './cluster/target.js';
 import type { Command, CommandDeps, Result } from './command.js';
 import { commands } from './commands/index.js';
 import { completionOf } from './completion.js';
@@ -10,18 +17,16 @@ import { renderTable } from './output.js';
 
 const envPrefix = 'CULVERTCTL_';
 
-/** Options that every command has. */
-const commonOptions = {
-  agent: option.socketAddress({
-    help: "The agent's admin port on this node.",
-    fallback: { address: '127.0.0.1', port: 15000 },
-  }),
-  controller: option.socketAddress({
-    help: "The controller's admin port on this machine.",
-    fallback: { address: '127.0.0.1', port: 15016 },
-  }),
+const outputOption = {
   output: option.choice({ help: 'How to print (-o).', fallback: 'table', of: ['table', 'json'] }),
 };
+
+type CommonValues = OptionValues<typeof targetOptions & typeof outputOption>;
+
+/** A command's own options, and those that all of its kind have. */
+function optionsOf({ isLocal, options }: Command): OptionTable {
+  return isLocal ? { ...options, ...outputOption } : { ...options, ...targetOptions, ...outputOption };
+}
 
 /** Runs one command line (without node and script); resolves to the exit code. What goes wrong is one line on standard error. */
 export async function runCli(
@@ -34,21 +39,22 @@ export async function runCli(
   const found = findCommand(words);
   if (found === null) return showUsage(words, terminal);
   const { command, rest } = found;
-  const table = { ...command.options, ...commonOptions };
   if (rest.includes('--help')) {
     terminal.out(commandHelp(command));
     return 0;
   }
   try {
-    const values = parseOptions(table, { argv: withPositional(command, rest), env, envPrefix });
-    const { agent, controller, output } = values;
-    const result = await command.run(values, {
-      ...deps,
-      output,
-      agent: new AdminClient({ program: 'agent', at: agent }),
-      controller: new AdminClient({ program: 'controller', at: controller }),
-    });
-    return typeof result === 'number' ? result : print(result, output, terminal);
+    const input = { argv: withPositional(command, rest), env, envPrefix };
+    const values = parseOptions(optionsOf(command), input) as CommonValues;
+    const { output } = values;
+    const { isLocal, isAnyNode = false } = command;
+    const target = isLocal ? localTarget() : await openTarget(values, { env, isAnyNode });
+    try {
+      const result = await command.run(values, { ...deps, ...target, output });
+      return typeof result === 'number' ? result : print(result, output, terminal);
+    } finally {
+      target.cluster?.close();
+    }
   } catch (error) {
     if (error instanceof ConfigError) {
       terminal.err(`${messageOf(error)}\nculvertctl ${command.path} --help lists the options\n`);
@@ -72,6 +78,7 @@ function findCommand(words: readonly string[]): { command: Command; rest: string
 
 function longForm(word: string): string {
   if (word === '-o') return '--output';
+  if (word === '-n') return '--mesh-namespace';
   return word === '-h' ? '--help' : word;
 }
 
@@ -100,7 +107,7 @@ function print(result: Result, output: 'table' | 'json', terminal: CommandDeps['
 
 function showUsage(words: readonly string[], terminal: CommandDeps['terminal']): number {
   if (words[0] === 'completion') {
-    terminal.out(completionOf(commands, commonOptions));
+    terminal.out(completionOf(commands, optionsOf));
     return 0;
   }
   const rows = [
@@ -118,5 +125,5 @@ function commandHelp(command: Command): string {
   const argument = command.positional === undefined ? '' : ` [${command.positional.toUpperCase()}]`;
   const usage = `culvertctl ${command.path}${argument} [options]\n\n${command.summary}`;
   const examples = command.examples.map((example) => `  ${example}\n`).join('');
-  return `${helpOf({ ...command.options, ...commonOptions }, usage, envPrefix)}\nExamples:\n${examples}`;
+  return `${helpOf(optionsOf(command), usage, envPrefix)}\nExamples:\n${examples}`;
 }

@@ -9,6 +9,7 @@ import type { Rows } from '../output.js';
 
 export const authzExplain = command({
   path: 'authz explain',
+  isAnyNode: true,
   summary:
     'Whether the mesh would let a connection in, and which policy and rule decide it, by the configuration in force. Exit code 1 if not.',
   options: {

@@ -1,39 +1,26 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { release } from 'node:os';
-import { command } from '../command.js';
+import { type CommandDeps, command } from '../command.js';
+import { type Finding, finding } from '../finding.js';
 import { bpffsOption } from './bpffs-option.js';
-
-type Verdict = 'ok' | 'warning' | 'fails';
-
-interface Finding {
-  readonly check: string;
-  readonly verdict: Verdict;
-  readonly found: string;
-  /** What to do about it. */
-  readonly advice: string;
-}
+import { clusterFindings } from './cluster-doctor.js';
 
 export const doctor = command({
   path: 'doctor',
   summary:
-    'Whether this machine can carry the mesh: kernel, cgroups, other meshes and CNIs in the way, and what to do.',
+    'Whether this machine, or a cluster, can carry the mesh: kernel, cgroups, other meshes and CNIs in the way, Kubernetes, and what to do.',
   options: {
     bpffs: bpffsOption,
   },
-  examples: ['culvertctl doctor', 'culvertctl doctor -o json'],
-  async run({ bpffs }, { agent }) {
-    const findings = [
-      kernelVersion(),
-      rights(),
-      btf(),
-      cgroup2(),
-      bpffsMount(bpffs),
-      podsParent(),
-      cniPlugins(),
-      ...otherMeshes(),
-      routeLocalnet(),
-      ...(await agentFindings(agent)),
-    ];
+  examples: [
+    'culvertctl doctor',
+    'culvertctl doctor -o json',
+    'culvertctl doctor --kubeconfig ~/.kube/config',
+    'culvertctl doctor --node worker-1',
+  ],
+  async run({ bpffs }, { cluster, ...deps }) {
+    const findings =
+      cluster === null ? await machineFindings(bpffs, deps.agent) : await clusterFindings(cluster, deps);
     const rows = findings.map((one) => [
       one.check,
       one.verdict,
@@ -47,6 +34,21 @@ export const doctor = command({
     };
   },
 });
+
+async function machineFindings(bpffs: string, agent: CommandDeps['agent']): Promise<Finding[]> {
+  return [
+    kernelVersion(),
+    rights(),
+    btf(),
+    cgroup2(),
+    bpffsMount(bpffs),
+    podsParent(),
+    cniPlugins(),
+    ...otherMeshes(),
+    routeLocalnet(),
+    ...(await agentFindings(agent)),
+  ];
+}
 
 /** Linux 5.15 is the oldest that the programs are made for (README). */
 function kernelVersion(): Finding {
@@ -190,10 +192,6 @@ async function agentFindings(agent: {
       ),
     ];
   }
-}
-
-function finding(check: string, verdict: Verdict, found: string, advice: string): Finding {
-  return { check, verdict, found, advice };
 }
 
 function mountsOf(type: string): string[] {

@@ -6,6 +6,7 @@ import { bpffsOption } from './bpffs-option.js';
 
 export const validate = command({
   path: 'validate',
+  isLocal: true,
   summary:
     'Reads manifests as the controller would, and says what is wrong with them. Exit code 1 if anything is.',
   options: {
@@ -22,6 +23,7 @@ export const validate = command({
 
 export const token = command({
   path: 'token',
+  isLocal: true,
   summary: "Mints the join token of one node, with the key in the controller's state folder.",
   options: {
     node: option.text({ help: 'The one node whose agent may use it.', metavar: 'NAME' }),
@@ -58,6 +60,7 @@ export const token = command({
 
 export const nodeRelease = command({
   path: 'node release',
+  isLocal: true,
   summary:
     "Frees a node whose agent is gone for good: takes the mesh's programs out of the kernel. Its pods are in clear afterwards.",
   options: {

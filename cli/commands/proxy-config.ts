@@ -49,6 +49,7 @@ const tables = {
 
 export const proxyConfig = command({
   path: 'proxy config',
+  isAnyNode: true,
   summary: 'The configuration that is in force in this agent: workloads, services and policies.',
   options: {
     kind: option.choice({

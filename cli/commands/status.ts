@@ -1,18 +1,32 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { readDump } from '../agent-dump.js';
 import { type CommandDeps, command, type Result } from '../command.js';
+import {
+  type ControllerClient,
+  type ControllerStatus,
+  problemText,
+  shortType,
+} from '../controller-status.js';
 import { CliError } from '../errors.js';
 import { formatAge, type Rows } from '../output.js';
 import { bpffsOption } from './bpffs-option.js';
+import { clusterStatus } from './cluster-status.js';
 
 export const status = command({
   path: 'status',
-  summary: 'Whether this node and its controller are well, and what they wait for. Exit code 1 if not.',
+  summary:
+    'Whether this node and its controller are well, and what they wait for; of a cluster, all of its agents and controllers. Exit code 1 if not.',
   options: {
     bpffs: bpffsOption,
   },
-  examples: ['culvertctl status', 'culvertctl status -o json'],
-  async run({ bpffs }, { agent, controller }) {
+  examples: [
+    'culvertctl status',
+    'culvertctl status -o json',
+    'culvertctl status --kubeconfig ~/.kube/config',
+    'culvertctl status --node worker-1',
+  ],
+  async run({ bpffs }, { agent, controller, cluster, node: name }) {
+    if (cluster !== null && name === '') return await clusterStatus(cluster);
     const [node, control] = await Promise.all([
       ifReachable(agentStatus(agent)),
       ifReachable(controllerStatus(controller)),
@@ -29,7 +43,7 @@ export const status = command({
       else tables.push({ title: name, rows: found.rows });
     }
     // A node need not have a controller, nor the controller's machine an agent.
-    const isAbandoned = node instanceof CliError && hasPins(bpffs);
+    const isAbandoned = cluster === null && node instanceof CliError && hasPins(bpffs);
     if (isAbandoned)
       notes.push(
         `an agent's programs are pinned in ${bpffs}: the pods it captured are refused until one runs (or culvertctl node release)`,
@@ -97,32 +111,6 @@ async function agentStatus(agent: CommandDeps['agent']): Promise<Found> {
   };
 }
 
-/** control/xds/types.ts, ClientStatus. */
-interface ControllerClient {
-  readonly node: string | null;
-  readonly connectedMs: number;
-  readonly types: readonly {
-    readonly typeUrl: string;
-    readonly state: string;
-    readonly lastNack: string | null;
-  }[];
-}
-
-/** The controller's /status (control/monitoring). */
-interface ControllerStatus {
-  readonly pending: string | null;
-  readonly agents: readonly ControllerClient[];
-  readonly resources: Readonly<Record<string, number>>;
-  /** control/model/report.ts. */
-  readonly reports: readonly unknown[];
-  readonly problems: readonly {
-    readonly file: string;
-    readonly line: number;
-    readonly name: string;
-    readonly reason: string;
-  }[];
-}
-
 async function controllerStatus(controller: CommandDeps['controller']): Promise<Found> {
   const found = (await controller.json('/status')) as ControllerStatus;
   const { pending, agents, problems, reports } = found;
@@ -150,17 +138,8 @@ async function controllerStatus(controller: CommandDeps['controller']): Promise<
   return { isWell: pending === null && problems.length === 0 && !isBehind, json: found, rows };
 }
 
-function problemText({ file, line, name, reason }: ControllerStatus['problems'][number]): string {
-  return `${file}:${line} ${name}: ${reason}`;
-}
-
 function typeText({ typeUrl, state, lastNack }: ControllerClient['types'][number]): string {
   return `${shortType(typeUrl)} ${state}${lastNack === null ? '' : `: ${lastNack}`}`;
-}
-
-/** `istio.workload.Address` of a type URL is `Address`. */
-function shortType(typeUrl: string): string {
-  return typeUrl.slice(typeUrl.lastIndexOf('.') + 1);
 }
 
 async function ifReachable(found: Promise<Found>): Promise<Found | CliError> {
