@@ -1,3 +1,4 @@
+export { readDocuments } from './documents.js';
 export {
   checkDataplaneMode,
   DATAPLANE_MODE_LABEL,

@@ -21,35 +21,10 @@ export function cgroupId(path: string): bigint {
   return statSync(path, { bigint: true }).ino;
 }
 
-/**
- * Levels below the root of cgroup2 (0: the root itself), as bpf_get_current_ancestor_cgroup_id counts them: those above what is mounted, too,
- * where our cgroup namespace shows them (a `..` of /proc stands for a mount of the root itself).
- */
-export function cgroupLevel(
-  path: string,
-  root: string = cgroupRoot(),
-  mountinfo: string = readFileSync('/proc/self/mountinfo', 'utf8'),
-): number {
-  if (relative(root, path).startsWith('..'))
+/** Levels below the root of cgroup2 (0: the root itself), as bpf_get_current_ancestor_cgroup_id counts them. */
+export function cgroupLevel(path: string, root: string = cgroupRoot()): number {
+  const inside = relative(root, path);
+  if (inside.startsWith('..'))
     throw new NativeError('CALL_FAILED', `${path} is not below ${root}`, { path, root });
-  const mount = mountOf(path, mountinfo) ?? { point: root, root: '/' };
-  const above = mount.root.startsWith('/..') ? 0 : depthOf(mount.root);
-  return above + depthOf(relative(mount.point, path));
-}
-
-/** The cgroup2 mount that a path is in, and which cgroup is mounted there. */
-function mountOf(path: string, mountinfo: string): { readonly point: string; readonly root: string } | null {
-  let best: { readonly point: string; readonly root: string } | null = null;
-  for (const line of mountinfo.split('\n')) {
-    const [mount = '', source] = line.split(' - ');
-    const [root = '', point = ''] = mount.split(' ').slice(3);
-    const holds = source?.startsWith('cgroup2 ') && !relative(point, path).startsWith('..');
-    // Of several at one place the last one is what is seen.
-    if (holds && point.length >= (best?.point.length ?? 0)) best = { point, root };
-  }
-  return best;
-}
-
-function depthOf(path: string): number {
-  return path.split('/').filter((name) => name !== '').length;
+  return inside === '' ? 0 : inside.split('/').length;
 }

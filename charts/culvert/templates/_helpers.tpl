@@ -47,9 +47,64 @@ prometheus.io/path: /metrics
 {{- end }}
 {{- end -}}
 
-{{- define "culvert.imagePullSecrets" -}}
-{{- with .Values.image.pullSecrets }}
-imagePullSecrets:
-{{ toYaml . }}
-{{- end }}
+{{/* A Job of a hook: dict "root" $ "name" "install" "program" "install" "args" (list …). */}}
+{{- define "culvert.hookJob" -}}
+{{- $root := .root -}}
+spec:
+  backoffLimit: {{ .backoffLimit }}
+  activeDeadlineSeconds: {{ .deadlineSeconds }}
+  template:
+    metadata:
+      labels:
+        {{- include "culvert.labels" (dict "root" $root "component" .name) | nindent 8 }}
+        istio.io/dataplane-mode: none
+    spec:
+      serviceAccountName: culvert-{{ .name }}
+      {{- with $root.Values.image.pullSecrets }}
+      imagePullSecrets:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      restartPolicy: Never
+      enableServiceLinks: false
+      # A pod with a network of its own is held where the node's agent is gone, which is no reason not to mend or remove the mesh.
+      hostNetwork: true
+      priorityClassName: {{ $root.Values.controller.priorityClassName }}
+      {{- with $root.Values.controller.nodeSelector }}
+      nodeSelector:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      tolerations:
+        - operator: Exists
+      securityContext:
+        runAsNonRoot: true
+        runAsUser: 65532
+        runAsGroup: 65532
+        seccompProfile: { type: RuntimeDefault }
+      containers:
+        - name: {{ .name }}
+          image: {{ include "culvert.image" $root }}
+          imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+          command: [node, dist/control/{{ .name }}.js]
+          args:
+            - --namespace={{ $root.Release.Namespace }}
+            {{- range .args }}
+            - {{ . }}
+            {{- end }}
+          resources:
+            requests: { cpu: 50m, memory: 128Mi }
+          securityContext:
+            allowPrivilegeEscalation: false
+            readOnlyRootFilesystem: true
+            capabilities: { drop: [ALL] }
+{{- end -}}
+
+{{/* Annotations of a hook's objects: dict "hooks" "pre-install" "weight" "0". */}}
+{{- define "culvert.hook" -}}
+helm.sh/hook: {{ .hooks }}
+helm.sh/hook-weight: {{ .weight | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end -}}
+
+{{- define "culvert.webhookName" -}}
+culvert-validation-{{ .Release.Namespace }}
 {{- end -}}

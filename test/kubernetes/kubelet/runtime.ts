@@ -117,11 +117,9 @@ export async function startContainer(options: RunOptions): Promise<RunningContai
     skew === 0
       ? options.env
       : { ...options.env, LD_PRELOAD: FAKETIME, FAKETIME: `${skew > 0 ? '+' : ''}${skew}s` };
-  // First the node's cgroup: so the new cgroup namespace shows the node as a machine of its own. Not with hostPID: how deep a cgroup is in the
-  // kernel's tree, which BPF counts, is seen from the first cgroup namespace only, and a real node's root is the root.
+  // First the node's cgroup: so the new cgroup namespace shows the node as a machine of its own.
   const enter = 'echo $$ > "$1/cgroup.procs" || exit 1; shift; exec "$@"';
-  const ownCgroups = pod.spec.hostPID === true ? [] : ['--cgroup'];
-  const namespaces = ['--mount', '--uts', ...ownCgroups, '--propagation', 'slave'];
+  const namespaces = ['--mount', '--uts', '--cgroup', '--propagation', 'slave'];
   const child = spawn(
     'sh',
     [

@@ -1,0 +1,4 @@
+export { type CrdManifest, crdFolder, loadCrds } from './bundle.js';
+export { CRD_REVISION, INSTALL_DEFAULTS, installCrds, OWNER_LABEL, REVISION_ANNOTATION } from './crds.js';
+export type { Requests, Say } from './types.js';
+export { MARKER, RELEASED, removeMarker, UNINSTALL_DEFAULTS, uninstall } from './uninstall.js';
