@@ -15,7 +15,9 @@ await runDaemon(
     const log = createLog({ level: options.logLevel, component: 'agent' });
     const onSucceeded = () => {
       log.info({}, 'the next agent of this node has taken over, and the last connection has ended');
-      process.exit(0);
+      if (options.afterTakeover === 'exit') process.exit(0);
+      // Nothing else keeps the process.
+      setInterval(() => undefined, 1 << 30);
     };
     const agent = new Agent(options, { log, onSucceeded });
     return { start: () => agent.start(), stop: () => agent.stop(), log };

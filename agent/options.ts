@@ -87,6 +87,11 @@ export const agentOptions = {
     minMs: 0,
     maxMs: 24 * 3_600_000,
   }),
+  afterTakeover: option.choice({
+    help: 'When the next agent has taken over and the last connection has ended: exit, or wait for SIGTERM where whoever starts us would start us again (a DaemonSet).',
+    fallback: 'exit',
+    of: ['exit', 'wait'] as const,
+  }),
   outlierFailures: option.integer({
     help: 'Failed connects in a row that leave an endpoint out for a while, where a service does not say; 0: never.',
     fallback: 5,

@@ -124,9 +124,21 @@ function isOnBpffs(path: string): boolean {
 function mountBpffs(bpffsDir: string, bpf: Bpf): void {
   let existing = bpffsDir;
   while (!existsSync(existing)) existing = dirname(existing);
-  if (!isOnBpffs(existing))
-    bpf.ensureBpffs(bpffsDir.startsWith(`${standardMount}/`) ? standardMount : bpffsDir);
+  if (!isOnBpffs(existing)) {
+    const isStandard = bpffsDir.startsWith(`${standardMount}/`);
+    // A folder of the host that a container was given: what we mounted over it would end with the container, and all pins with it.
+    if (isStandard && isMounted(standardMount))
+      throw new Error(
+        `the host has no bpffs at ${standardMount}: \`mount -t bpf bpf ${standardMount}\` there`,
+      );
+    bpf.ensureBpffs(isStandard ? standardMount : bpffsDir);
+  }
   mkdirSync(bpffsDir, { recursive: true, mode: 0o700 });
+}
+
+function isMounted(path: string): boolean {
+  const mounts = readFileSync('/proc/self/mountinfo', 'utf8').split('\n');
+  return mounts.some((line) => line.split(' ')[4] === path);
 }
 
 export interface CleanOptions {
