@@ -113,6 +113,7 @@ async function controllerText(): Promise<string> {
   metrics.xds.rejected(type);
   metrics.xds.refused('reason');
   metrics.ca.issued();
+  metrics.authn.reviewed('authenticated', 5);
   metrics.observe({
     isReady: () => true,
     clients: () => [
