@@ -120,7 +120,7 @@ describe('uninstall', () => {
       'webhook configurations',
       'controller stopped',
       'webhook configurations',
-      'taints',
+      'taints and annotations of nodes',
       'redirection annotations',
       'root ConfigMaps',
       'lease',

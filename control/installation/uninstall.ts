@@ -12,6 +12,8 @@ const CONTROLLER = 'culvert-controller';
 const LEASE = 'culvert-controller-leader';
 const ROOT_CONFIG_MAP = 'culvert-ca-root-cert';
 const TAINT = 'culvert/agent-not-ready';
+/** Of a node: for which of its boots an agent was ready. */
+const READY_BOOT = 'culvert.io/agent-ready-boot';
 const REDIRECTION = 'ambient.istio.io/redirection';
 const NAME = 'app.kubernetes.io/name';
 const [CONFLICT, UNPROCESSABLE] = [409, 422];
@@ -77,7 +79,7 @@ export async function uninstall(options: UninstallOptions, deps: Deps): Promise<
   // It would write anew what is removed next.
   await step('controller stopped', () => stopController(options, deps));
   await step('webhook configurations', () => removeWebhooks(options, deps));
-  await step('taints', () => removeTaints(deps));
+  await step('taints and annotations of nodes', () => removeTaints(deps));
   await step('redirection annotations', () => removeAnnotations(deps));
   await step('root ConfigMaps', () => removeRoots(deps));
   await step('lease', async () => void (await tryDelete(deps.client, leasePath(options.namespace))));
@@ -162,14 +164,16 @@ async function stopController(options: UninstallOptions, { client, say }: Deps):
 
 async function removeTaints({ client, say }: Deps): Promise<void> {
   for (const { metadata, spec } of await listAll<Node>(client, '/api/v1/nodes')) {
-    if (spec.taints?.some(({ key }) => key === TAINT) !== true) continue;
+    const isTainted = spec.taints?.some(({ key }) => key === TAINT) === true;
+    if (!isTainted && metadata.annotations?.[READY_BOOT] === undefined) continue;
+    const taints = isTainted ? { spec: { taints: [{ $patch: 'delete', key: TAINT }] } } : {};
     await client.request({
       method: 'PATCH',
       path: `/api/v1/nodes/${metadata.name}`,
-      body: { spec: { taints: [{ $patch: 'delete', key: TAINT }] } },
+      body: { metadata: { annotations: { [READY_BOOT]: null } }, ...taints },
       contentType: 'application/strategic-merge-patch+json',
     });
-    say(`taint removed from node ${metadata.name}`);
+    say(`taint and annotation removed from node ${metadata.name}`);
   }
 }
 
