@@ -80,7 +80,7 @@ export class Succession implements HandoverHost {
     if (takeover === null) return;
     const untilMs = performance.now() + readyTimeoutMs;
     for (;;) {
-      const waiting = capture.status().pods.filter(({ state }) => state === 'waiting' || state === 'unknown');
+      const waiting = capture.status().pods.filter(({ state }) => state === 'waiting' || state === 'absent');
       const late = waiting.filter(({ uid }) => takeover.pods.some((pod) => pod.uid === uid));
       if (late.length === 0 || this.#isStopped) break;
       if (performance.now() > untilMs) {

@@ -222,7 +222,7 @@ export class Agent implements CaptureListener {
 
   /** A pod that waits was in the mesh before, or is not yet: nobody is told anything new. Who gives way tells nothing any more. */
   onState(uid: string, state: PodState): void {
-    if (!this.#draining && state !== 'waiting' && state !== 'unknown')
+    if (!this.#draining && state !== 'waiting' && state !== 'absent')
       this.#pods.noteCaptured(uid, state === 'captured');
   }
 

@@ -1,3 +1,4 @@
+import type { Exclusions, ManifestProblem } from '../mesh/manifests/types.js';
 import type { StoreUpdate, Workload } from '../mesh/store/index.js';
 import type { AdminClient } from './admin-client.js';
 
@@ -43,9 +44,13 @@ export interface AgentDump {
       readonly uid: string;
       readonly name: string;
       readonly namespace: string;
+      /** agent/capture's PodState. */
       readonly state: string;
       readonly reason: string;
+      /** In force: connections that go in clear and without policy. */
+      readonly exclusions: Exclusions;
     }[];
+    /** Pod cgroups that no manifest names. */
     readonly unknownPods: number;
     /** What keeps the agent from enrolling anything; else empty. */
     readonly trouble: string;
@@ -72,6 +77,7 @@ export interface AgentDump {
       readonly capacity: number;
     }[];
   };
+  readonly manifests: { readonly problems: readonly ManifestProblem[] };
   readonly workers: readonly (Readonly<
     Record<'engine' | 'hbone' | 'tunnel', Readonly<Record<string, number>>>
   > | null)[];

@@ -3,11 +3,19 @@ import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { type AdminServers, startAdmin } from '../mesh/admin/index.js';
 import { runCli } from './run.js';
 
+const exclusions = { outboundPorts: [], outboundRanges: [], inboundPorts: [] };
 const anywhere = { address: '127.0.0.1', port: 0 };
 const capture = {
   pods: [
-    { uid: 'u2', name: 'cart-1', namespace: 'shop', state: 'captured', reason: '' },
-    { uid: 'u1', name: 'old-1', namespace: 'legacy', state: 'refused', reason: 'EADDRINUSE: 15001' },
+    { uid: 'u2', name: 'cart-1', namespace: 'shop', state: 'captured', reason: '', exclusions },
+    {
+      uid: 'u1',
+      name: 'old-1',
+      namespace: 'legacy',
+      state: 'refused',
+      reason: 'EADDRINUSE: 15001',
+      exclusions,
+    },
   ],
   unknownPods: 1,
   trouble: 'kubelet not found',
@@ -19,6 +27,15 @@ const capture = {
     { name: 'pods', id: 3, entries: 250, capacity: 1000 },
     { name: 'caller_sk', id: 4, entries: null, capacity: 0 },
   ],
+};
+const problem = {
+  file: 'pods.yaml',
+  line: 7,
+  kind: 'Pod',
+  name: 'shop/lost',
+  field: 'metadata.uid',
+  reason: 'is missing',
+  effect: 'it is not in force',
 };
 const connection = {
   direction: 'outbound',
@@ -68,7 +85,7 @@ describe('culvertctl', () => {
       {
         metrics: () => ({ contentType: 'text/plain', body: '' }),
         pending: () => [],
-        config: { capture: () => capture },
+        config: { capture: () => capture, manifests: () => ({ problems: [problem] }) },
         connections: () => [connection, { ...connection, pod: 'shop/evil\x1b[2J', bytesIn: 5 << 20 }],
         logLevel: { levels: ['info', 'debug'], get: () => level, set: setLevel },
         onError() {},
@@ -86,7 +103,8 @@ describe('culvertctl', () => {
         'legacy     old-1   refused   u1   EADDRINUSE: 15001',
         'shop       cart-1  captured  u2   -',
         'nothing is enrolled: kubelet not found',
-        '1 pod cgroups that no manifest names: their connections are refused',
+        '1 pod cgroups whose uid no manifest names: their connections are refused',
+        'manifest: pods.yaml:7: Pod shop/lost: metadata.uid: is missing: it is not in force',
         '',
       ].join('\n'),
     );
@@ -138,6 +156,32 @@ describe('culvertctl', () => {
     expect(ran).toEqual(['agent/clean.js', '--bpffs', '/sys/fs/bpf/culvert', '--force']);
   });
 
+  test('options stand before or behind an argument, in their short forms, too', async () => {
+    for (const words of [
+      ['-o', 'json', 'dir'],
+      ['dir', '-ojson'],
+      ['--output=json', 'dir'],
+    ]) {
+      await run('validate', ...words);
+      expect(ran).toEqual(['control/validate.js', '--manifests', 'dir', '--output', 'json']);
+    }
+    expect(await run('token', '--out', 'n1.token', 'n1')).toBe(3);
+    expect(ran.slice(1, 3)).toEqual(['--node', 'n1']);
+    expect(await run('-o', 'json', 'pods', '-n', 'shop')).toBe(0);
+    expect(JSON.parse(out)).toEqual([capture.pods[0]]);
+  });
+
+  test('help lists the options that the command uses, and no others', async () => {
+    const flags = async (...words: string[]) => {
+      await run(...words, '--help');
+      return [...out.matchAll(/^ {2}(--[a-z]+)/gm)].map((match) => match[1]);
+    };
+    expect(await flags('token')).toEqual(['--node', '--state', '--lifetime', '--out']);
+    expect(await flags('status')).toEqual(['--bpffs', '--agent', '--controller', '--output']);
+    expect(await flags('pods')).toEqual(['--namespace', '--state', '--agent', '--output']);
+    expect(await run('token', 'n1', '-o', 'json')).toBe(2);
+  });
+
   test('an agent that does not answer is one line naming its address and the option', async () => {
     expect(await run('pods', '--agent', '127.0.0.1:1')).toBe(1);
     expect(err).toMatch(/^no agent answers at 127\.0\.0\.1:1: .*ECONNREFUSED.*--agent IP:PORT.*\n$/);
@@ -179,6 +223,7 @@ describe('culvertctl', () => {
     expect(complete('culvertctl', 'proxy', 'config', '--ki')).toBe('--kind');
     expect(complete('culvertctl', 'connections', '--so')).toBe('--sort');
     expect(complete('culvertctl', 'pods', '-o', '')).toBe('table json');
+    expect(complete('culvertctl', 'token', '--c')).toBe('');
   });
 
   test('doctor judges this machine and says what to do', async () => {

@@ -44,6 +44,10 @@ export interface Command {
   /** Every agent gives the same answer: on a cluster, whichever is ready. */
   readonly isAnyNode?: true;
   readonly examples: readonly string[];
+  /** Beside the agent. */
+  readonly asksController?: true;
+  /** Not as `-o` says. */
+  readonly printsItself?: true;
   run(values: Readonly<Record<string, unknown>>, deps: CommandDeps): Promise<Result | number>;
 }
 
@@ -56,6 +60,8 @@ export function command<const Table extends OptionTable>(spec: {
   readonly isLocal?: true;
   readonly isAnyNode?: true;
   readonly examples: readonly string[];
+  readonly asksController?: true;
+  readonly printsItself?: true;
   run(values: OptionValues<Table>, deps: CommandDeps): Promise<Result | number>;
 }): Command {
   return {

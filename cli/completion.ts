@@ -1,6 +1,12 @@
 import { flagOf, type OptionTable } from '../mesh/config/index.js';
 import type { Command } from './command.js';
 
+const SHORT: Readonly<Record<string, string>> = {
+  '--output': '-o',
+  '--namespace': '-n',
+  '--mesh-namespace': '-i',
+};
+
 /** A completion script for bash, and for zsh by its bashcompinit: `source <(culvertctl completion)`. */
 export function completionOf(
   commands: readonly Command[],
@@ -8,7 +14,8 @@ export function completionOf(
 ): string {
   const cases = commands.map((command) => {
     const flags = Object.keys(optionsOf(command)).map(flagOf);
-    return `    '${command.path}') words='${[...flags, '--help', '-o'].join(' ')}' ;;`;
+    const short = flags.flatMap((flag) => SHORT[flag] ?? []);
+    return `    '${command.path}') words='${[...flags, '--help', ...short].join(' ')}' ;;`;
   });
   const firstWords = [...new Set([...commands.map(({ path }) => path.split(' ')[0]!), 'completion'])];
   const groups = firstWords.flatMap((first) => {

@@ -1,3 +1,5 @@
+import type { ManifestProblem } from '../mesh/manifests/types.js';
+
 /** control/xds/types.ts, ClientStatus. */
 export interface ControllerClient {
   readonly node: string | null;
@@ -14,21 +16,34 @@ export interface ControllerStatus {
   readonly pending: string | null;
   readonly agents: readonly ControllerClient[];
   readonly resources: Readonly<Record<string, number>>;
+  readonly problems: readonly ManifestProblem[];
+  /** What is worth knowing, though nothing is wrong. */
+  readonly notices: readonly ManifestProblem[];
   /** control/model/report.ts. */
-  readonly reports: readonly unknown[];
-  readonly problems: readonly {
-    readonly file: string;
-    readonly line: number;
-    readonly name: string;
+  readonly reports: readonly {
+    readonly object: string;
+    readonly field: string;
     readonly reason: string;
+    readonly effect: string;
   }[];
   /** NetworkPolicies that keep the mesh from a pod; absent: not on Kubernetes. */
   readonly networkPolicies?: readonly string[];
 }
 
-/** For people. */
-export function problemText({ file, line, name, reason }: ControllerStatus['problems'][number]): string {
-  return `${file}:${line} ${name}: ${reason}`;
+/** For people: `file:line: Kind name: field: reason: effect`. */
+export function problemText(problem: ManifestProblem): string {
+  const { field, reason, effect } = problem;
+  return [placeOf(problem), objectOf(problem), field, reason, effect]
+    .filter((part) => part !== '')
+    .join(': ');
+}
+
+export function placeOf({ file, line }: ManifestProblem): string {
+  return line > 0 ? `${file}:${line}` : file;
+}
+
+export function objectOf({ kind, name }: ManifestProblem): string {
+  return [kind, name].filter((part) => part !== '').join(' ');
 }
 
 /** `istio.workload.Address` of a type URL is `Address`. */

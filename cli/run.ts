@@ -2,6 +2,7 @@ import { messageOf } from '../mesh/common/errors.js';
 import { printable } from '../mesh/common/printable.js';
 import {
   ConfigError,
+  flagOf,
   helpOf,
   type OptionTable,
   type OptionValues,
@@ -23,10 +24,19 @@ const outputOption = {
 
 type CommonValues = OptionValues<typeof targetOptions & typeof outputOption>;
 
-/** A command's own options, and those that all of its kind have. */
-function optionsOf({ isLocal, options }: Command): OptionTable {
-  return isLocal ? { ...options, ...outputOption } : { ...options, ...targetOptions, ...outputOption };
+/** A command's own options, and of the common ones those that it has a use for. */
+function optionsOf({ options, isLocal, asksController, printsItself }: Command): OptionTable {
+  const { controller, ...target } = targetOptions;
+  return {
+    ...options,
+    ...(isLocal ? {} : target),
+    ...(asksController ? { controller } : {}),
+    ...(printsItself ? {} : outputOption),
+  };
 }
+
+/** Of common options that a command does not have. */
+const FALLBACKS = { controller: targetOptions.controller.fallback!, output: outputOption.output.fallback! };
 
 /** Runs one command line (without node and script); resolves to the exit code. What goes wrong is one line on standard error. */
 export async function runCli(
@@ -45,7 +55,7 @@ export async function runCli(
   }
   try {
     const input = { argv: withPositional(command, rest), env, envPrefix };
-    const values = parseOptions(optionsOf(command), input) as CommonValues;
+    const values = { ...FALLBACKS, ...parseOptions(optionsOf(command), input) } as CommonValues;
     const { output } = values;
     const { isLocal, isAnyNode = false } = command;
     const target = isLocal ? localTarget() : await openTarget(values, { env, isAnyNode });
@@ -66,27 +76,56 @@ export async function runCli(
   }
 }
 
-/** The longest path that the words begin with. */
+/** The longest path that the words begin with; shared options may stand before it. */
 function findCommand(words: readonly string[]): { command: Command; rest: string[] } | null {
+  const start =
+    wordsOf(words, { ...targetOptions, ...outputOption }).find(({ isValue }) => !isValue)?.at ?? words.length;
+  const [before, after] = [words.slice(0, start), words.slice(start)];
   for (const length of [2, 1]) {
-    const path = words.slice(0, length).join(' ');
+    const path = after.slice(0, length).join(' ');
     const command = commands.find((known) => known.path === path);
-    if (command !== undefined) return { command, rest: words.slice(length) };
+    if (command !== undefined) return { command, rest: [...before, ...after.slice(length)] };
   }
   return null;
 }
 
+const SHORT: Readonly<Record<string, string>> = {
+  '-o': '--output',
+  '-n': '--namespace',
+  '-i': '--mesh-namespace',
+  '-h': '--help',
+};
+
+/** `-n shop`, `-nshop` and `-n=shop` are `--namespace=shop`. */
 function longForm(word: string): string {
-  if (word === '-o') return '--output';
-  if (word === '-n') return '--mesh-namespace';
-  return word === '-h' ? '--help' : word;
+  const long = SHORT[word.slice(0, 2)];
+  if (long === undefined || word.startsWith('--')) return word;
+  return word.length === 2 ? long : `${long}=${word.slice(2).replace(/^=/, '')}`;
 }
 
-/** A first word without a flag is the value of the command's positional option. */
-function withPositional({ positional }: Command, rest: readonly string[]): readonly string[] {
-  const [first, ...others] = rest;
-  if (positional === undefined || first === undefined || first.startsWith('-')) return rest;
-  return [`--${positional}`, first, ...others];
+/** The words that are no flags, and whether each is the value of the flag before it. */
+function wordsOf(
+  words: readonly string[],
+  table: OptionTable,
+): { readonly at: number; readonly isValue: boolean }[] {
+  const takesValue = new Set(
+    Object.keys(table)
+      .filter((name) => table[name]!.metavar !== null)
+      .map(flagOf),
+  );
+  return words.flatMap((word, at) => {
+    const before = words[at - 1] ?? '';
+    const isValue = takesValue.has(before) && !takesValue.has(words[at - 2] ?? '');
+    return word.startsWith('-') && !isValue ? [] : [{ at, isValue }];
+  });
+}
+
+/** The first word that is neither a flag nor a flag's value is the value of the command's positional option. */
+function withPositional(command: Command, rest: readonly string[]): readonly string[] {
+  const { positional } = command;
+  const place = wordsOf(rest, optionsOf(command)).find(({ isValue }) => !isValue)?.at;
+  if (positional === undefined || place === undefined) return rest;
+  return [...rest.slice(0, place), `--${positional}`, ...rest.slice(place)];
 }
 
 function print(result: Result, output: 'table' | 'json', terminal: CommandDeps['terminal']): number {

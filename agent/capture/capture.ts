@@ -275,8 +275,9 @@ export class Capture {
 
   status(): CaptureStatus {
     const pods: PodStatus[] = [];
-    for (const { uid, pod, state, reason } of this.#enrolments.values()) {
-      if (pod !== null) pods.push({ uid, name: pod.name, namespace: pod.namespace, state, reason });
+    for (const { uid, pod, state, reason, exclusions } of this.#enrolments.values()) {
+      if (pod !== null)
+        pods.push({ uid, name: pod.name, namespace: pod.namespace, state, reason, exclusions });
     }
     let unknownPods = 0;
     for (const uid of this.#sightings?.cgroups.keys() ?? []) {
@@ -369,7 +370,7 @@ export class Capture {
     const uids = new Set<string>();
     for (const { uid, captured, state } of this.#enrolments.values()) {
       if (captured !== null) cookies.add(captured.netnsCookie);
-      if (state !== 'plain' && state !== 'unknown') uids.add(uid);
+      if (state !== 'plain' && state !== 'absent') uids.add(uid);
     }
     for (const [uid, cookie] of this.#handed) {
       if (this.#enrolments.get(uid)?.state === 'plain') continue;

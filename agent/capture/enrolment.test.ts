@@ -161,7 +161,7 @@ test.each([
   await enrolment.update(pod(), seen(1));
   taken();
   await end();
-  expect(enrolment.state).toBe('unknown');
+  expect(enrolment.state).toBe('absent');
   expect(taken()).toEqual([
     'unlist 7',
     'uncaptured 1',

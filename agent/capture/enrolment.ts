@@ -76,7 +76,7 @@ export class Enrolment {
   readonly #deps: EnrolmentDeps;
   #pod: LocalPod | null = null;
   #sighting: PodSighting | null = null;
-  #state: PodState = 'unknown';
+  #state: PodState = 'absent';
   #reason = '';
   #presence: PodPresence | null = null;
   #seen: SeenNamespace | null = null;
@@ -103,9 +103,14 @@ export class Enrolment {
     return this.#state;
   }
 
-  /** Why it is `refused` or `waiting`, or which annotation a `captured` one does not follow; else empty. */
+  /** Why it is `refused`, `waiting` or `absent`, or what a `captured` one does not follow; else empty. */
   get reason(): string {
     return this.#reason;
+  }
+
+  /** Those in force. */
+  get exclusions(): Exclusions {
+    return this.#presence === null ? noExclusions : this.#exclusions;
   }
 
   get pod(): LocalPod | null {
@@ -188,7 +193,7 @@ export class Enrolment {
     if (this.#listedCgroup !== null && this.#listedCgroup !== sighting?.cgroup.id) this.#unlist();
     if (pod === null || sighting === null) {
       await this.#end();
-      this.#become('unknown');
+      this.#become('absent', pod === null ? '' : 'no cgroup on this node is named after its uid');
     } else if (!pod.enrolled || pod.hostNetwork) {
       await this.#makePlain(sighting.cgroup.id);
       this.#become('plain');
@@ -197,7 +202,7 @@ export class Enrolment {
       this.#become('waiting', 'no process in a network namespace with its address yet');
     } else {
       if (this.#seen !== null && this.#seen.inode !== sighting.namespace.inode) await this.#end();
-      if (this.#state === 'unknown') this.#become('waiting', 'workers are getting ready');
+      if (this.#state === 'absent') this.#become('waiting', 'workers are getting ready');
       await this.#capture(pod, sighting.namespace, sighting.cgroup.id);
     }
   }
@@ -323,6 +328,11 @@ export class Enrolment {
   }
 
   #become(state: PodState, reason = ''): void {
+    if (state === 'captured' && reason !== '' && reason !== this.#reason)
+      this.#deps.log.warn(
+        { uid: this.uid, pod: this.#pod?.name, namespace: this.#pod?.namespace, reason },
+        'pod captured as before: its manifest cannot be followed',
+      );
     this.#reason = reason;
     if (state === this.#state) return;
     this.#enterState(state);

@@ -1,14 +1,16 @@
 import { type BpfMap, type KernelFeature, type SharedMap, sharedMaps } from '../../native/bpf/index.js';
 import type { NodeDatapath } from './node-datapath.js';
-import type { PodState } from './types.js';
+import type { Exclusions, PodState } from './types.js';
 
 export interface PodStatus {
   readonly uid: string;
   readonly name: string;
   readonly namespace: string;
   readonly state: PodState;
-  /** Why it is `refused` or `waiting`, or which annotation a `captured` one does not follow; else empty. */
+  /** Why it is `refused`, `waiting` or `absent`, or what a `captured` one does not follow; else empty. */
   readonly reason: string;
+  /** In force: what goes in clear and without policy though the pod is captured. */
+  readonly exclusions: Exclusions;
 }
 
 /** A program of ours at a hook of the node. Each pod's own (`inbound`) is counted in `pods`. */

@@ -90,8 +90,8 @@ export interface CaptureListener {
   onState?(uid: string, state: PodState): void;
 }
 
-/** `waiting`: enrolled, but no process has a namespace of its own yet, or workers are not ready. `refused`: capture failed; `reason` says why. */
-export type PodState = 'unknown' | 'plain' | 'waiting' | 'captured' | 'refused';
+/** `absent`: the pod source names it, and no cgroup does. `waiting`: enrolled, but no process has a namespace of its own yet, or workers are not ready. `refused`: capture failed; `reason` says why. */
+export type PodState = 'absent' | 'plain' | 'waiting' | 'captured' | 'refused';
 
 /** Workers: where a connection accepted on 15001 wanted to go. Takes BPF map entries out. */
 export interface OriginalDestinations {

@@ -31,7 +31,7 @@ export const targetOptions = {
   }),
   context: option.text({ help: 'Context of the kubeconfig; none: the current one.', fallback: '' }),
   meshNamespace: option.text({
-    help: 'Namespace of agents and controllers (-n).',
+    help: 'Namespace of agents and controllers (-i).',
     metavar: 'NAME',
     fallback: meshNamespace,
   }),

@@ -12,6 +12,7 @@ export const doctor = command({
   options: {
     bpffs: bpffsOption,
   },
+  asksController: true,
   examples: [
     'culvertctl doctor',
     'culvertctl doctor -o json',

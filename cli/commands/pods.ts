@@ -1,9 +1,10 @@
 import { option } from '../../mesh/config/index.js';
 import { readDump } from '../agent-dump.js';
 import { command } from '../command.js';
+import { problemText } from '../controller-status.js';
 
 /** agent/capture's PodState. */
-const STATES = ['captured', 'plain', 'waiting', 'refused'] as const;
+const STATES = ['captured', 'plain', 'waiting', 'refused', 'absent'] as const;
 
 export const pods = command({
   path: 'pods',
@@ -22,7 +23,7 @@ export const pods = command({
     'culvertctl pods --namespace shop -o json',
   ],
   async run({ namespace, state }, { agent }) {
-    const { capture } = await readDump(agent, 'capture');
+    const { capture, manifests } = await readDump(agent, 'capture', 'manifests');
     const shown = capture.pods
       .filter(
         (pod) =>
@@ -37,7 +38,10 @@ export const pods = command({
         ...(capture.trouble === '' ? [] : [`nothing is enrolled: ${capture.trouble}`]),
         ...(capture.unknownPods === 0
           ? []
-          : [`${capture.unknownPods} pod cgroups that no manifest names: their connections are refused`]),
+          : [
+              `${capture.unknownPods} pod cgroups whose uid no manifest names: their connections are refused`,
+            ]),
+        ...manifests.problems.map((problem) => `manifest: ${problemText(problem)}`),
       ],
     };
   },

@@ -40,6 +40,7 @@ export const token = command({
     }),
   },
   positional: 'node',
+  printsItself: true,
   examples: [
     'culvertctl token n1 --out n1.token',
     'culvertctl token n1 --state /var/lib/culvert --lifetime 720h',
@@ -67,6 +68,7 @@ export const nodeRelease = command({
     bpffs: bpffsOption,
     force: option.flag({ help: 'Also while an agent lives.' }),
   },
+  printsItself: true,
   examples: ['culvertctl node release', 'culvertctl node release --force'],
   run: ({ bpffs, force }, { runProgram }) =>
     runProgram('agent/clean.js', ['--bpffs', bpffs, ...(force ? ['--force'] : [])]),

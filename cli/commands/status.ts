@@ -1,16 +1,12 @@
 import { existsSync, readdirSync } from 'node:fs';
-import { readDump } from '../agent-dump.js';
+import { type AgentDump, readDump } from '../agent-dump.js';
 import { type CommandDeps, command, type Result } from '../command.js';
-import {
-  type ControllerClient,
-  type ControllerStatus,
-  problemText,
-  shortType,
-} from '../controller-status.js';
+import { type ControllerClient, type ControllerStatus, shortType } from '../controller-status.js';
 import { CliError } from '../errors.js';
 import { formatAge, type Rows } from '../output.js';
 import { bpffsOption } from './bpffs-option.js';
 import { clusterStatus } from './cluster-status.js';
+import { problemTables } from './problem-table.js';
 
 export const status = command({
   path: 'status',
@@ -19,6 +15,7 @@ export const status = command({
   options: {
     bpffs: bpffsOption,
   },
+  asksController: true,
   examples: [
     'culvertctl status',
     'culvertctl status -o json',
@@ -40,7 +37,7 @@ export const status = command({
     ] as const) {
       if (found instanceof CliError)
         notes.push(`${name}: none here, none answers at ${String(found.data['address'])}`);
-      else tables.push({ title: name, rows: found.rows });
+      else tables.push({ title: name, rows: found.rows }, ...found.more);
     }
     // A node need not have a controller, nor the controller's machine an agent.
     const isAbandoned = cluster === null && node instanceof CliError && hasPins(bpffs);
@@ -68,16 +65,13 @@ interface Found {
   readonly isWell: boolean;
   readonly json: unknown;
   readonly rows: Rows;
+  readonly more: readonly { readonly title: string; readonly rows: Rows }[];
 }
 
 async function agentStatus(agent: CommandDeps['agent']): Promise<Found> {
-  const { options, xds, certificates, capture } = await readDump(
-    agent,
-    'options',
-    'xds',
-    'certificates',
-    'capture',
-  );
+  const sections = ['options', 'xds', 'certificates', 'capture', 'manifests'] as const;
+  const { options, xds, certificates, capture, manifests } = await readDump(agent, ...sections);
+  const { problems } = manifests;
   const count = (state: string) => capture.pods.filter((pod) => pod.state === state).length;
   const missing = certificates.filter((one) => one.state !== 'valid').length;
   const rejected = xds.types.reduce((sum, type) => sum + Object.keys(type.rejected).length, 0);
@@ -96,38 +90,49 @@ async function agentStatus(agent: CommandDeps['agent']): Promise<Found> {
     ],
     ['certificates', `${certificates.length - missing} valid`, missing === 0 ? '' : `${missing} missing`],
     ['capture', capture.trouble === '' ? 'in force' : 'stands still', capture.trouble],
-    [
-      'pods captured',
-      count('captured'),
-      `${count('plain')} plain, ${count('waiting')} waiting, ${count('refused')} refused, ${capture.unknownPods} unknown`,
-    ],
+    ['pods captured', count('captured'), podsText(capture)],
+    ['manifests', stateOf(problems), ''],
   ];
   const isInForce = xds.isConnected && xds.isReady && missing === 0 && rejected === 0;
   const { pods, unknownPods, trouble } = capture;
+  const isAsWritten = problems.length === 0 && unfollowed(capture) === 0;
   return {
-    isWell: isInForce && count('refused') === 0 && trouble === '',
-    json: { node: options.node, xds, certificates, pods, unknownPods, trouble },
+    isWell: isInForce && count('refused') === 0 && trouble === '' && isAsWritten,
+    json: { node: options.node, xds, certificates, pods, unknownPods, trouble, problems },
     rows,
+    more: problemTables({ problems, notices: [], reports: [] }, 'agent'),
   };
+}
+
+/** `absent` are in a manifest and have no cgroup; of the others it is the other way round. */
+function podsText(capture: AgentDump['capture']): string {
+  const { pods, unknownPods } = capture;
+  const states = ['plain', 'waiting', 'refused', 'absent'];
+  const counts = states.map((state) => `${pods.filter((pod) => pod.state === state).length} ${state}`);
+  const named = unknownPods === 0 ? [] : [`${unknownPods} in no manifest (refused)`];
+  const faulty = unfollowed(capture);
+  const notFollowed = faulty === 0 ? [] : [`${faulty} captured not as their manifests say`];
+  return [...counts, ...named, ...notFollowed].join(', ');
+}
+
+/** Pods captured as before: their manifests cannot be followed. */
+function unfollowed({ pods }: AgentDump['capture']): number {
+  return pods.filter(({ state, reason }) => state === 'captured' && reason !== '').length;
+}
+
+function stateOf(problems: readonly unknown[]): string {
+  return problems.length === 0 ? 'sound' : `${problems.length} problems`;
 }
 
 async function controllerStatus(controller: CommandDeps['controller']): Promise<Found> {
   const found = (await controller.json('/status')) as ControllerStatus;
-  const { pending, agents, problems, reports } = found;
+  const { pending, agents, problems, notices, reports } = found;
   const isBehind = agents.some(({ types }) => types.some(({ state }) => state === 'refused'));
   const rows: Rows = [
     ['WHAT', 'STATE', 'DETAIL'],
     ['readiness', pending === null ? 'ready' : 'waits', pending],
-    [
-      'manifests',
-      problems.length === 0 ? 'sound' : `${problems.length} problems`,
-      problems.map(problemText)[0],
-    ],
-    [
-      'reports',
-      reports.length,
-      reports.length === 0 ? '' : 'accepted, but not as written: -o json lists them',
-    ],
+    ['manifests', stateOf(problems), notices.length === 0 ? '' : `${notices.length} notices`],
+    ['reports', reports.length, reports.length === 0 ? '' : 'in force, but not as written'],
     ...Object.entries(found.resources).map(([typeUrl, count]) => [shortType(typeUrl), count, 'resources']),
     ...agents.map((agent) => [
       `agent ${agent.node ?? 'of no node'}`,
@@ -135,7 +140,8 @@ async function controllerStatus(controller: CommandDeps['controller']): Promise<
       agent.types.map(typeText).join(', '),
     ]),
   ];
-  return { isWell: pending === null && problems.length === 0 && !isBehind, json: found, rows };
+  const isWell = pending === null && problems.length === 0 && !isBehind;
+  return { isWell, json: found, rows, more: problemTables(found, 'controller') };
 }
 
 function typeText({ typeUrl, state, lastNack }: ControllerClient['types'][number]): string {

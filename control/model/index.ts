@@ -1,6 +1,7 @@
 export { decodeObject, OBJECT_KINDS } from './decode.js';
 export { visibilityOfService } from './decode-service-entry.js';
 export { MODEL_DEFAULTS, Model, type ModelDeps, type ModelOptions } from './model.js';
+export { type Gap, gapOf } from './policies/gaps.js';
 export type {
   AttributeMatch,
   AuthorizationPolicy,

@@ -1,5 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import { keyOf, type SourceBatch } from '../../mesh/manifests/index.js';
+import { gapOf } from './policies/gaps.js';
 import { PolicyRelations } from './policies/policy-relations.js';
 import type { AuthorizationPolicy, PeerAuthentication } from './policies/types.js';
 import { Relations, type RelationsOptions } from './relations.js';
@@ -196,6 +197,7 @@ export class Model {
   #replace(key: ObjectKey, object: MeshObject | undefined): void {
     const before = this.#objects.get(key);
     if (isDeepStrictEqual(before, object)) return;
+    const wasWhere = this.#gapText(before);
     if (before !== undefined) {
       this.relations.touch(before, this.#touched);
       this.policies.touch(before, object, this.#touched);
@@ -210,6 +212,29 @@ export class Model {
       this.relations.touch(object, this.#touched);
       this.policies.touch(object, before, this.#touched);
     }
+    this.#touchGaps(before, object, wasWhere);
+  }
+
+  /** Policies say which of the pods that they take are out of their reach. */
+  #touchGaps(before: MeshObject | undefined, object: MeshObject | undefined, wasWhere: string): void {
+    if (before?.kind === 'Namespace' || object?.kind === 'Namespace') {
+      if (isDeepStrictEqual(labelsOf(before), labelsOf(object))) return;
+      for (const one of this.relations.ofNamespace((object ?? before)!.name))
+        if (one.kind === 'Pod') this.policies.touchTaking(one, this.#touched);
+      return;
+    }
+    const isWhere = this.#gapText(object);
+    if (wasWhere === isWhere && (isWhere === '' || isDeepStrictEqual(labelsOf(before), labelsOf(object))))
+      return;
+    if (before?.kind === 'Pod') this.policies.touchTaking(before, this.#touched);
+    if (object?.kind === 'Pod') this.policies.touchTaking(object, this.#touched);
+  }
+
+  /** Of a pod; empty: policies are enforced there, or it is none. */
+  #gapText(object: MeshObject | undefined): string {
+    if (object?.kind !== 'Pod') return '';
+    const gap = gapOf(object, this.namespace(object.namespace));
+    return gap === null ? '' : JSON.stringify(gap);
   }
 
   #schedule(): void {
@@ -219,6 +244,10 @@ export class Model {
     const latest = this.#firstChangeMs + this.options.debounceMaxMs - now;
     this.#timer = setTimeout(() => this.flush(), Math.max(0, Math.min(this.options.debounceMs, latest)));
   }
+}
+
+function labelsOf(object: MeshObject | undefined): unknown {
+  return object !== undefined && 'labels' in object ? object.labels : undefined;
 }
 
 /** The host itself, then `*.b.c`, `*.c`, `*`. */

@@ -85,7 +85,7 @@ test('who is meant has to be said, and who is not there is said', async () => {
     code: 1,
     err: expect.stringContaining('c in culvert-system'),
   });
-  expect(await ctl('pods', '--node', 'a', '-n', 'elsewhere')).toMatchObject({
+  expect(await ctl('pods', '--node', 'a', '-i', 'elsewhere')).toMatchObject({
     code: 1,
     err: expect.stringContaining('namespace elsewhere'),
   });

@@ -135,7 +135,7 @@ describe('200 pods born while the agent restarts', () => {
     const states = async () =>
       (await agent.config()).capture.pods.filter(({ uid }) => late.some((pod) => pod.uid === uid));
     await waitFor('ten pods to be known', async () =>
-      (await states()).every(({ state }) => state !== 'unknown'),
+      (await states()).every(({ state }) => state !== 'absent'),
     );
     expect((await states()).map(({ state }) => state).sort()).toEqual([
       ...Array.from({ length: 5 }, () => 'captured'),

@@ -125,3 +125,52 @@ describe('what a policy touches', () => {
     expect(names('shop', { app: 'web', tier: 'front' })).toEqual([]);
   });
 });
+
+describe('what a pod touches: the policies that tell where they are not enforced', () => {
+  const inMesh = (name: string, metadata: object, status: object = {}) => {
+    const { metadata: own, ...rest } = pod('shop', name, { app: 'web' });
+    return { ...rest, metadata: { ...own, ...metadata }, status };
+  };
+  const namespace = (labels: object) => ({
+    apiVersion: 'v1',
+    kind: 'Namespace',
+    metadata: { name: 'shop', labels },
+  });
+  const ambient = { 'istio.io/dataplane-mode': 'ambient' };
+  const key = 'AuthorizationPolicy/shop/p';
+
+  beforeEach(() => {
+    put(
+      namespace(ambient),
+      policy('shop', 'p', selector({ app: 'web' })),
+      policy('shop', 'bound', {
+        targetRefs: [{ kind: 'Service', name: 'web' }],
+      }),
+    );
+    changed();
+  });
+
+  test('one that is all in the mesh touches none; one that leaves it, comes back or ends does', () => {
+    put(inMesh('new', {}));
+    expect(changed()).toEqual(['Pod/shop/new']);
+    put(inMesh('new', {}, { phase: 'Running' }));
+    expect(changed()).toEqual(['Pod/shop/new']);
+    const out = { labels: { app: 'web', 'istio.io/dataplane-mode': 'none' } };
+    const all = ['AuthorizationPolicy/shop/bound', key, 'Pod/shop/new'];
+    put(inMesh('new', out));
+    expect(changed()).toEqual(all);
+    put(inMesh('new', out, { phase: 'Running' }));
+    expect(changed()).toEqual(['Pod/shop/new']);
+    put(inMesh('new', { annotations: { 'traffic.sidecar.istio.io/excludeInboundPorts': '9090' } }));
+    expect(changed()).toEqual(all);
+    remove('Pod/shop/new');
+    expect(changed()).toEqual(all);
+  });
+
+  test('the label of a namespace: policies of the root namespace that select there, too', () => {
+    put(policy('istio-system', 'q', selector({ app: 'web' })));
+    changed();
+    put(namespace({}));
+    expect(changed()).toContain('AuthorizationPolicy/istio-system/q');
+  });
+});

@@ -3,7 +3,7 @@ import { keyOf } from '../../../mesh/manifests/index.js';
 import { Multimap } from '../multimap.js';
 import { type Relations, type Selectable, selects } from '../relations.js';
 import type { Touched } from '../touched.js';
-import type { MeshObject } from '../types.js';
+import type { MeshObject, Pod } from '../types.js';
 import type { AuthorizationPolicy, PeerAuthentication, PolicyTarget } from './types.js';
 
 export type Policy = AuthorizationPolicy | PeerAuthentication;
@@ -23,6 +23,8 @@ export class PolicyRelations {
   readonly #bySelector: Multimap<Policy>;
   readonly #peersOfNamespace: Multimap<PeerAuthentication>;
   readonly #byTarget: Multimap<AuthorizationPolicy>;
+  /** With neither selector nor targets, by namespace. */
+  readonly #ofWholeNamespace: Multimap<Policy>;
   readonly #peers: Set<PeerAuthentication>;
 
   constructor(options: PolicyRelationsOptions, relations: Relations) {
@@ -31,6 +33,7 @@ export class PolicyRelations {
     this.#bySelector = new Multimap();
     this.#peersOfNamespace = new Multimap();
     this.#byTarget = new Multimap();
+    this.#ofWholeNamespace = new Multimap();
     this.#peers = new Set();
   }
 
@@ -51,6 +54,22 @@ export class PolicyRelations {
 
   boundTo(target: PolicyTarget, namespace: string): ReadonlySet<AuthorizationPolicy> {
     return this.#byTarget.get(targetKey(target, namespace));
+  }
+
+  /** Workloads that it takes by label or, but for those of the whole mesh, by where they are. */
+  takenBy(policy: Policy): readonly Selectable[] {
+    const { namespace, selector } = policy;
+    if (selector !== null) return this.#selectedBy(policy);
+    if (namespace === this.#rootNamespace) return [];
+    const all = [...this.#relations.ofNamespace(namespace)];
+    return all.filter((one) => one.kind === 'Pod' || one.kind === 'WorkloadEntry');
+  }
+
+  /** Marks every policy of which `takenBy`, or a service that it is bound to, tells this pod. */
+  touchTaking(pod: Pod, touched: Touched): void {
+    touched.add(this.selecting(pod));
+    touched.add(this.#ofWholeNamespace.get(pod.namespace));
+    for (const one of this.#relations.selecting(pod)) touched.add(this.boundTo(one, one.namespace));
   }
 
   add(object: MeshObject): void {
@@ -106,6 +125,8 @@ export class PolicyRelations {
       const place = namespace === this.#rootNamespace ? EVERYWHERE : namespace;
       visit<Policy>(this.#bySelector, `${place}/${label}=${value}`, policy);
     }
+    const isBound = policy.kind === 'AuthorizationPolicy' && policy.targets.length > 0;
+    if (selector === null && !isBound) visit<Policy>(this.#ofWholeNamespace, namespace, policy);
     if (policy.kind === 'AuthorizationPolicy')
       for (const target of policy.targets) visit(this.#byTarget, targetKey(target, namespace), policy);
   }

@@ -23,6 +23,8 @@ export interface AuthorizationInput {
   readonly policy: AuthorizationPolicy;
   /** Of its targets, the services that exist: none has a waypoint, so that the agents of their pods enforce it. */
   readonly boundTargets: readonly PolicyTarget[];
+  /** Where no agent enforces it. */
+  readonly gaps: readonly Limitation[];
 }
 
 export interface TranslatedPolicy {
@@ -37,7 +39,7 @@ export function translateAuthorization(
   options: TranslateOptions,
 ): TranslatedPolicy {
   const { policy, boundTargets } = input;
-  const limitations = limitationsOf(input);
+  const limitations = [...limitationsOf(input), ...input.gaps];
   if (policy.action === 'AUDIT' || (policy.targets.length > 0 && boundTargets.length === 0))
     return { resource: null, limitations };
   const isAllow = policy.action === 'ALLOW';

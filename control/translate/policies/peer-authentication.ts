@@ -8,6 +8,7 @@ import {
 } from '../../model/index.js';
 import type { Resource, TranslateOptions } from '../types.js';
 import type { TranslatedPolicy } from './authorization.js';
+import { gapsOf } from './gaps.js';
 
 const { Action, Scope } = istio.security;
 
@@ -73,7 +74,10 @@ export function translatePeerAuthentication(policy: PeerAuthentication, model: M
   return {
     resource:
       exceptions.length === 0 ? null : denyStrangers(convertedName(policy.namespace, policy.name), ports),
-    limitations: limitationsOf(policy, model),
+    limitations: [
+      ...limitationsOf(policy, model),
+      ...(isStrict || exceptions.length > 0 ? gapsOf(policy, model) : []),
+    ],
   };
 }
 

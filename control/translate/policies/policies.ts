@@ -11,6 +11,7 @@ import type {
 } from '../../model/index.js';
 import type { Resource, TranslateOptions } from '../types.js';
 import { type TranslatedPolicy, translateAuthorization } from './authorization.js';
+import { gapsOf } from './gaps.js';
 import { convertedName, strictPoliciesOf, translatePeerAuthentication } from './peer-authentication.js';
 
 /** What a change of the model means for `istio.security.Authorization`. */
@@ -42,7 +43,9 @@ function translate(model: Model, key: ObjectKey, options: TranslateOptions): Tra
   if (peer !== undefined) return translatePeerAuthentication(peer, model);
   const policy = model.authorizationPolicy(key);
   if (policy === undefined) return { resource: null, limitations: [] };
-  return translateAuthorization({ policy, boundTargets: boundTargetsOf(model, policy) }, options);
+  const isEnforced = policy.action !== 'AUDIT' && !policy.dryRun;
+  const gaps = isEnforced ? gapsOf(policy, model) : [];
+  return translateAuthorization({ policy, boundTargets: boundTargetsOf(model, policy), gaps }, options);
 }
 
 function boundTargetsOf(model: Model, policy: AuthorizationPolicy): readonly PolicyTarget[] {
