@@ -1,4 +1,5 @@
-import type { AdminDeps } from '../mesh/admin/index.js';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type AdminDeps, type AdminServers, startAdmin } from '../mesh/admin/index.js';
 import type { WorkerPool } from '../mesh/io/index.js';
 import { LOG_LEVELS, type Log, type LogLevel } from '../mesh/log/index.js';
 import type { AgentOptions } from './options.js';
@@ -45,6 +46,26 @@ export function adminDeps({ options, log, workers, pool, pending, metrics, dumps
     },
     onError: (error, what) => log.warn({ err: error }, what),
   };
+}
+
+const RETRY_MS = 50;
+
+/** Opens the agent's ports. One that another agent has just freed may be in use for a moment. Null: over before that. */
+export async function openAdmin(
+  { metricsListen: metrics, readinessListen: readiness, adminListen: admin }: AgentOptions,
+  deps: AdminDeps,
+  { patienceMs, isOver }: { readonly patienceMs: number; readonly isOver: () => boolean },
+): Promise<AdminServers | null> {
+  const untilMs = performance.now() + patienceMs;
+  while (!isOver()) {
+    try {
+      return await startAdmin({ metrics, readiness, admin }, deps);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE' || performance.now() >= untilMs) throw error;
+      await sleep(RETRY_MS);
+    }
+  }
+  return null;
 }
 
 /** For people and tests: a data path thread is ended as if it had crashed. Its connections are reset, a new one takes its place. */

@@ -19,7 +19,7 @@ await runDaemon(
       // Nothing else keeps the process.
       setInterval(() => undefined, 1 << 30);
     };
-    const agent = new Agent(options, { log, onSucceeded });
+    const agent = new Agent(options, { log, onSucceeded, onWithdrawn: () => process.exit(0) });
     return { start: () => agent.start(), stop: () => agent.stop(), log };
   },
 );

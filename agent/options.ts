@@ -21,6 +21,11 @@ export const agentOptions = {
     fallback: '',
     metavar: 'FILE',
   }),
+  podNamespace: option.text({
+    help: "Namespace of the agent's own pod (source `kubernetes`): the uninstall marker is looked for there.",
+    fallback: 'culvert-system',
+    env: 'POD_NAMESPACE',
+  }),
   controller: option.text({
     help: "The controller's gRPC endpoint.",
     metavar: 'HOST:PORT',

@@ -1,6 +1,5 @@
 import { performance } from 'node:perf_hooks';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { type AdminDeps, type AdminServers, startAdmin } from '../mesh/admin/index.js';
+import type { AdminDeps, AdminServers } from '../mesh/admin/index.js';
 import { systemClock } from '../mesh/common/clock.js';
 import { CertificateManager, derToPem, RevocationFile } from '../mesh/identity/index.js';
 import { createTlsContext, releaseTlsContext, WorkerPool } from '../mesh/io/index.js';
@@ -15,7 +14,7 @@ import {
 } from '../mesh/telemetry/index.js';
 import { TlsContexts } from '../mesh/tls/index.js';
 import { CertificateClient, XdsClient } from '../mesh/xds/index.js';
-import { adminDeps } from './admin.js';
+import { adminDeps, openAdmin } from './admin.js';
 import {
   Capture,
   type CapturedPod,
@@ -32,15 +31,23 @@ import { openPodSource } from './pods/index.js';
 import { HostLookups } from './routing/index.js';
 import { Succession } from './succession.js';
 import type { FromWorker, ToWorker, WorkerData, WorkerReport } from './tunnel/index.js';
+import { Uninstall } from './uninstall.js';
 import { Workers } from './workers.js';
 
 /** At the end, for whoever reads the access log. */
 const accessLogFlushMs = 1_000;
 const adminPatienceMs = 5_000;
-const adminRetryMs = 50;
 
 /** Nothing is accepted any more; the process may end. */
 type Ending = Readonly<Record<'stopped' | 'ended', Promise<void>>>;
+
+export interface AgentDeps {
+  readonly log: Log;
+  /** Another agent has taken over, and the last connection here has ended. */
+  readonly onSucceeded: () => void;
+  /** The node was released, and is to be captured again: by a new process. The last connection here has ended. */
+  readonly onWithdrawn: () => void;
+}
 
 /** The agent's rooms, put together. One per process; nobody imports it but `main.ts`. */
 export class Agent implements CaptureListener {
@@ -73,10 +80,10 @@ export class Agent implements CaptureListener {
   #draining = false;
   #ending: Ending | null = null;
   #dnsRetired: Promise<void> | null = null;
+  readonly #uninstall: Uninstall;
   readonly #onSucceeded: () => void;
 
-  /** `onSucceeded`: another agent has taken over, and the last connection here has ended. */
-  constructor(options: AgentOptions, deps: { readonly log: Log; readonly onSucceeded: () => void }) {
+  constructor(options: AgentOptions, deps: AgentDeps) {
     this.#onSucceeded = deps.onSucceeded;
     this.#options = options;
     this.#log = deps.log;
@@ -91,7 +98,7 @@ export class Agent implements CaptureListener {
         controller,
         node: {
           podName: `culvert-agent-${options.node}`,
-          podNamespace: 'culvert-system',
+          podNamespace: options.podNamespace,
           nodeName: options.node,
         },
       },
@@ -117,11 +124,20 @@ export class Agent implements CaptureListener {
     this.#pods = openPodSource(options, { log: deps.log.child({ room: 'pods' }) });
     this.#capture = this.#makeCapture();
     this.#succession = this.#makeSuccession();
-    this.#metrics.add(processMetrics({ component: 'agent', tag: 'dev' }));
-    this.#metrics.add(() => this.#tcpMetrics.collect());
-    this.#metrics.add(() => this.#dns.metrics());
-    this.#metrics.add(xdsMetrics(() => this.#xds.state));
-    this.#metrics.add(
+    this.#uninstall = new Uninstall(options, {
+      release: () => this.#release(),
+      onWithdrawn: () => void this.stop().then(deps.onWithdrawn),
+      log: deps.log,
+    });
+    this.#addMetrics();
+  }
+
+  #addMetrics(): void {
+    const sources = [
+      processMetrics({ component: 'agent', tag: 'dev' }),
+      () => this.#tcpMetrics.collect(),
+      () => this.#dns.metrics(),
+      xdsMetrics(() => this.#xds.state),
       agentMetrics({
         isReady: () => this.#pending().length === 0,
         capture: () => this.#capture.status(),
@@ -132,7 +148,8 @@ export class Agent implements CaptureListener {
         workers: () => this.#reports,
         drained: () => this.#drainRecord.total,
       }),
-    );
+    ];
+    for (const source of sources) this.#metrics.add(source);
   }
 
   /** Resolves when the hooks are attached; the controller may still be away (readiness tells). */
@@ -143,12 +160,13 @@ export class Agent implements CaptureListener {
     this.#xds.start();
     // Known before anything is taken over from an agent that runs here. Its error is capture.start's, too.
     void this.#pods.open().catch(() => {});
+    if (this.#options.source === 'kubernetes') await this.#uninstall.start();
     const handed = await this.#succession.begin();
     if (handed === null) await this.#startAdmin();
     await this.#capture.start(handed ?? []);
     await this.#succession.complete();
     // At once: a third agent that found nobody here would begin as if it were alone.
-    await this.#succession.serve();
+    if (!this.#uninstall.isMarked) await this.#succession.serve();
     if (handed !== null) await this.#startAdmin(adminPatienceMs);
     this.#captureStarted = true;
     this.#log.info({ node: this.#options.node }, 'capture is in place');
@@ -168,6 +186,14 @@ export class Agent implements CaptureListener {
     await this.#admin?.close();
     this.#admin = null;
     void ended.then(this.#onSucceeded);
+  }
+
+  /** For good: what runs here goes on, nothing new comes. */
+  async #release(): Promise<void> {
+    if (this.#draining) return; // the next agent's
+    await this.#capture.release();
+    this.#succession.stop();
+    await this.#pods.release();
   }
 
   #drain(): Ending {
@@ -190,6 +216,7 @@ export class Agent implements CaptureListener {
     this.#log.info({ ...this.#workers.drainCounts }, 'drained');
     this.#drainRecord.write();
     this.#succession.stop();
+    this.#uninstall.stop();
     this.#workers.giveUpAnswers();
     await this.#dnsRetired;
     this.#dns.close();
@@ -226,19 +253,9 @@ export class Agent implements CaptureListener {
       this.#pods.noteCaptured(uid, state === 'captured');
   }
 
-  /** Ports that another agent has just freed may be in use for a moment. */
   async #startAdmin(patienceMs = 0): Promise<void> {
-    const untilMs = performance.now() + patienceMs;
-    const { metricsListen: metrics, readinessListen: readiness, adminListen: admin } = this.#options;
-    while (this.#admin === null && !this.#draining) {
-      try {
-        this.#admin = await startAdmin({ metrics, readiness, admin }, this.#adminDeps());
-      } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE' || performance.now() >= untilMs)
-          throw error;
-        await sleep(adminRetryMs);
-      }
-    }
+    const isOver = () => this.#draining;
+    this.#admin = await openAdmin(this.#options, this.#adminDeps(), { patienceMs, isOver });
   }
 
   #adminDeps(): AdminDeps {
@@ -372,6 +389,7 @@ export class Agent implements CaptureListener {
     const pending = [...this.#xds.state.pending, ...this.#pods.pending.map((what) => `pods: ${what}`)];
     if (!this.#captureStarted) pending.push(`capture: ${this.#capture.trouble || 'hooks are not in place'}`);
     if (this.#draining) pending.push('draining');
+    if (this.#uninstall.isMarked) pending.push('released: the mesh is being uninstalled');
     return pending;
   }
 }

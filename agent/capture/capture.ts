@@ -1,25 +1,22 @@
 /** Which local pods are in the mesh, and that their traffic comes to us: pod source × cgroup tree → one `Enrolment` per pod. */
-import { closeSync, statSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../../mesh/common/errors.js';
 import type { Log } from '../../mesh/log/index.js';
 import {
-  findCgroupRoot,
-  findHostNetns,
-  findPodsParent,
+  findPlace,
+  foreignNamespaces,
   hasAddress,
-  hostFacts,
+  type NodePlace,
   ownCgroup,
-  type PodCgroup,
   PodSightings,
   podAddresses,
-  podOfProcess,
-  tryNamespaceInode,
 } from '../pods/index.js';
 import { Enrolment } from './enrolment.js';
 import { KubeletProbes } from './kubelet-probes.js';
 import { NodeDatapath } from './node-datapath.js';
 import { OlderConnections } from './older-connections.js';
+import { clean } from './pins.js';
 import { openPresence } from './pod-presence.js';
 import { createShownPorts, ShownPorts } from './shown-ports.js';
 import { type CaptureStatus, inventoryOf, type PodStatus } from './status.js';
@@ -38,15 +35,6 @@ export interface CaptureDeps {
   readonly podSource: PodSource;
   readonly listener: CaptureListener;
   readonly log: Log;
-}
-
-/** Where on this machine we are. */
-interface CapturePlace {
-  readonly cgroupRoot: string;
-  readonly podsParent: string;
-  readonly hostNetns: string;
-  /** Null: we run in no pod. */
-  readonly agentPod: PodCgroup | null;
 }
 
 const upkeepsPerSweep = 60;
@@ -69,12 +57,15 @@ export class Capture {
   readonly #handed = new Map<string, bigint>();
   /** Nothing is captured or released in the kernel: the next agent is taking over, or has. */
   #isHeld = false;
-  #place: CapturePlace | null = null;
+  #place: NodePlace | null = null;
   #probes: KubeletProbes | null = null;
   #older: OlderConnections | null = null;
   #upkeep: NodeJS.Timeout | null = null;
   #upkeeps = 0;
   #isStopping = false;
+  #starting: Promise<void> | null = null;
+  /** Every pod is plain, for good. */
+  #isReleased = false;
 
   constructor(options: CaptureOptions, deps: CaptureDeps) {
     this.#options = { ...captureDefaults, ...options };
@@ -112,7 +103,8 @@ export class Capture {
       this.#handed.set(pod.uid, pod.netnsCookie);
     }
     try {
-      await this.#start();
+      this.#starting = this.#start();
+      await this.#starting;
     } catch (error) {
       await this.stop();
       throw error;
@@ -132,13 +124,14 @@ export class Capture {
   }
 
   async #start(): Promise<void> {
+    if (this.#isReleased) return;
     this.prepare();
     const { podsParent, hostNetns } = this.#place!;
     const datapath = this.#running();
     // Without it probes of STRICT pods would fail: then rather nothing of ours at all.
     const { kubeletCgroup: given } = this.#options;
     this.#probes = new KubeletProbes({ ...this.#place!, given }, { datapath, log: this.#log });
-    if (!(await this.#awaitKubelet(this.#probes))) return;
+    if (!(await this.#awaitKubelet(this.#probes)) || this.#isReleased) return;
     const older = new OlderConnections({ net: datapath.net, log: this.#log });
     this.#older = older;
     this.#sightings = new PodSightings(
@@ -176,7 +169,7 @@ export class Capture {
 
   /** False: stopped meanwhile. */
   async #awaitKubelet(probes: KubeletProbes): Promise<boolean> {
-    while (!this.#isStopping) {
+    while (!this.#isStopping && !this.#isReleased) {
       if (probes.follow()) return true;
       await late(this.#options.pollIntervalMs, true);
     }
@@ -193,23 +186,21 @@ export class Capture {
     }
   }
 
-  #openDatapath(): CapturePlace {
-    const root = findCgroupRoot(this.#options.cgroupRoot);
-    const podsParent = findPodsParent(root, this.#options.podsParent);
-    const hostNetns = findHostNetns(this.#options.hostNetns, hostFacts(podsParent));
-    const agentPod = podOfProcess(podsParent, process.pid);
+  #openDatapath(): NodePlace {
+    const place = findPlace(this.#options);
+    const { cgroupRoot, podsParent, hostNetns, agentPod } = place;
     this.#datapath = new NodeDatapath(
       {
         bpffsDir: this.#options.bpffsDir,
-        cgroupRoot: root,
+        cgroupRoot,
         podsParent,
         // Below the pods' parent our sockets run the parent's program already.
-        agentCgroup: agentPod === null ? ownCgroup(root) : null,
+        agentCgroup: agentPod === null ? ownCgroup(cgroupRoot) : null,
         hostNetns,
       },
       { log: this.#log },
     );
-    return { cgroupRoot: root, podsParent, hostNetns, agentPod };
+    return place;
   }
 
   /**
@@ -268,6 +259,19 @@ export class Capture {
     await Promise.all([...this.#enrolments.values()].map((enrolment) => enrolment.abdicate()));
   }
 
+  /**
+   * Takes every pod out of the mesh, then all that is ours off the node, whoever made it. Open connections go on in this process. A `start` that
+   * runs is awaited; a later one does nothing.
+   */
+  async release(): Promise<void> {
+    this.#isReleased = true;
+    await this.#starting;
+    if (this.#upkeep !== null) clearInterval(this.#upkeep);
+    this.#onPods([...this.#pods.values()]);
+    await Promise.all([...this.#enrolments.keys()].map((uid) => this.#touch(uid)));
+    clean({ bpffsDir: this.#options.bpffsDir, force: true });
+  }
+
   /** What keeps us from enrolling anything, or kubelet's probes from passing; else empty. */
   get trouble(): string {
     return this.#probes?.trouble ?? '';
@@ -310,7 +314,7 @@ export class Capture {
     const gone = new Set(this.#pods.keys());
     for (const pod of pods) {
       gone.delete(pod.uid);
-      this.#pods.set(pod.uid, pod);
+      this.#pods.set(pod.uid, this.#isReleased ? { ...pod, enrolled: false } : pod);
     }
     for (const uid of gone) this.#pods.delete(uid);
     for (const uid of [...this.#pods.keys(), ...gone]) void this.#touch(uid);
@@ -390,10 +394,4 @@ export class Capture {
 /** Does not keep the process alive unless `ref`. */
 function late(ms: number, ref = false): Promise<void> {
   return sleep(ms, undefined, { ref });
-}
-
-/** Through these processes pass on their way into their pod's. */
-function foreignNamespaces(hostNetns: string): ReadonlySet<number> {
-  const inodes = [statSync(hostNetns).ino, tryNamespaceInode(1), tryNamespaceInode(process.pid)];
-  return new Set(inodes.filter((inode) => inode !== null));
 }

@@ -44,6 +44,8 @@ export class FilesPodSource implements PodSource {
 
   stopNoting(): void {}
 
+  async release(): Promise<void> {}
+
   /** Resolves after the first `onPods`. Throws MANIFESTS_UNREADABLE. */
   async start(onPods: (pods: readonly LocalPod[]) => void): Promise<void> {
     // Workers load this room too: the YAML parser (1 MB of heap a thread) comes only where manifests are read.

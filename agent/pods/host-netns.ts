@@ -2,9 +2,17 @@
  * Which file is the host's network namespace, whose connections are always plain. A pod's must never be taken for it: where nothing tells
  * for sure, the agent does not start.
  */
-import { closeSync, existsSync, openSync } from 'node:fs';
+import { closeSync, existsSync, openSync, statSync } from 'node:fs';
 import { messageOf } from '../../mesh/common/errors.js';
-import { listPodCgroups, processesOf } from './cgroups.js';
+import {
+  findCgroupRoot,
+  findPodsParent,
+  listPodCgroups,
+  type PodCgroup,
+  podOfProcess,
+  processesOf,
+} from './cgroups.js';
+import { tryNamespaceInode } from './pod-sightings.js';
 import { CaptureError } from './types.js';
 
 /** What can be seen of the machine. */
@@ -48,6 +56,33 @@ export function hostFacts(podsParent: string): HostFacts {
     // A setting that the kernel shows in its first network namespace only.
     isOwnInitial: () => existsSync('/proc/sys/net/core/netdev_budget'),
   };
+}
+
+/** Where on this machine we are. */
+export interface NodePlace {
+  readonly cgroupRoot: string;
+  readonly podsParent: string;
+  readonly hostNetns: string;
+  /** Null: we run in no pod. */
+  readonly agentPod: PodCgroup | null;
+}
+
+/** Null: found. Throws NO_CGROUP2, NO_PODS_PARENT, NO_HOST_NETNS. */
+export function findPlace(given: {
+  readonly cgroupRoot: string | null;
+  readonly podsParent: string | null;
+  readonly hostNetns: string | null;
+}): NodePlace {
+  const cgroupRoot = findCgroupRoot(given.cgroupRoot);
+  const podsParent = findPodsParent(cgroupRoot, given.podsParent);
+  const hostNetns = findHostNetns(given.hostNetns, hostFacts(podsParent));
+  return { cgroupRoot, podsParent, hostNetns, agentPod: podOfProcess(podsParent, process.pid) };
+}
+
+/** Processes pass through these on their way into their pod's. */
+export function foreignNamespaces(hostNetns: string): ReadonlySet<number> {
+  const inodes = [statSync(hostNetns).ino, tryNamespaceInode(1), tryNamespaceInode(process.pid)];
+  return new Set(inodes.filter((inode) => inode !== null));
 }
 
 function noHostNetns(reason: string): CaptureError {

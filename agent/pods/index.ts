@@ -7,7 +7,7 @@ export {
   tryCgroupId,
 } from './cgroups.js';
 export { FilesPodSource, type FilesPodSourceOptions } from './files-pod-source.js';
-export { findHostNetns, hostFacts } from './host-netns.js';
+export { findPlace, foreignNamespaces, type NodePlace } from './host-netns.js';
 export { findKubeletCgroup, type KubeletSearch } from './kubelet.js';
 export { KubernetesPodSource, type KubernetesPodSourceOptions } from './kubernetes-pod-source.js';
 export { hasAddress, interfaceNames, podAddresses } from './namespace-facts.js';

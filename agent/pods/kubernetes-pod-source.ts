@@ -19,6 +19,7 @@ export class KubernetesPodSource implements PodSource {
   #opened: KubernetesPods | null;
   #publish: () => void;
   #isStopped: boolean;
+  #isReleased: boolean;
 
   /** `snapshot`: null: without the API server nothing is known at start. */
   constructor(
@@ -32,6 +33,7 @@ export class KubernetesPodSource implements PodSource {
     this.#opened = null;
     this.#publish = () => {};
     this.#isStopped = false;
+    this.#isReleased = false;
   }
 
   get pending(): readonly string[] {
@@ -73,6 +75,12 @@ export class KubernetesPodSource implements PodSource {
     this.#opened?.marks.stop();
   }
 
+  async release(): Promise<void> {
+    this.#isReleased = true;
+    this.#snapshot?.remove();
+    await this.#opened?.marks.takeBack();
+  }
+
   async stop(): Promise<void> {
     this.#isStopped = true;
     this.#snapshot?.flush();
@@ -87,7 +95,7 @@ export class KubernetesPodSource implements PodSource {
       const text = JSON.stringify(pods);
       if (text !== lastPods) {
         onPods(pods);
-        this.#snapshot?.save(pods);
+        if (!this.#isReleased) this.#snapshot?.save(pods);
       }
       lastPods = text;
       opened.marks.setPods(opened.markedPods());

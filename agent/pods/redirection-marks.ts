@@ -36,6 +36,8 @@ export class RedirectionMarks {
   readonly #writing: Set<string>;
   readonly #retries: Map<string, { readonly backoff: Backoff; timer: NodeJS.Timeout | null }>;
   #isStopped: boolean;
+  /** Called when no pod is marked any more; null: nobody takes them back. */
+  #onBare: (() => void) | null;
 
   constructor(deps: RedirectionMarksDeps) {
     this.#deps = deps;
@@ -44,19 +46,30 @@ export class RedirectionMarks {
     this.#writing = new Set();
     this.#retries = new Map();
     this.#isStopped = false;
+    this.#onBare = null;
   }
 
   /** All pods of this node, as the API server has them now. */
   setPods(pods: readonly MarkedPod[]): void {
     this.#pods = new Map(pods.map((pod) => [pod.uid, pod]));
     for (const uid of this.#captured.keys()) if (!this.#pods.has(uid)) this.#forget(uid);
+    if (this.#onBare !== null) for (const uid of this.#pods.keys()) this.#captured.set(uid, false);
     this.#writeWhatDiffers();
   }
 
   /** Whether the pod's traffic is truly in our hands. */
   setCaptured(uid: string, isCaptured: boolean): void {
-    this.#captured.set(uid, isCaptured);
+    this.#captured.set(uid, isCaptured && this.#onBare === null);
     this.#writeWhatDiffers();
+  }
+
+  /** From now on no pod is to be marked, whoever has captured it. Resolves when none is, however long the API server is away. */
+  takeBack(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#onBare = resolve;
+      for (const uid of this.#pods.keys()) this.#captured.set(uid, false);
+      this.#writeWhatDiffers();
+    });
   }
 
   stop(): void {
@@ -72,6 +85,7 @@ export class RedirectionMarks {
       const isWaiting = this.#writing.has(uid) || this.#retries.get(uid)?.timer != null;
       if (pod !== undefined && pod.mark !== mark && !isWaiting) void this.#write(pod, mark);
     }
+    if ([...this.#pods.values()].every(({ mark }) => mark === undefined)) this.#onBare?.();
   }
 
   async #write(pod: MarkedPod, mark: 'enabled' | undefined): Promise<void> {

@@ -37,6 +37,8 @@ export interface PodSource {
   noteCaptured(uid: string, isCaptured: boolean): void;
   /** Nothing is told any more: another agent of this node does, or none. */
   stopNoting(): void;
+  /** Takes back all that was told, by whichever agent of this node, and saves nothing any more. Resolves when nothing of it is left. */
+  release(): Promise<void>;
   /** By source, or kind of it: since it was last seen whole, milliseconds. */
   readonly ages: ReadonlyMap<string, number>;
   /** Everything wrong right now with what it says of pods and namespaces. */
