@@ -209,6 +209,15 @@ test('nobody else sets, changes or removes the annotation, neither by pod, statu
   await tenant.patch(`${pods()}/mine`, { metadata: { annotations: { other: 'x' } } });
   await tenant.patch(status(), { status: { message: 'as before' } });
   expect(await mark()).toBe('enabled');
+  const hook = plane.client(
+    plane.credentials({
+      user: `system:serviceaccount:${MESH_NAMESPACE}:culvert-uninstall`,
+      groups: ['tenants'],
+    }),
+  );
+  await expect(hook.patch(status(), annotate('disabled'))).rejects.toThrow(onlyAgents);
+  await hook.patch(status(), annotate(null));
+  await expect(hook.patch(status(), annotate('enabled'))).rejects.toThrow(onlyAgents);
 
   const { nodeName: _, ...unbound } = pod('', 'n1').spec;
   await tenant.post(pods(), { ...pod('pending', ''), spec: { ...unbound, schedulerName: 'nobody' } });
