@@ -19,7 +19,7 @@ import { PUBLISHER_DEFAULTS, Publisher } from './publisher.js';
 import { Reports } from './reports.js';
 import { type ObjectSource, openSource } from './source.js';
 import { AddressTranslator } from './translate/index.js';
-import { loadVipState } from './vip-state.js';
+import { loadVipState, STATUS_VIP_STATE } from './vip-state.js';
 import { XDS_DEFAULTS, XdsServer } from './xds/index.js';
 
 /** What the controller does, without its listeners: source → model → translate → xDS, and the CA beside it. */
@@ -65,9 +65,9 @@ export function buildPlane(options: ControllerOptions, deps: PlaneDeps): Plane {
       log: log.child({ room: 'xds' }),
     },
   );
-  const vips = loadVipState(options.state, log);
+  const vips = cluster === null ? loadVipState(options.state, log) : STATUS_VIP_STATE;
   const captureSign = cluster !== null ? 'annotation' : 'label';
-  const addresses = new AddressTranslator({ ...options, captureSign }, { model, vips: vips.pool });
+  const addresses = new AddressTranslator({ ...options, captureSign }, { model, vips: vips.vips });
   const publisher = new Publisher(
     { ...PUBLISHER_DEFAULTS, ...options },
     { model, addresses, vips, xds, reports },

@@ -69,7 +69,7 @@ export class Publisher {
       ADDRESS_TYPE_URL,
     );
     reports.update(limitations);
-    reports.update(limitationsOf(change, model, vips.pool, this.#options));
+    reports.update(limitationsOf(change, model, vips.vips, this.#options));
   }
 
   stop(): void {

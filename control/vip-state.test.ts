@@ -17,21 +17,21 @@ afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
 test('addresses outlive the controller, whatever has come and gone since', () => {
   const first = loadVipState(folder, log);
-  const given = ['a/x.org', 'a/y.org', 'b/x.org'].map((name) => first.pool.take(name));
+  const given = ['a/x.org', 'a/y.org', 'b/x.org'].map((name) => first.vips.take(name));
   first.save();
   const second = loadVipState(folder, log);
-  second.pool.take('a/new.org');
+  second.vips.take('a/new.org');
   second.save();
   const third = loadVipState(folder, log);
-  expect(['a/x.org', 'a/y.org', 'b/x.org'].map((name) => third.pool.take(name))).toEqual(given);
+  expect(['a/x.org', 'a/y.org', 'b/x.org'].map((name) => third.vips.take(name))).toEqual(given);
 });
 
 test('nothing is written where nothing has changed', () => {
   const state = loadVipState(folder, log);
-  state.pool.take('a/x.org');
+  state.vips.take('a/x.org');
   state.save();
   rmSync(join(folder, 'vips'));
-  state.pool.take('a/x.org');
+  state.vips.take('a/x.org');
   state.save();
   expect(() => readFileSync(join(folder, 'vips'))).toThrow('ENOENT');
 });
@@ -39,12 +39,12 @@ test('nothing is written where nothing has changed', () => {
 test('a folder that cannot be written is reported, and written once it can, by itself', async () => {
   const state = loadVipState(join(folder, 'sub'), log);
   writeFileSync(join(folder, 'sub'), '');
-  const given = state.pool.take('a/x.org');
+  const given = state.vips.take('a/x.org');
   state.save();
   rmSync(join(folder, 'sub'));
   await until(() => existsSync(join(folder, 'sub', 'vips')));
   state.close();
-  expect(loadVipState(join(folder, 'sub'), log).pool.take('a/x.org')).toEqual(given);
+  expect(loadVipState(join(folder, 'sub'), log).vips.take('a/x.org')).toEqual(given);
 });
 
 test('a damaged file stops the start: addresses that clients know would change', () => {

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { MeshError, messageOf } from '../mesh/common/errors.js';
 import type { Log } from '../mesh/log/index.js';
 import { writeFileAtomically } from './ca/index.js';
-import { VipPool } from './translate/index.js';
+import { STATUS_VIPS, VipPool, type Vips } from './translate/index.js';
 
 /** VIP_STATE: the file of automatic addresses cannot be used; data.file names it. */
 export class VipStateError extends MeshError<'VIP_STATE'> {}
@@ -11,9 +11,9 @@ export class VipStateError extends MeshError<'VIP_STATE'> {}
 /** A disk that was full is tried again so often. */
 const RETRY_MS = 1_000;
 
-/** Automatic addresses of ServiceEntries, kept in the state folder: lines `<slot> <namespace>/<host>`. */
+/** Automatic addresses of ServiceEntries. */
 export interface VipState {
-  readonly pool: VipPool;
+  readonly vips: Vips;
   /**
    * Writes what has changed since. Before agents are told: an address that was given out must not be given to another after a crash. A disk that is
    * full is reported and tried again, and keeps no policy from agents: a restart then finds nearly all addresses again by their names' hashes.
@@ -23,8 +23,11 @@ export interface VipState {
   close(): void;
 }
 
-/** Throws VipStateError if the file is there but cannot be used: addresses that clients know would change. */
-export function loadVipState(folder: string, log: Log): VipState {
+/** On Kubernetes the objects' statuses hold them. */
+export const STATUS_VIP_STATE: VipState = { vips: STATUS_VIPS, save: () => {}, close: () => {} };
+
+/** Kept in the state folder: lines `<slot> <namespace>/<host>`. Throws VipStateError if the file is there but cannot be used: addresses that clients know would change. */
+export function loadVipState(folder: string, log: Log): VipState & { readonly vips: VipPool } {
   const file = join(folder, 'vips');
   const pool = new VipPool(readSlots(file));
   let version = pool.version;
@@ -45,7 +48,7 @@ export function loadVipState(folder: string, log: Log): VipState {
       retry = setTimeout(save, RETRY_MS).unref();
     }
   };
-  return { pool, save, close: () => clearTimeout(retry) };
+  return { vips: pool, save, close: () => clearTimeout(retry) };
 }
 
 function readSlots(file: string): [string, number][] {

@@ -124,6 +124,7 @@ export function decodeServiceEntry(fields: Fields, namespace: string, name: stri
       limits.add(spec, 'exportTo', effect),
     ),
     subjectAltNames: spec.texts('subjectAltNames'),
+    automatic: readAutomatic(fields.object('status')),
     limits: limits.list,
   };
   checkTogether(spec, entry, limits);
@@ -153,6 +154,15 @@ function readAddresses(spec: Fields): readonly EntryAddress[] {
       return [{ address, prefixLength: prefixLength === bits ? null : prefixLength }];
     spec.wrong('addresses', `[${index}] must be an IP address or a CIDR of at least one bit, not '${text}'`);
     return [];
+  });
+}
+
+/** What others may have written there is no fault of the entry. */
+function readAutomatic(status: Fields): ServiceEntry['automatic'] {
+  return status.objects('addresses').flatMap((fields) => {
+    const host = fields.text('host').toLowerCase();
+    const address = tryCanonicalAddress(fields.text('value'));
+    return host !== '' && address !== null && isAutomatic(address) ? [{ host, address }] : [];
   });
 }
 

@@ -73,6 +73,11 @@ export class Model {
     this.#onChange(change);
   }
 
+  /** False: there are changes that have not been handed on. */
+  get isSettled(): boolean {
+    return this.#touched.isEmpty;
+  }
+
   /** Drops what is pending. */
   stop(): void {
     if (this.#timer !== null) clearTimeout(this.#timer);

@@ -72,6 +72,8 @@ export interface ServiceEntry extends MeshKindFields {
   readonly selector: Labels | null;
   readonly visibility: Visibility;
   readonly subjectAltNames: readonly string[];
+  /** status.addresses: what was given to hosts automatically, by the leading controller. Not of the ranges for that: left out. */
+  readonly automatic: readonly { readonly host: string; readonly address: string }[];
 }
 
 /** exportTo: who sees it. `none`: nobody. */

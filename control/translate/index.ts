@@ -3,4 +3,4 @@ export { strictPolicy } from './policies/peer-authentication.js';
 export { type AuthorizationUpdates, translateAuthorizations } from './policies/policies.js';
 export { AddressTranslator, type AddressTranslatorDeps, type AddressUpdates } from './translator.js';
 export { type Resource, TRANSLATE_DEFAULTS, type TranslateOptions } from './types.js';
-export { VipPool } from './vip-pool.js';
+export { STATUS_VIPS, VipPool, type Vips } from './vip-pool.js';

@@ -16,13 +16,13 @@ import { entryResourceName } from './names.js';
 import { networkOfEndpoint, podAt } from './network.js';
 import { entryNeedsVip } from './service.js';
 import type { TranslateOptions } from './types.js';
-import type { VipPool } from './vip-pool.js';
+import type { Vips } from './vip-pool.js';
 
 /** What of the touched objects is accepted but not in force as written; empty where nothing is, or the object is gone. */
 export function limitationsOf(
   change: ModelChange,
   model: Model,
-  vips: VipPool,
+  vips: Vips,
   options: TranslateOptions,
 ): ReadonlyMap<ObjectKey, readonly Limitation[]> {
   const found = new Map<ObjectKey, readonly Limitation[]>();
@@ -47,14 +47,14 @@ function ofService(service: Service): readonly Limitation[] {
   return [...limits, { field: 'spec.trafficDistribution', reason, effect: 'ignored' }];
 }
 
-function ofEntry(entry: ServiceEntry | undefined, model: Model, vips: VipPool): readonly Limitation[] {
+function ofEntry(entry: ServiceEntry | undefined, model: Model, vips: Vips): readonly Limitation[] {
   if (entry === undefined) return [];
   const found = [...entry.limits];
   for (const host of entry.hosts) {
     const add = (field: string, reason: string, effect: string) => found.push({ field, reason, effect });
     if (!model.ownsHost(entry, host))
       add('spec.hosts', `'${host}' is another's: a Service's, or an older entry's`, 'the host is left out');
-    else if (entryNeedsVip(entry, host) && vips.take(entryResourceName(entry, host)) === null)
+    else if (entryNeedsVip(entry, host) && vips.isShort(entryResourceName(entry, host), entry))
       add(
         'spec.addresses',
         'all automatic addresses are in use',

@@ -13,7 +13,7 @@ import { meshNetwork, networkOfPod } from './network.js';
 import { RemoteIdentities } from './remote-identities.js';
 import { type ServiceContext, translateEntry, translateService } from './service.js';
 import type { Resource, TranslateOptions } from './types.js';
-import type { VipPool } from './vip-pool.js';
+import type { Vips } from './vip-pool.js';
 import { translateWorkload, type WorkloadResource } from './workload.js';
 
 type AddressResource = Resource<istio.workload.Address.$Properties>;
@@ -24,14 +24,14 @@ export type AddressUpdates = ReadonlyMap<string, AddressResource | null>;
 export interface AddressTranslatorDeps {
   readonly model: Model;
   /** Addresses of ServiceEntries that have none. */
-  readonly vips: VipPool;
+  readonly vips: Vips;
 }
 
 /** Makes the resources of touched objects anew, and knows which resources each object became, to take away those that it no longer is. */
 export class AddressTranslator {
   readonly #options: TranslateOptions;
   readonly #model: Model;
-  readonly #vips: VipPool;
+  readonly #vips: Vips;
   /** Names of the resources of each object. */
   readonly #names: Map<ObjectKey, readonly string[]>;
   /** Which object a resource was made of. */
@@ -131,7 +131,7 @@ export class AddressTranslator {
     } else if (entry !== undefined) {
       const autoVip = (name: string) => {
         taken.add(name);
-        return this.#vips.take(name);
+        return this.#vips.take(name, entry);
       };
       for (const resource of translateEntry(entry, context, autoVip))
         resources.push({ ...resource, message: { service: resource.message } });

@@ -1,8 +1,33 @@
+import type { ServiceEntry } from '../model/index.js';
+
 /** Addresses that a ServiceEntry without any gets, one of each family: 240.240.0.0/16 and 2001:2::/48 (mesh-apis.md 2.5). */
 export interface AutoVip {
   readonly ipv4: string;
   readonly ipv6: string;
 }
+
+/** Where ServiceEntries without addresses have theirs from. `name`: `<namespace>/<host>`. */
+export interface Vips {
+  /** Null: none (yet). */
+  take(name: string, entry: ServiceEntry): AutoVip | null;
+  /** The name is gone. */
+  release(name: string): void;
+  /** There is none to be had for it. */
+  isShort(name: string, entry: ServiceEntry): boolean;
+}
+
+/** As `status.addresses` of the entries says: on Kubernetes one controller gives them, and all replicas read them there. */
+export const STATUS_VIPS: Vips = {
+  take: (name, entry) => {
+    const host = name.slice(name.indexOf('/') + 1);
+    const own = entry.automatic.filter((one) => one.host === host).map(({ address }) => address);
+    const ipv4 = own.find((address) => !address.includes(':'));
+    const ipv6 = own.find((address) => address.includes(':'));
+    return ipv4 === undefined || ipv6 === undefined ? null : { ipv4, ipv6 };
+  },
+  release: () => {},
+  isShort: () => false,
+};
 
 /** Last octets 0 and 255 are left out. */
 const SLOTS = 256 * 254;
@@ -14,7 +39,7 @@ const MAX_RELEASED = 16_384;
  * restart. A name that is new starts at its hash, so that without `saved` nearly all come out the same. The address of a name that is gone
  * stays with it: clients may still have it cached, and it may come back.
  */
-export class VipPool {
+export class VipPool implements Vips {
   /** In the order of use, those released longest ago first among the released. */
   readonly #slots: Map<string, number>;
   readonly #taken: Set<number>;
@@ -48,6 +73,25 @@ export class VipPool {
     if (slot === null) return null;
     this.#inUse.add(name);
     return vipOf(slot);
+  }
+
+  isShort(name: string): boolean {
+    return this.take(name) === null;
+  }
+
+  /** The name has this IPv4 address from now on. False: it is another name's, or none of the range. */
+  adopt(name: string, ipv4: string): boolean {
+    const slot = slotOf(ipv4);
+    if (slot === null) return false;
+    const before = this.#slots.get(name);
+    if (before !== slot && this.#taken.has(slot)) return false;
+    if (before !== slot) {
+      if (before !== undefined) this.#taken.delete(before);
+      this.#slots.delete(name);
+      this.#give(name, slot);
+    }
+    this.#inUse.add(name);
+    return true;
   }
 
   release(name: string): void {
@@ -87,6 +131,13 @@ export class VipPool {
 function vipOf(slot: number): AutoVip {
   const [high, low] = [Math.floor(slot / 254), (slot % 254) + 1];
   return { ipv4: `240.240.${high}.${low}`, ipv6: `2001:2::${((high << 8) | low).toString(16)}` };
+}
+
+function slotOf(ipv4: string): number | null {
+  const octets = /^240\.240\.(\d{1,3})\.(\d{1,3})$/.exec(ipv4)?.slice(1).map(Number);
+  if (octets === undefined) return null;
+  const [high, low] = octets as [number, number];
+  return low >= 1 && low <= 254 && high <= 255 ? high * 254 + low - 1 : null;
 }
 
 /** FNV-1a, 32 bits. */

@@ -1,6 +1,6 @@
 import type { Log } from '../log/index.js';
 import { formatPath } from '../manifests/index.js';
-import type { Decoder, ManifestProblem, Remark, SourceBatch } from '../manifests/types.js';
+import type { Decoder, ManifestProblem, RawObject, Remark, SourceBatch } from '../manifests/types.js';
 import type { ApiClient } from './client.js';
 import { Discovery } from './discovery.js';
 import { REFLECTOR_DEFAULTS, Reflector, type ReflectorOptions } from './reflector.js';
@@ -18,6 +18,10 @@ export interface KubernetesSourceDeps<T> {
   readonly decode: Decoder<T>;
   /** First everything that there is, once every kind has been listed; then what changed of what is in force, or `isUnsettled`. */
   readonly onBatch: (batch: SourceBatch<T>) => void;
+  /** Sees each object that comes, as the API server has it, and keeps what it needs of it; null: it is gone. Before its batch, and in lists that are not yet complete. */
+  readonly observe?: (key: string, object: RawObject | null) => void;
+  /** What is wrong with an object has changed; empty: nothing is. */
+  readonly onProblems?: (key: string, problems: readonly ManifestProblem[]) => void;
   readonly log: Log;
   /** [0, 1); default Math.random. */
   readonly random?: () => number;
@@ -27,6 +31,7 @@ export interface KubernetesSourceDeps<T> {
 export class KubernetesSource<T> {
   readonly #log: Log;
   readonly #onBatch: (batch: SourceBatch<T>) => void;
+  readonly #onProblems: (key: string, problems: readonly ManifestProblem[]) => void;
   readonly #reflectors: readonly Reflector<T>[];
   readonly #tables: ReadonlyMap<string, ObjectTable<T>>;
   /** By key, of objects that have any. */
@@ -40,17 +45,17 @@ export class KubernetesSource<T> {
   constructor(options: KubernetesSourceOptions, deps: KubernetesSourceDeps<T>) {
     this.#log = deps.log;
     this.#onBatch = deps.onBatch;
+    this.#onProblems = deps.onProblems ?? (() => {});
     this.#remarks = new Map();
     this.#upserted = new Map();
     this.#removed = new Set();
     this.#flush = null;
     this.#isSynced = false;
     this.#onStarted = null;
-    const { client, decode } = deps;
+    const { client, decode, observe } = deps;
     const onChange = this.#onChange.bind(this);
-    this.#tables = new Map(
-      options.kinds.map(({ kind }) => [kind, new ObjectTable<T>({ kind }, { decode, onChange })]),
-    );
+    const ofTables = { decode, onChange, ...(observe === undefined ? {} : { observe }) };
+    this.#tables = new Map(options.kinds.map(({ kind }) => [kind, new ObjectTable<T>({ kind }, ofTables)]));
     const shared = {
       client,
       discovery: new Discovery({ client }),
@@ -178,6 +183,8 @@ export class KubernetesSource<T> {
         this.#log.info({ ...remark.problem }, 'problem or notice of an object is gone');
     if (remarks.length === 0) this.#remarks.delete(key);
     else this.#remarks.set(key, remarks);
+    const problems = [...remarks].filter(({ isProblem }) => isProblem).map(({ problem }) => problem);
+    this.#onProblems(key, problems);
   }
 
   #told(isProblem: boolean): readonly ManifestProblem[] {

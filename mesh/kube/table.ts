@@ -7,6 +7,8 @@ export interface TableDeps<T> {
   readonly decode: Decoder<T>;
   /** Of each entry that came, changed or went. */
   readonly onChange: (key: string, before: Entry<T> | undefined, now: Entry<T> | undefined) => void;
+  /** Sees each object that comes, as the API server has it; null: it is gone. Ahead of `onChange`. */
+  readonly observe?: (key: string, object: RawObject | null) => void;
 }
 
 const LAST_APPLIED = 'kubectl.kubernetes.io/last-applied-configuration';
@@ -55,7 +57,10 @@ export class ObjectTable<T> {
     this.#listing = null;
     this.#reusesVersions = true;
     for (const [key, entry] of before)
-      if (!this.#entries.has(key)) this.#deps.onChange(key, entry, undefined);
+      if (!this.#entries.has(key)) {
+        this.#deps.observe?.(key, null);
+        this.#deps.onChange(key, entry, undefined);
+      }
     for (const [key, entry] of this.#entries)
       if (before.get(key) !== entry) this.#deps.onChange(key, before.get(key), entry);
   }
@@ -66,7 +71,9 @@ export class ObjectTable<T> {
     // Decoders keep annotations: not this one, which repeats the whole object.
     const annotations = recordOf(object.metadata['annotations']);
     if (annotations !== undefined) delete annotations[LAST_APPLIED];
-    const entry = this.#entryOf({ ...object, apiVersion, kind: this.#kind }, before);
+    const whole = { ...object, apiVersion, kind: this.#kind };
+    const entry = this.#entryOf(whole, before);
+    if (entry !== null) this.#deps.observe?.(key, whole);
     if (this.#listing !== null) {
       if (entry === null) this.#listing.delete(key);
       else this.#listing.set(key, entry);
@@ -88,6 +95,7 @@ export class ObjectTable<T> {
   #drop(key: string): void {
     const before = this.#entries.get(key);
     if (!this.#entries.delete(key)) return;
+    this.#deps.observe?.(key, null);
     this.#deps.onChange(key, before, undefined);
   }
 
