@@ -26,6 +26,11 @@ export class Fields {
     return Object.keys(this.#value).filter((field) => this.has(field));
   }
 
+  /** All of it as JSON, its fields in the order in which they came. */
+  get json(): string {
+    return JSON.stringify(this.#value);
+  }
+
   has(field: string): boolean {
     return this.#value[field] !== undefined && this.#value[field] !== null;
   }
