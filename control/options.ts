@@ -29,6 +29,10 @@ export const OPTIONS = {
     help: "The controller's own namespace: its Lease, Secrets and ConfigMaps are there (source `kubernetes`).",
     fallback: 'culvert-system',
   }),
+  nodeTaint: option.flag({
+    help: 'Keep the taint culvert/agent-not-ready:NoSchedule on nodes that have booted until their agent is ready (source `kubernetes`).',
+    fallback: true,
+  }),
   statusFile: option.text({
     metavar: 'FILE',
     help: 'Where to write what is wrong with the manifests, JSON; none: files-status.json in the state folder.',

@@ -1,4 +1,5 @@
 import type { Log } from '../mesh/log/index.js';
+import type { SourceBatch } from '../mesh/manifests/index.js';
 import { ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, PROXY_CONFIG_TYPE_URL } from '../mesh/proto/index.js';
 import { TOKEN_REVIEW_DEFAULTS, TokenReviewAuthenticator } from './authn/index.js';
 import {
@@ -12,7 +13,7 @@ import {
 } from './ca/index.js';
 import type { Cluster } from './cluster.js';
 import type { ControllerMetrics, MetricSources } from './metrics.js';
-import { MODEL_DEFAULTS, Model } from './model/index.js';
+import { type MeshObject, MODEL_DEFAULTS, Model } from './model/index.js';
 import type { StatusSections } from './monitoring.js';
 import type { ControllerOptions } from './options.js';
 import { PUBLISHER_DEFAULTS, Publisher } from './publisher.js';
@@ -20,6 +21,7 @@ import { Reports } from './reports.js';
 import { type ObjectSource, openSource } from './source.js';
 import { AddressTranslator } from './translate/index.js';
 import { loadVipState, STATUS_VIP_STATE } from './vip-state.js';
+import { Writeback } from './writeback/index.js';
 import { XDS_DEFAULTS, XdsServer } from './xds/index.js';
 
 /** What the controller does, without its listeners: source → model → translate → xDS, and the CA beside it. */
@@ -30,6 +32,8 @@ export interface Plane {
   readonly xds: XdsServer;
   readonly reports: Reports;
   readonly certificates: CertificateService;
+  /** Null: source `files`. */
+  readonly writeback: Writeback | null;
   /** Looks who may not be connected any more. */
   readonly recheck: NodeJS.Timeout;
 }
@@ -48,7 +52,10 @@ const RECHECK_MS = 2000;
 /** Nothing of it is at work before `source.start()`. Throws where the state folder cannot be used. */
 export function buildPlane(options: ControllerOptions, deps: PlaneDeps): Plane {
   const { authority, cluster, metrics, log } = deps;
-  const reports = new Reports({ log: log.child({ room: 'reports' }) });
+  const reports: Reports = new Reports({
+    log: log.child({ room: 'reports' }),
+    onChange: (keys) => writeback?.onReports(keys),
+  });
   const model: Model = new Model(
     { ...MODEL_DEFAULTS, ...options },
     { onChange: (change) => publisher.publish(change) },
@@ -78,18 +85,41 @@ export function buildPlane(options: ControllerOptions, deps: PlaneDeps): Plane {
     events: metrics.ca,
     log: log.child({ room: 'ca' }),
   });
-  const source = openSource(options, { onBatch: (batch) => model.apply(batch), cluster, log });
+  const writeback = cluster === null ? null : createWriteback(options, cluster, { model, reports, log });
+  const onBatch = (batch: SourceBatch<MeshObject>) => {
+    model.apply(batch);
+    writeback?.onBatch(batch);
+  };
+  const source = openSource(options, { onBatch, cluster, writeback, log });
   const recheck = setInterval(() => xds.recheck(), RECHECK_MS).unref();
-  return { source, model, publisher, xds, reports, certificates, recheck };
+  return { source, model, publisher, xds, reports, certificates, writeback, recheck };
 }
 
 /** Its clients are told to come back, or to go elsewhere. */
-export function stopPlane({ source, model, publisher, xds, recheck }: Plane): void {
+export function stopPlane({ source, model, publisher, xds, writeback, recheck }: Plane): void {
   clearInterval(recheck);
+  writeback?.stop();
   source.stop();
   model.stop();
   publisher.stop();
   xds.close();
+}
+
+function createWriteback(
+  options: ControllerOptions,
+  { client, election, identity }: Cluster,
+  { model, reports, log }: { readonly model: Model; readonly reports: Reports; readonly log: Log },
+): Writeback {
+  return new Writeback(
+    { namespace: options.namespace, identity, addsNodeTaints: options.nodeTaint },
+    {
+      client,
+      leadership: election,
+      model,
+      limitationsOf: (key) => reports.of(key),
+      log: log.child({ room: 'writeback' }),
+    },
+  );
 }
 
 /** On Kubernetes the API server knows its tokens; else they are our own. */

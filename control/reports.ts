@@ -13,10 +13,12 @@ import { limitationsOf, type TranslateOptions, translateAuthorizations, VipPool 
 /** What of the objects in force is not in force as written: kept for people, logged when it comes and when it goes. */
 export class Reports {
   readonly #log: Log;
+  readonly #onChange: (keys: Iterable<ObjectKey>) => void;
   readonly #byObject: Map<ObjectKey, readonly Limitation[]>;
 
-  constructor(deps: { readonly log: Log }) {
+  constructor(deps: { readonly log: Log; readonly onChange?: (keys: Iterable<ObjectKey>) => void }) {
     this.#log = deps.log;
+    this.#onChange = deps.onChange ?? (() => {});
     this.#byObject = new Map();
   }
 
@@ -31,6 +33,11 @@ export class Reports {
       if (list.length > 0) this.#byObject.set(object, list);
       else this.#byObject.delete(object);
     }
+    this.#onChange(limitations.keys());
+  }
+
+  of(object: ObjectKey): readonly Limitation[] {
+    return this.#byObject.get(object) ?? [];
   }
 
   /** By object. */

@@ -16,6 +16,7 @@ import type { Cluster } from './cluster.js';
 import { writeFilesStatus } from './files-status.js';
 import { decodeObject, type MeshObject, OBJECT_KINDS } from './model/index.js';
 import type { ControllerOptions } from './options.js';
+import type { Writeback } from './writeback/index.js';
 
 /** Where the mesh's objects come from. */
 export interface ObjectSource {
@@ -37,6 +38,8 @@ export interface ObjectSourceDeps {
   readonly onBatch: (batch: SourceBatch<MeshObject>) => void;
   /** Null: source `files`. */
   readonly cluster: Cluster | null;
+  /** Sees what the API server has beside what the mesh uses; null: source `files`. */
+  readonly writeback: Pick<Writeback, 'observe' | 'onProblems'> | null;
   readonly log: Log;
 }
 
@@ -76,10 +79,20 @@ function openFolder(options: ControllerOptions, { onBatch, log }: ObjectSourceDe
   };
 }
 
-function openKubernetes({ client, origin }: Cluster, { onBatch, log }: ObjectSourceDeps): ObjectSource {
+function openKubernetes(
+  { client, origin }: Cluster,
+  { onBatch, writeback, log }: ObjectSourceDeps,
+): ObjectSource {
   const source = new KubernetesSource<MeshObject>(
     { ...KUBERNETES_SOURCE_DEFAULTS, kinds: watchedKindsOf(OBJECT_KINDS) },
-    { client, decode: decodeObject, onBatch, log: log.child({ room: 'kube' }) },
+    {
+      client,
+      decode: decodeObject,
+      observe: (key, object) => writeback?.observe(key, object),
+      onProblems: (key, problems) => writeback?.onProblems(key, problems),
+      onBatch,
+      log: log.child({ room: 'kube' }),
+    },
   );
   log.info({ cluster: origin }, 'objects come from the API server');
   return {

@@ -52,6 +52,7 @@ export async function startController(
     await plane.source.start();
     plane.model.flush();
     // Who has not seen everything must not write.
+    plane.writeback?.start();
     cluster?.election.start();
     const port = await bind(grpc, options.listen, serverCertificate);
     servers.push(await startStatus(options.adminListen, { pending, ...statusOf(plane) }, onError));

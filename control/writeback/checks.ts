@@ -1,5 +1,10 @@
 import type { ObjectReference } from '../../mesh/kube-write/index.js';
-import { DATAPLANE_MODE_LABEL, isEnrolled, keyOf, REDIRECTION_ANNOTATION } from '../../mesh/manifests/index.js';
+import {
+  DATAPLANE_MODE_LABEL,
+  isEnrolled,
+  keyOf,
+  REDIRECTION_ANNOTATION,
+} from '../../mesh/manifests/index.js';
 import type { Model, Pod } from '../model/index.js';
 import type { Facts } from './facts.js';
 import {
@@ -126,7 +131,12 @@ function* ofNetworkPolicies(context: CheckContext): Iterable<Finding> {
   }
 }
 
-function blocking({ facts }: CheckContext, policy: NetworkPolicy, text: string, pods: readonly Pod[]): Finding {
+function blocking(
+  { facts }: CheckContext,
+  policy: NetworkPolicy,
+  text: string,
+  pods: readonly Pod[],
+): Finding {
   const { kind, namespace, name } = policy;
   const uid = facts.get(keyOf(kind, namespace, name))?.object.uid ?? '';
   return {

@@ -27,38 +27,31 @@ export function conditionTypeOf(kind: string): string {
 export function verdictOf(kind: string, { problems, limitations }: Judgement): Verdict {
   const isPolicy = kind === 'AuthorizationPolicy';
   if (problems.length > 0)
-    return { status: 'False', reason: 'Invalid', message: listOf(problems.map(problemText), IN_FORCE_INSTEAD) };
+    return { status: 'False', reason: 'Invalid', message: listOf(problems.map(textOf)) };
   if (limitations.length > 0)
     return {
       status: 'False',
       reason: isPolicy ? 'UnsupportedValue' : 'NotAsWritten',
-      message: listOf(limitations.map(limitationText), ''),
+      message: listOf(limitations.map(textOf)),
     };
   return { status: 'True', reason: isPolicy ? 'Accepted' : 'AsWritten', message: 'in force as written' };
 }
 
-const IN_FORCE_INSTEAD =
-  'until it is mended, the last good version stays in force; of a policy that never had one, what allows no more than it may have meant';
-
-function problemText({ field, reason }: ManifestProblem): string {
-  return field === '' ? reason : `${field}: ${reason}`;
-}
-
-function limitationText({ field, reason, effect }: Limitation): string {
+function textOf({ field, reason, effect }: ManifestProblem | Limitation): string {
   return [field, reason, effect].filter((part) => part !== '').join(': ');
 }
 
 /** `a; b; and 3 more`, no longer than people read. */
-function listOf(texts: readonly string[], end: string): string {
+function listOf(texts: readonly string[]): string {
   const shown: string[] = [];
-  let chars = end.length;
+  let chars = 0;
   for (const text of texts) {
     if (shown.length > 0 && chars + text.length > MAX_CHARS) break;
     shown.push(text.slice(0, MAX_CHARS));
     chars += text.length;
   }
   if (shown.length < texts.length) shown.push(`and ${texts.length - shown.length} more`);
-  return [...shown, ...(end === '' ? [] : [end])].join('; ');
+  return shown.join('; ');
 }
 
 /** The conditions of which ours is `verdict`, as it is to be written: its time is when its status came to be what it is. */

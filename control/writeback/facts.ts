@@ -48,7 +48,8 @@ export class Facts {
     const before = this.#facts.get(key);
     const now = factsOf(raw);
     // Behind what a write of ours was answered with.
-    const isOld = before?.object.uid === now.object.uid && isOlder(now.resourceVersion, before.resourceVersion);
+    const isOld =
+      before?.object.uid === now.object.uid && isOlder(now.resourceVersion, before.resourceVersion);
     this.#facts.set(key, isOld ? { ...before, generation: now.generation } : now);
     this.#onChange(key);
   }

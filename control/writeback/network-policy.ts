@@ -1,4 +1,4 @@
-import type { Fields, KindDecoder, Labels } from '../../mesh/manifests/index.js';
+import type { Fields, Labels } from '../../mesh/manifests/index.js';
 
 /** What of a NetworkPolicy tells whether the mesh's connections pass it. */
 export interface NetworkPolicy {
@@ -29,23 +29,19 @@ export interface NetworkRule {
 
 const PATH_OF_PEERS = { ingress: 'from', egress: 'to' } as const;
 
-export const NETWORK_POLICY_DECODER: KindDecoder<NetworkPolicy> = {
-  namespaced: true,
-  nameForm: 'subdomain',
-  decode: (fields, namespace, name) => {
-    const spec = fields.object('spec');
-    const types = spec.texts('policyTypes');
-    const has = (type: string, isDefault: boolean) => (types.length === 0 ? isDefault : types.includes(type));
-    return {
-      kind: 'NetworkPolicy',
-      namespace,
-      name,
-      podSelector: readSelector(spec.object('podSelector')),
-      ingress: has('Ingress', true) ? readRules(spec, 'ingress') : null,
-      egress: has('Egress', spec.has('egress')) ? readRules(spec, 'egress') : null,
-    };
-  },
-};
+export function decodeNetworkPolicy(fields: Fields, namespace: string, name: string): NetworkPolicy {
+  const spec = fields.object('spec');
+  const types = spec.texts('policyTypes');
+  const has = (type: string, isDefault: boolean) => (types.length === 0 ? isDefault : types.includes(type));
+  return {
+    kind: 'NetworkPolicy',
+    namespace,
+    name,
+    podSelector: readSelector(spec.object('podSelector')),
+    ingress: has('Ingress', true) ? readRules(spec, 'ingress') : null,
+    egress: has('Egress', spec.has('egress')) ? readRules(spec, 'egress') : null,
+  };
+}
 
 function readSelector(fields: Fields): LabelSelector {
   const expressions = fields.objects('matchExpressions').map((one) => ({
@@ -59,7 +55,10 @@ function readSelector(fields: Fields): LabelSelector {
 function readRules(spec: Fields, direction: 'ingress' | 'egress'): readonly NetworkRule[] {
   return spec.objects(direction).map((rule) => {
     const ports = rule.objects('ports');
-    return { peers: peersOf(rule, PATH_OF_PEERS[direction]), ports: ports.length === 0 ? null : ports.flatMap(readPort) };
+    return {
+      peers: peersOf(rule, PATH_OF_PEERS[direction]),
+      ports: ports.length === 0 ? null : ports.flatMap(readPort),
+    };
   });
 }
 
@@ -99,5 +98,7 @@ export function admitsOtherThan({ ports }: NetworkRule, port: number): boolean {
 /** The rule's ports for people: `80, http, 8000-8100`. */
 export function portsText({ ports }: NetworkRule): string {
   if (ports === null) return 'all ports';
-  return ports.map(({ first, last }) => (last > Number(first) ? `${first}-${last}` : String(first))).join(', ');
+  return ports
+    .map(({ first, last }) => (last > Number(first) ? `${first}-${last}` : String(first)))
+    .join(', ');
 }

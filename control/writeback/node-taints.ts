@@ -125,7 +125,10 @@ function patchOf(node: Record<string, unknown>, wanted: Wanted): object {
   const taints = wanted.taint === 'add' ? [...others, TAINT] : others;
   const annotations =
     wanted.taint === 'remove' ? { annotations: { [AGENT_BOOT_ANNOTATION]: wanted.agentBootId } } : {};
-  return { metadata: { resourceVersion, ...annotations }, spec: { taints: taints.length === 0 ? null : taints } };
+  return {
+    metadata: { resourceVersion, ...annotations },
+    spec: { taints: taints.length === 0 ? null : taints },
+  };
 }
 
 /** The Node that a pod is on. */

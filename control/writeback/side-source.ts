@@ -3,7 +3,7 @@ import type { Log } from '../../mesh/log/index.js';
 import { decoderOf, type KindDecoder, keyOf } from '../../mesh/manifests/index.js';
 import type { ObjectKey } from '../model/index.js';
 import type { Facts } from './facts.js';
-import { NETWORK_POLICY_DECODER, type NetworkPolicy } from './network-policy.js';
+import { decodeNetworkPolicy, type NetworkPolicy } from './network-policy.js';
 
 export interface SideSourceOptions {
   /** The controller's own namespace. */
@@ -26,7 +26,10 @@ interface Marker {
 }
 
 const DECODERS = new Map<string, KindDecoder<NetworkPolicy | Marker>>([
-  ['networking.k8s.io/v1 NetworkPolicy', NETWORK_POLICY_DECODER],
+  [
+    'networking.k8s.io/v1 NetworkPolicy',
+    { namespaced: true, nameForm: 'subdomain', decode: decodeNetworkPolicy },
+  ],
   ['v1 ConfigMap', { namespaced: true, nameForm: 'subdomain', decode: () => ({ kind: 'ConfigMap' }) }],
 ]);
 
@@ -43,7 +46,12 @@ export class SideSource {
     this.#isUninstalling = false;
     const kinds = [
       { kind: 'NetworkPolicy', apiVersions: ['networking.k8s.io/v1'] },
-      { kind: 'ConfigMap', apiVersions: ['v1'], namespace, fieldSelector: `metadata.name=${UNINSTALL_MARKER}` },
+      {
+        kind: 'ConfigMap',
+        apiVersions: ['v1'],
+        namespace,
+        fieldSelector: `metadata.name=${UNINSTALL_MARKER}`,
+      },
     ];
     this.#source = new KubernetesSource<NetworkPolicy | Marker>(
       { ...KUBERNETES_SOURCE_DEFAULTS, kinds },

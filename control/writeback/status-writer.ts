@@ -192,6 +192,7 @@ function writable({ type, status, reason, message, observedGeneration, lastTrans
 }
 
 function isSameList(a: readonly StatusAddress[], b: readonly StatusAddress[]): boolean {
-  return a.length === b.length && a.every(({ host, value }, i) => host === b[i]!.host && value === b[i]!.value);
+  return (
+    a.length === b.length && a.every(({ host, value }, i) => host === b[i]!.host && value === b[i]!.value)
+  );
 }
-

@@ -30,7 +30,10 @@ export class VipAllocator {
   /** What the entry's status.addresses are to be. Null: not all that it needs can be had. */
   addressesOf(key: ObjectKey, entry: ServiceEntry): readonly StatusAddress[] | null {
     const needed = this.#needed(entry);
-    this.#keep(key, needed.map(({ name }) => name));
+    this.#keep(
+      key,
+      needed.map(({ name }) => name),
+    );
     const addresses: StatusAddress[] = [];
     for (const { name, host } of needed) {
       this.#adopt(name, entry);

@@ -98,7 +98,8 @@ export class Writeback {
 
   /** After the model has taken the batch. */
   onBatch({ upserted, removed }: SourceBatch<MeshObject>): void {
-    for (const [key, object] of upserted) if (object.kind === 'Pod' && this.#isAgent(object)) this.#onAgent(key, object);
+    for (const [key, object] of upserted)
+      if (object.kind === 'Pod' && this.#isAgent(object)) this.#onAgent(key, object);
     for (const key of removed) this.#onAgent(key, null);
   }
 
@@ -180,7 +181,13 @@ export class Writeback {
     const regarding = this.#facts.get(key)?.object;
     if (limitations.length === 0 || regarding === undefined) return;
     const { message } = verdictOf(regarding.kind, { problems: [], limitations });
-    this.#events.record({ regarding, type: 'Warning', reason: 'NotAsWritten', action: 'Translate', note: message });
+    this.#events.record({
+      regarding,
+      type: 'Warning',
+      reason: 'NotAsWritten',
+      action: 'Translate',
+      note: message,
+    });
   }
 
   #isAgent({ namespace, labels }: Pod): boolean {
