@@ -1,6 +1,7 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import type { AuthnEvents } from './authn/index.js';
 import type { CaEvents } from './ca/index.js';
+import type { WritebackCounts } from './writeback/index.js';
 import type { ClientStatus, XdsEvents } from './xds/index.js';
 
 /** What the controller's metrics read when they are scraped. */
@@ -14,6 +15,8 @@ export interface MetricSources {
   readonly sourceAges: () => ReadonlyMap<string, number>;
   /** Unix milliseconds: when the root that signs, and the way to it, end. */
   readonly expiries: () => { readonly rootMs: number; readonly chainMs: number; readonly roots: number };
+  /** Null: source `files`. */
+  readonly writeback: () => WritebackCounts | null;
 }
 
 /** The controller's metrics in one registry, and the event sinks that feed them. */
@@ -189,6 +192,72 @@ function observe(registers: Registry[], sources: MetricSources): void {
     'Parts of objects in force that are not in force as written.',
     sources.reports,
   );
+  observeWriteback(registers, () => sources.writeback() ?? NOTHING_WRITTEN);
+}
+
+const NOTHING_WRITTEN: WritebackCounts = {
+  isLeader: false,
+  written: 0,
+  failed: 0,
+  waiting: 0,
+  eventsSent: 0,
+  eventsDropped: 0,
+  findings: new Map(),
+};
+
+function observeWriteback(registers: Registry[], read: () => WritebackCounts): void {
+  gauge(registers, 'culvert_leader', '1: this replica is the one that writes to the cluster.', () =>
+    read().isLeader ? 1 : 0,
+  );
+  counter(
+    registers,
+    'culvert_status_writes_total',
+    'Statuses and node taints written.',
+    () => read().written,
+  );
+  counter(
+    registers,
+    'culvert_status_write_failures_total',
+    'Tries to write a status or node taint that failed; they are tried again.',
+    () => read().failed,
+  );
+  gauge(
+    registers,
+    'culvert_status_writes_waiting',
+    'Objects whose status or taint is still to be written, or looked at.',
+    () => read().waiting,
+  );
+  counter(registers, 'culvert_events_total', 'Kubernetes Events told.', () => read().eventsSent);
+  counter(
+    registers,
+    'culvert_events_dropped_total',
+    'Kubernetes Events beyond their rate, or that the API server refused.',
+    () => read().eventsDropped,
+  );
+  new Gauge({
+    name: 'culvert_findings',
+    help: 'What people should look at: PodsHeld (nodes), NotCaptured and ExclusionUsed (pods), BlocksMesh (NetworkPolicies).',
+    labelNames: ['reason'],
+    registers,
+    collect() {
+      this.reset();
+      for (const reason of FINDINGS) this.set({ reason }, read().findings.get(reason) ?? 0);
+    },
+  });
+}
+
+const FINDINGS = ['PodsHeld', 'NotCaptured', 'ExclusionUsed', 'BlocksMesh'];
+
+function counter(registers: Registry[], name: string, help: string, read: () => number): void {
+  new Counter({
+    name,
+    help,
+    registers,
+    collect() {
+      this.reset();
+      this.inc(read());
+    },
+  });
 }
 
 function gauge(registers: Registry[], name: string, help: string, read: () => number): void {

@@ -150,12 +150,13 @@ function createIssuer(options: ControllerOptions, authority: Authority, model: M
 
 /** What is read when metrics are scraped. */
 export function metricSourcesOf(
-  { xds, source, reports }: Plane,
+  { xds, source, reports, writeback }: Plane,
   deps: { readonly authority: Authority; readonly isReady: () => boolean },
 ): MetricSources {
   const { authority, isReady } = deps;
   return {
     isReady,
+    writeback: () => writeback?.counts ?? null,
     clients: () => xds.clients,
     resources: () => xds.sizes,
     manifestProblems: () => source.problems.length,
@@ -170,7 +171,7 @@ export function metricSourcesOf(
 }
 
 /** What `culvertctl status` shows. */
-export function statusOf({ xds, source, reports }: Plane): StatusSections {
+export function statusOf({ xds, source, reports, writeback }: Plane): StatusSections {
   return {
     agents: () => xds.clients,
     resources: () => xds.sizes,
@@ -178,5 +179,6 @@ export function statusOf({ xds, source, reports }: Plane): StatusSections {
     notices: () => source.notices,
     watches: () => source.watches,
     reports: () => reports.all,
+    findings: () => writeback?.findings ?? [],
   };
 }

@@ -79,7 +79,6 @@ function agentSources(): Parameters<typeof agentMetrics>[0] {
   const capture = { pods: [pod], unknownPods: 0, refusals: { refused_unknown: 1 } };
   return {
     isReady: () => true,
-    capture: () => capture as unknown as ReturnType<Parameters<typeof agentMetrics>[0]['capture']>,
     certificates: () => [
       {
         identity: 'spiffe://cluster.local/ns/shop/sa/cart',
@@ -116,6 +115,7 @@ async function controllerText(): Promise<string> {
   metrics.authn.reviewed('authenticated', 5);
   metrics.observe({
     isReady: () => true,
+    writeback: () => null,
     clients: () => [
       {
         node: 'a',
