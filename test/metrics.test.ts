@@ -79,6 +79,7 @@ function agentSources(): Parameters<typeof agentMetrics>[0] {
   const capture = { pods: [pod], unknownPods: 0, refusals: { refused_unknown: 1 } };
   return {
     isReady: () => true,
+    capture: () => capture as unknown as ReturnType<Parameters<typeof agentMetrics>[0]['capture']>,
     certificates: () => [
       {
         identity: 'spiffe://cluster.local/ns/shop/sa/cart',
