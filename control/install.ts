@@ -1,14 +1,11 @@
-import { option, runCommand } from '../mesh/config/index.js';
+import { runCommand } from '../mesh/config/index.js';
 import { INSTALL_DEFAULTS, installCrds, loadCrds, removeMarker } from './installation/index.js';
-import { installationOptions, openInstallation } from './installation-options.js';
+import { installOptions, openInstallation } from './installation-options.js';
 
 /** The chart's hook before an installation or upgrade. */
 await runCommand(
   {
-    options: {
-      ...installationOptions,
-      skipCrds: option.flag({ help: 'Leave CRDs to somebody else.' }),
-    },
+    options: installOptions,
     usage: 'node dist/control/install.js [options]',
     envPrefix: 'CULVERT_INSTALL_',
     failure: 'not prepared for installation',

@@ -1,20 +1,11 @@
-import { option, runCommand } from '../mesh/config/index.js';
+import { runCommand } from '../mesh/config/index.js';
 import { UNINSTALL_DEFAULTS, uninstall } from './installation/index.js';
-import { installationOptions, openInstallation } from './installation-options.js';
+import { openInstallation, uninstallOptions } from './installation-options.js';
 
 /** The chart's hook before a removal. */
 await runCommand(
   {
-    options: {
-      ...installationOptions,
-      webhooks: option.list({ help: 'Names of our ValidatingWebhookConfigurations.', fallback: [] }),
-      agentsTimeout: option.duration({
-        help: 'For all agents to let go of their nodes.',
-        fallback: UNINSTALL_DEFAULTS.agentsTimeoutMs,
-        minMs: 0,
-        maxMs: 3_600_000,
-      }),
-    },
+    options: uninstallOptions,
     usage: 'node dist/control/uninstall.js [options]',
     envPrefix: 'CULVERT_UNINSTALL_',
     failure: 'not uninstalled',
