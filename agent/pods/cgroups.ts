@@ -60,8 +60,8 @@ export function findPodsParent(root: string, given: string | null): string {
   if (inUse.length === 1) return inUse[0]!;
   const reason =
     inUse.length === 0
-      ? `no cgroup named kubepods or kubepods.slice in use under ${root}`
-      : `several cgroups could be the pods' parent (${inUse.join(', ')}): say which`;
+      ? `no cgroup named kubepods or kubepods.slice in use under ${root}: make it, or name the parent of all pods' cgroups by --pods-cgroup`
+      : `several cgroups could be the pods' parent (${inUse.join(', ')}): say which by --pods-cgroup`;
   throw new CaptureError('NO_PODS_PARENT', reason, { root, found });
 }
 

@@ -88,7 +88,7 @@ export function foreignNamespaces(hostNetns: string): ReadonlySet<number> {
 function noHostNetns(reason: string): CaptureError {
   return new CaptureError(
     'NO_HOST_NETNS',
-    `which network namespace is the host's cannot be told (${reason}): say it`,
+    `which network namespace is the host's cannot be told (${reason}): say it by --host-netns`,
     {
       reason,
     },

@@ -41,7 +41,6 @@ function readHost(spec: Fields): string {
 }
 
 const L7_POLICY = {
-  tls: NEEDS_WAYPOINT,
   portLevelSettings: NEEDS_WAYPOINT,
   tunnel: NEEDS_WAYPOINT,
   proxyProtocol: NEEDS_WAYPOINT,
@@ -50,7 +49,8 @@ const L7_POLICY = {
 const UNLIMITED = { reason: 'is not limited by agents', effect: 'ignored' };
 
 function readTrafficPolicy(policy: Fields, limits: Limits): RuleTrafficPolicy {
-  limits.check(policy, ['loadBalancer', 'connectionPool', 'outlierDetection'], L7_POLICY);
+  limits.check(policy, ['loadBalancer', 'connectionPool', 'outlierDetection', 'tls'], L7_POLICY);
+  readTls(policy, limits);
   const pool = policy.object('connectionPool');
   limits.check(pool, ['tcp'], { http: NEEDS_WAYPOINT });
   const tcp = pool.object('tcp');
@@ -67,6 +67,17 @@ function readTrafficPolicy(policy: Fields, limits: Limits): RuleTrafficPolicy {
       ? readOutlierDetection(policy.object('outlierDetection'), limits)
       : null,
   };
+}
+
+const TLS_MODES = ['DISABLE', 'SIMPLE', 'MUTUAL', 'ISTIO_MUTUAL'] as const;
+
+/** ISTIO_MUTUAL is what agents do in any case. */
+function readTls(policy: Fields, limits: Limits): void {
+  if (!policy.has('tls')) return;
+  const mode = policy.object('tls').choice('mode', TLS_MODES, 'DISABLE');
+  if (mode === 'DISABLE')
+    limits.add(policy, 'tls', { reason: 'peers of the mesh always use mutual TLS', effect: 'ignored' });
+  else if (mode !== 'ISTIO_MUTUAL') limits.add(policy, 'tls', NEEDS_WAYPOINT);
 }
 
 const ALGORITHMS = [

@@ -2,6 +2,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { packageRoot } from '../../native/package-root.js';
 import { checkShop } from './demo-checks.js';
 import { Lab } from './lab.js';
 import { type Mesh, startMesh } from './mesh.js';
@@ -52,6 +53,8 @@ async function keepRunning(lab: Lab, mesh: Mesh, shop: Shop): Promise<never> {
   const unknown = `  *) echo "pods: ${[...shop.pods.keys()].join(' ')}" >&2; exit 2 ;;`;
   writeFileSync(script, ['#!/bin/sh', 'case $1 in', ...cases, unknown, 'esac', ''].join('\n'));
   const [a] = mesh.agents;
+  const culvertctl = join(packageRoot(), 'cli/culvertctl');
+  const onControl = `nsenter --net=/run/netns/${lab.nodes.at(-1)!.netns}`;
   const onNode = `nsenter --net=/run/netns/${a!.node.netns}`;
   say(`
 Still running. Try, in another terminal (Ctrl-C here ends it all):
@@ -62,6 +65,9 @@ Still running. Try, in another terminal (Ctrl-C here ends it all):
   metrics of node a's agent ${onNode} curl -s http://127.0.0.1:15020/metrics
   what it knows             ${onNode} curl -s http://127.0.0.1:15000/config_dump
   its log                   tail -f ${a!.logFile}
+  what culvertctl says      ${onNode} ${culvertctl} status    (pods, connections, authz explain …: --help)
+  the same of the controller ${onControl} ${culvertctl} status
+                            (its manifests: ${lab.manifests.path}, state: ${mesh.controllerState})
   leave the mesh            edit the label in ${join(lab.manifests.path, 'namespace.shop.yaml')}
                             (then by pod address only: nothing but the mesh serves Services here)
 `);
