@@ -34,6 +34,7 @@ const update: StoreUpdate = updateWith({
     workload('web-2', '10.0.0.3', { ...ofService, node: 'b' }),
     workload('old', '10.0.0.4', { tunnelProtocol: 'none', node: 'b' }),
     workload('broken', '10.0.0.5'),
+    workload('by-path', '10.0.0.6', { node: 'b', authorizationPolicies: ['other/l7-only'] }),
   ],
   services: [
     serviceWith({
@@ -46,6 +47,12 @@ const update: StoreUpdate = updateWith({
     }),
   ],
   policies: [
+    policyWith({
+      key: 'other/l7-only',
+      scope: 'workload-selector',
+      action: 'allow',
+      groups: [[[matchWith({})]]],
+    }),
     policyWith({
       key: 'shop/no-strangers',
       groups: [[[matchWith({ notPrincipals: [{ kind: 'presence' }] })]]],
@@ -155,6 +162,11 @@ describe('authz explain', () => {
     expect(out).toContain('shop/cart excludes 10.0.0.0/29 by annotation: it connects in plain text');
     expect(await explain('shop/cart', 'shop/web', 80)).toBe(1);
     expect(out).toContain('shop/cart excludes port 80 by annotation');
+  });
+
+  test('a rule that only a waypoint could judge says so', async () => {
+    expect(await explain('shop/cart', 'shop/by-path', 8080)).toBe(1);
+    expect(out).toMatch(/^other\/l7-only .* never: L4 cannot judge it/m);
   });
 
   test('a pod that is refused: nothing gets in; one of another node: its agent judges, and knows its exclusions', async () => {

@@ -112,6 +112,16 @@ describe('a root of our own', () => {
     authority.close();
   });
 
+  test('a root that is gone at the start is not replaced in silence, where there was one', () => {
+    open().close();
+    writeFileSync(join(folder, 'root-cert.pem'), 'the bundle');
+    rmSync(join(folder, 'root-ca.pem'));
+    expect(() => open()).toThrow(/root-ca\.pem is missing.*root-cert\.pem.*put it back, or remove/);
+    expect(existsSync(join(folder, 'root-ca.pem'))).toBe(false);
+    rmSync(join(folder, 'root-cert.pem'));
+    open().close();
+  });
+
   test('a listener that fails keeps nobody else from hearing of a change', () => {
     const authority = open();
     let heard = 0;

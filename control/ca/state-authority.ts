@@ -1,4 +1,4 @@
-import { readFileSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { messageOf } from '../../mesh/common/errors.js';
 import { pemToDer, readCertificate } from '../../mesh/identity/index.js';
@@ -30,6 +30,8 @@ const NEXT = 'next-root-ca.pem';
 const PREVIOUS = 'previous-roots.pem';
 /** Since when; see `Progress`. */
 const PROGRESS = 'root-rotation.json';
+/** What is only there where a root has been; the last is the bundle for agents (control/authority.ts). */
+const LEFT_BY_A_ROOT = [NEXT, PREVIOUS, PROGRESS, 'root-cert.pem'];
 /** A root is replaced when this part of its life is left (istiod: mesh-apis.md 7). */
 const LAST_PART = 0.2;
 
@@ -51,6 +53,17 @@ export function beginRootRotation(stateDir: string, trustDomain: string): boolea
   return true;
 }
 
+/** A new root in place of one that was lost would cut every agent off, without a word. Throws CaError. */
+function refuseLostRoot(stateDir: string): void {
+  const left = LEFT_BY_A_ROOT.filter((name) => existsSync(join(stateDir, name)));
+  if (left.length === 0 || existsSync(join(stateDir, ROOT))) return;
+  throw new CaError(
+    'CA_STATE',
+    `${join(stateDir, ROOT)} is missing, and this mesh had a root (${left.join(', ')}): put it back, or remove these files, too, to begin with a new root, which every agent must then be given`,
+    { file: join(stateDir, ROOT), left },
+  );
+}
+
 /**
  * A CA of the controller's own: a root in the state folder, made at the first start. One root follows another in three steps, each persisted
  * before it is told: trusted (`next-root-ca.pem`), signing, and the old one trusted no more. A step that cannot be read keeps what was good.
@@ -66,6 +79,7 @@ export class StateAuthority implements Authority {
   constructor(options: StateAuthorityOptions, deps: StateAuthorityDeps) {
     this.#options = options;
     this.#deps = deps;
+    refuseLostRoot(options.stateDir);
     loadOrCreateRoot(this.#path(ROOT), options.trustDomain, deps.nowMs());
     this.#live = new LiveAuthority(this.#advance(), deps.log);
     this.#timer = setInterval(() => this.check(), options.intervalMs).unref();
