@@ -26,8 +26,8 @@ export interface ControllerStatus {
     readonly reason: string;
     readonly effect: string;
   }[];
-  /** NetworkPolicies that keep the mesh from a pod; absent: not on Kubernetes. */
-  readonly networkPolicies?: readonly string[];
+  /** What a person should look at (control/writeback/types.ts); none where objects come from files. */
+  readonly findings: readonly { readonly object: string; readonly reason: string; readonly note: string }[];
 }
 
 /** For people: `file:line: Kind name: field: reason: effect`. */

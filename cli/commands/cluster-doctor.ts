@@ -101,12 +101,17 @@ async function fromController(controller: CommandDeps['controller']): Promise<Fi
   const found = await orError(controller.json('/status') as Promise<ControllerStatus>);
   if (found instanceof CliError)
     return [finding('controller', 'fails', found.message, 'kubectl logs of the controller')];
-  const advice = 'let the policy admit TCP 15008 beside the port of the application';
-  const blocked = found.networkPolicies ?? [];
+  const blocked = found.findings.filter(({ reason }) => reason === 'BlocksMesh');
+  const others = found.findings.filter(({ reason }) => reason !== 'BlocksMesh');
   return [
     ...(blocked.length === 0
-      ? [finding('NetworkPolicies', 'ok', 'none keeps 15008 from a pod of the mesh', '')]
-      : blocked.map((text) => finding('NetworkPolicies', 'fails', text, advice))),
+      ? [finding('NetworkPolicies', 'ok', 'none keeps the mesh from a pod', '')]
+      : blocked.map(({ object, note }) =>
+          finding('NetworkPolicies', 'fails', `${object}: ${note}`, 'let it admit TCP 15008 beside the port'),
+        )),
+    ...others.map(({ object, reason, note }) =>
+      finding(reason, 'warning', `${object}: ${note}`, adviceOf[reason] ?? 'docs/operations.md'),
+    ),
     finding(
       'configuration',
       found.problems.length === 0 ? 'ok' : 'warning',
@@ -138,6 +143,13 @@ async function fromAgent(agent: CommandDeps['agent'], node: string): Promise<Fin
     ),
   ];
 }
+
+/** control/writeback/checks.ts. */
+const adviceOf: Readonly<Record<string, string>> = {
+  PodsHeld: 'start an agent there, or culvertctl node release on that node',
+  NotCaptured: 'culvertctl pods --node NAMESPACE/POD says why',
+  ExclusionUsed: 'value exemptions.allow says who may do that',
+};
 
 async function orError<Value>(promise: Promise<Value>): Promise<Value | CliError> {
   try {

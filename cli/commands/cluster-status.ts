@@ -117,12 +117,14 @@ function agentRows(agents: readonly AgentRow[]): Rows {
 
 function controllerRows(controllers: readonly ControllerRow[]): Rows {
   return [
-    ['POD', 'NODE', 'READY', 'AGENTS', 'PROBLEMS', 'REPORTS', 'RESTARTS', 'AGE'],
+    ['POD', 'NODE', 'READY', 'AGENTS', 'PROBLEMS', 'REPORTS', 'FINDINGS', 'RESTARTS', 'AGE'],
     ...controllers.map(({ pod, status }) => {
       const known = status instanceof CliError ? null : status;
-      const counts = [known?.agents.length, known?.problems.length, known?.reports.length, pod.restarts];
+      const counts = [known?.agents, known?.problems, known?.reports, known?.findings].map(
+        (of) => of?.length,
+      );
       const age = formatAge(Date.now() - pod.createdMs);
-      return [pod.name, pod.node, pod.isReady ? 'yes' : 'no', ...counts, age];
+      return [pod.name, pod.node, pod.isReady ? 'yes' : 'no', ...counts, pod.restarts, age];
     }),
   ];
 }

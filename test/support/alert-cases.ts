@@ -128,6 +128,32 @@ export const alertCases: Readonly<Record<string, AlertCase>> = {
       { [controller('up')]: brief(1, 0) },
     ],
   },
+  CulvertNodeWithoutAgent: gauge(controller('culvert_findings', 'reason="PodsHeld"'), 2),
+  CulvertPodsNotCaptured: gauge(controller('culvert_findings', 'reason="NotCaptured"')),
+  CulvertNetworkPolicyBlocksMesh: gauge(controller('culvert_findings', 'reason="BlocksMesh"')),
+  CulvertNoLeader: {
+    fires: {
+      [controller('culvert_leader')]: long(0),
+      [controller('culvert_leader', '', 'culvert-controller-2')]: long(0),
+      [controller('culvert_source_age_seconds', 'source="kubernetes/Pod"')]: long(1),
+    },
+    quiet: [
+      {
+        [controller('culvert_leader')]: long(1),
+        [controller('culvert_leader', '', 'culvert-controller-2')]: long(0),
+        [controller('culvert_source_age_seconds', 'source="kubernetes/Pod"')]: long(1),
+      },
+      // Source files: nobody writes anything back.
+      {
+        [controller('culvert_leader')]: long(0),
+        [controller('culvert_source_age_seconds', 'source="files"')]: long(1),
+      },
+    ],
+  },
+  CulvertWriteBackFailing: {
+    fires: { [controller('culvert_status_write_failures_total')]: '0+2x150' },
+    quiet: [{ [controller('culvert_status_write_failures_total')]: '0x140 4x10' }],
+  },
   CulvertConfigurationSlow: {
     fires: histogram('pilot_proxy_convergence_time', 'type="istio.workload.Address"', '60'),
     quiet: [histogram('pilot_proxy_convergence_time', 'type="istio.workload.Address"', '2')],
