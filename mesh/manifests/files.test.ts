@@ -105,6 +105,29 @@ describe('a change', () => {
     expect(source.problems).toEqual([]);
   });
 
+  test('written slowly: not read while it ends within a line, and within 200 ms where it stays so', async () => {
+    write('a.yaml', thing('x', 1));
+    await source.start();
+    const text = thing('x', 22_222);
+    const seen = new Set<number>();
+    // 2222 is a good value, too.
+    let longestGapMs = 0;
+    for (let end = text.length - 2; end <= text.length; end++) {
+      const from = performance.now();
+      write('a.yaml', text.slice(0, end));
+      for (let i = 0; i < 7; i++) {
+        await new Promise((resolve) => setTimeout(resolve, 10));
+        seen.add(sizes()['x']!);
+      }
+      longestGapMs = Math.max(longestGapMs, performance.now() - from);
+    }
+    await eventually(() => expect(sizes()).toEqual({ x: 22_222 }));
+    // A busy machine may have made the file quiet for longer.
+    if (longestGapMs < 100) expect([...seen].filter((size) => size !== 1 && size !== 22_222)).toEqual([]);
+    write('a.yaml', thing('x', 3).trimEnd());
+    await eventually(() => expect(sizes()).toEqual({ x: 3 }));
+  });
+
   test('of a ConfigMap mount: the link ..data is swapped, and the links to it are what counts', async () => {
     const version = (name: string, size: number) => {
       mkdirSync(join(folder, name));

@@ -8,6 +8,8 @@ export interface FolderFile {
   readonly path: string;
   readonly stamp: string;
   readonly bytes: number;
+  /** Wall clock, milliseconds: when it was written last. */
+  readonly writtenAtMs: number;
 }
 
 export interface FolderScan {
@@ -76,7 +78,7 @@ function addFile(scan: OpenScan, path: string, stat: BigIntStats): void {
   // Times tick in steps of some ms: what was written just now may be written again within its stamp.
   const settled = Date.now() - Number(stat.mtimeMs) > 50;
   const stamp = `${stat.dev}:${stat.ino}:${stat.size}:${stat.mtimeNs}:${stat.ctimeNs}${settled ? '' : `:${performance.now()}`}`;
-  scan.files.push({ path, stamp, bytes: Number(stat.size) });
+  scan.files.push({ path, stamp, bytes: Number(stat.size), writtenAtMs: Number(stat.mtimeMs) });
 }
 
 export interface FolderWatchOptions {

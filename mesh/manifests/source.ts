@@ -22,6 +22,9 @@ export interface FolderSourceOptions extends FolderWatchOptions {
   readonly onlyKinds: ReadonlySet<string> | null;
 }
 
+/** So long a file that ends within a line must have been quiet: with the scan, below the 200 ms within which a change acts. */
+const UNFINISHED_QUIET_MS = 130;
+
 /** A change acts within `quietMs` to `maxWaitMs`, plus the scan. */
 export const FOLDER_SOURCE_DEFAULTS = {
   quietMs: 40,
@@ -161,6 +164,10 @@ export class FolderSource<T> {
       if (file.bytes > this.#options.maxFileBytes)
         throw new Error(`${file.bytes} bytes are more than the limit of ${this.#options.maxFileBytes}`);
       const text = textOfUtf8(readFileSync(file.path));
+      if (this.#hasReported && isUnfinished(text, file)) {
+        this.#watch?.again();
+        return known; // its old stamp: it is read again
+      }
       const content = readFileContent(
         { path: file.path, text, secretFault: worldAccessTo(file.path) },
         known?.content,
@@ -231,6 +238,13 @@ export class FolderSource<T> {
     this.#invalidKeys = invalidKeys;
     if (upserted.size > 0 || removed.length > 0 || !sameInvalid) this.#deps.onBatch({ upserted, removed });
   }
+}
+
+/** A text of lines that ends within one may still be being written; JSON is told by its brackets. */
+function isUnfinished(text: string, { path, writtenAtMs }: FolderFile): boolean {
+  if (text === '' || text.endsWith('\n') || path.endsWith('.json')) return false;
+  const ageMs = Date.now() - writtenAtMs;
+  return ageMs >= 0 && ageMs < UNFINISHED_QUIET_MS;
 }
 
 /** Throws where it is not UTF-8: a replaced character would be read as something else. */
