@@ -12,6 +12,8 @@ RUN packages="clang gcc make libc6-dev linux-libc-dev libbpf-dev libelf-dev zlib
     dpkg-query -W $packages >/dev/null 2>&1 || \
     { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $packages; }
 WORKDIR /src
+# Where npm's registry is reached by a proxy with an authority of its own; mount its file.
+ARG NODE_EXTRA_CA_CERTS
 COPY package.json package-lock.json ./
 RUN npm ci --ignore-scripts --no-audit --no-fund
 COPY . .

@@ -13,7 +13,8 @@ ln -s ../run "$dest/var/run"
 cp -R --parents package.json node_modules dist control/installation/crds bpf/build native/build "$dest/culvert"
 find "$dest/culvert" \( -name '*.map' -o -name '*.test.js' -o -name '.tsbuildinfo' -o -name '*.d.ts' -o -name '*.md' -o -name '*.asan.so' \) -type f -delete
 rm -rf "$dest/culvert/node_modules/.bin" "$dest/culvert/node_modules/.package-lock.json" "$dest/culvert/dist/test"
-rm -rf "$dest/culvert/node_modules/koffi/src" "$dest/culvert/node_modules/koffi/vendor" "$dest/culvert/node_modules/koffi/doc"
+rm -rf "$dest/culvert/node_modules/koffi/vendor" "$dest/culvert/node_modules/koffi/doc"
+find "$dest/culvert/node_modules/koffi/src" -type f ! -name '*.js' ! -name '*.cjs' -delete
 find "$dest/culvert/node_modules" -type d -name 'musl_*' -prune -exec rm -rf {} +
 
 # Node, without its symbols for debuggers; those that our library binds to are dynamic ones and stay.
