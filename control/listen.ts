@@ -18,8 +18,8 @@ export function createServerCertificate(
   options: ControllerOptions,
   authority: Authority,
   log: Log,
-): ServerCertificate {
-  return new ServerCertificate(
+): Promise<ServerCertificate> {
+  return ServerCertificate.make(
     { ...namesOf(options), lifetimeMs: SERVER_CERTIFICATE_LIFETIME_MS },
     { authority, log: log.child({ room: 'ca' }) },
   );
@@ -59,7 +59,7 @@ function namesOf(options: ControllerOptions): { dnsNames: string[]; ipAddresses:
   const { address } = options.listen;
   const isWildcard = address === '0.0.0.0' || address === '::';
   const own = Object.values(networkInterfaces()).flatMap((list) => list ?? []);
-  const names = ['localhost', hostname(), ...options.names, '127.0.0.1', '::1'];
+  const names = ['localhost', hostname(), ...serviceNamesOf(options), '127.0.0.1', '::1'];
   names.push(...(isWildcard ? own.map((found) => found.address) : [address]));
   const dnsNames = new Set<string>();
   const ipAddresses = new Set<string>();
@@ -69,6 +69,13 @@ function namesOf(options: ControllerOptions): { dnsNames: string[]; ipAddresses:
     else ipAddresses.add(ip);
   }
   return { dnsNames: [...dnsNames], ipAddresses: [...ipAddresses] };
+}
+
+/** By which agents reach us. */
+function serviceNamesOf({ names, namespace, clusterDomain }: ControllerOptions): readonly string[] {
+  if (names.length > 0) return names;
+  const service = `culvert-controller.${namespace}`;
+  return [service, `${service}.svc`, `${service}.svc.${clusterDomain}`];
 }
 
 /** Lets running calls end; what is left after `timeoutMs` is cut. */

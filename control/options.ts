@@ -55,8 +55,8 @@ export const OPTIONS = {
     fallback: { address: '127.0.0.1', port: 15016 },
   }),
   names: option.list({
-    help: "Further DNS names and IP addresses of the server's certificate, besides localhost, the host's name and the addresses it listens on.",
-    fallback: ['culvert-controller.culvert-system.svc'],
+    help: "Further DNS names and IP addresses of the server's certificate, besides localhost, the host's name and the addresses it listens on; none: those of Service culvert-controller in --namespace.",
+    fallback: [],
   }),
   rootCertificateFile: option.text({
     metavar: 'FILE',
@@ -65,7 +65,19 @@ export const OPTIONS = {
   }),
   caFiles: option.text({
     metavar: 'DIR',
-    help: "Folder with the CA's certificate, key, chain and roots, watched (ca-cert.pem, ca-key.pem, cert-chain.pem, root-cert.pem, or tls.crt, tls.key, ca.crt); none: a root of our own in the state folder.",
+    help: "Folder with the CA's certificate, key, chain and roots, watched (ca-cert.pem, ca-key.pem, cert-chain.pem, root-cert.pem, or tls.crt, tls.key, ca.crt); none: a root of our own, in the state folder, or (source `kubernetes`) what Secret cacerts or culvert-ca-secret of --namespace has.",
+    fallback: '',
+  }),
+  caSigner: option.text({
+    metavar: 'NAME',
+    help: 'Certificates are signed by this signer of the Kubernetes CSR API (certificates.k8s.io); none: by a key that we have.',
+    fallback: '',
+    check: (text) =>
+      text === '' || /^[a-z0-9.-]+\/[a-zA-Z0-9./_-]+$/.test(text) ? null : 'must be domain/path',
+  }),
+  caRoots: option.text({
+    metavar: 'FILE',
+    help: "The roots that the signer's certificates lead to, PEM, watched (with --ca-signer).",
     fallback: '',
   }),
   rootOverlap: option.duration({
@@ -109,6 +121,14 @@ export type ControllerOptions = OptionValues<typeof OPTIONS>;
 
 /** Rules over several options. */
 export function checkOptions(options: ControllerOptions): readonly string[] {
-  const needsFolder = options.source === 'files' && options.manifests === '';
-  return needsFolder ? ['--manifests is required, or --source kubernetes'] : [];
+  const rules: readonly (readonly [isBroken: boolean, what: string])[] = [
+    [
+      options.source === 'files' && options.manifests === '',
+      '--manifests is required, or --source kubernetes',
+    ],
+    [options.caSigner !== '' && options.source === 'files', '--ca-signer needs --source kubernetes'],
+    [(options.caSigner !== '') !== (options.caRoots !== ''), '--ca-signer and --ca-roots are given together'],
+    [options.caSigner !== '' && options.caFiles !== '', '--ca-signer or --ca-files, not both'],
+  ];
+  return rules.filter(([isBroken]) => isBroken).map(([, what]) => what);
 }

@@ -6,9 +6,7 @@ import {
   type Authenticator,
   type Authority,
   CertificateService,
-  chainNotAfterMs,
   Issuer,
-  rootNotAfterMs,
   TokenAuthority,
 } from './ca/index.js';
 import type { Cluster } from './cluster.js';
@@ -162,11 +160,7 @@ export function metricSourcesOf(
     manifestProblems: () => source.problems.length,
     reports: () => reports.all.length,
     sourceAges: () => source.ages,
-    expiries: () => ({
-      rootMs: rootNotAfterMs(authority.current),
-      chainMs: chainNotAfterMs(authority.current),
-      roots: authority.current.roots.length,
-    }),
+    expiries: () => ({ ...authority.expiries, roots: authority.roots.length }),
   };
 }
 

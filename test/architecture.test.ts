@@ -29,6 +29,7 @@ const PROGRAM_ROOMS = [
   'control/translate',
   'control/ca',
   'control/authn',
+  'control/cluster-ca',
   'control/xds',
   'control/installation',
   'control/writeback',
@@ -70,7 +71,7 @@ const rooms = [...new Set(files.map((file) => file.room))].filter(
 describe('imports', () => {
   test('every room is on a floor, in the test and in docs/architecture.md', () => {
     const doc = readFileSync(join(ROOT, 'docs/architecture.md'), 'utf8').replace(
-      /(\w+)\/\{([\w,]+)\}/g,
+      /(\w+)\/\{([\w,-]+)\}/g,
       (_all, program: string, names: string) =>
         names
           .split(',')

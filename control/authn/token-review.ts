@@ -1,12 +1,12 @@
 import { createHash } from 'node:crypto';
 import type { Metadata } from '@grpc/grpc-js';
 import { messageOf } from '../../mesh/common/errors.js';
+import { Gate } from '../../mesh/common/gate.js';
 import type { ApiClient } from '../../mesh/kube/index.js';
 import type { Log } from '../../mesh/log/index.js';
 import { bearerOf, TOKEN_AUDIENCE } from '../ca/index.js';
 import type { AuthenticationOutcome, Authenticator } from '../ca/types.js';
 import { callerOf, type ReviewedUser, readClaims, type TokenClaims } from './claims.js';
-import { Gate } from './gate.js';
 import type { AuthnEvents } from './types.js';
 
 export interface TokenReviewOptions {

@@ -21,7 +21,7 @@ afterEach(() => rmSync(folder, { recursive: true, force: true }));
 const derOf = (pem: string) => pemToDer(pem, 'CERTIFICATE');
 
 /** Chain of a fresh leaf and the bundle, as an agent gets them. */
-function issue(authority: Authority, nowMs = Date.now()) {
+async function issue(authority: Authority, nowMs = Date.now()) {
   const pods = {
     node: () => undefined,
     podsOnNode: () => [{ namespace: 'a', name: 'p', uid: 'u', serviceAccount: 'b', phase: 'Running' }],
@@ -39,7 +39,7 @@ function issue(authority: Authority, nowMs = Date.now()) {
     pod: null,
     expiresAtMs: Number.POSITIVE_INFINITY,
   };
-  const outcome = issuer.issue(caller, { csr, identity: 'spiffe://old/ns/a/sa/b', lifetimeMs: 0 });
+  const outcome = await issuer.issue(caller, { csr, identity: 'spiffe://old/ns/a/sa/b', lifetimeMs: 0 });
   if ('refusal' in outcome) throw new Error(outcome.message);
   return { chain: outcome.chain.slice(0, -1).flatMap(derOf), bundle: derOf(outcome.chain.at(-1)!) };
 }
@@ -56,18 +56,18 @@ describe('a root of our own', () => {
     nowMs = Date.now();
   });
 
-  test('is followed by another in three steps, each of which keeps what was issued before good', () => {
+  test('is followed by another in three steps, each of which keeps what was issued before good', async () => {
     let authority = open();
     let changes = 0;
     authority.subscribe(() => changes++);
     const first = authority.current.certificate;
-    const leaves = [issue(authority, nowMs)];
+    const leaves = [await issue(authority, nowMs)];
     expect(beginRootRotation(folder, 'td')).toBe(true);
     expect(beginRootRotation(folder, 'td')).toBe(false);
     authority.check();
     expect([changes, authority.current.roots.length]).toEqual([1, 2]);
     expect(authority.current.certificate).toEqual(first);
-    leaves.push(issue(authority, nowMs));
+    leaves.push(await issue(authority, nowMs));
     nowMs += HOUR - 1;
     authority.check();
     expect(changes).toBe(1);
@@ -78,7 +78,7 @@ describe('a root of our own', () => {
     authority.check();
     expect(authority.current.certificate).not.toEqual(first);
     expect(authority.current.roots).toHaveLength(2);
-    leaves.push(issue(authority, nowMs));
+    leaves.push(await issue(authority, nowMs));
     const { bundle } = leaves.at(-1)!;
     for (const { chain } of leaves) verifyChain(chain, bundle, nowMs);
     nowMs += HOUR;
@@ -170,16 +170,16 @@ describe('a CA given as files', () => {
   };
   const open = () => new FilesAuthority({ folder: dir, intervalMs: HOUR }, { log, nowMs: Date.now });
 
-  test("an intermediate, with Istio's file names: its leaves verify, the root stands last alone", () => {
+  test("an intermediate, with Istio's file names: its leaves verify, the root stands last alone", async () => {
     const authority = open();
-    const { chain, bundle } = issue(authority);
+    const { chain, bundle } = await issue(authority);
     expect(chain).toHaveLength(2);
     expect(bundle).toEqual(derOf(root.certificate));
     verifyChain(chain, bundle, Date.now());
     authority.close();
   });
 
-  test("cert-manager's names, and two intermediates in any order", () => {
+  test("cert-manager's names, and two intermediates in any order", async () => {
     const below = new OpensslCa(folder, 'below', signer);
     for (const name of ['ca-cert.pem', 'ca-key.pem', 'cert-chain.pem', 'root-cert.pem'])
       rmSync(join(dir, name));
@@ -187,37 +187,37 @@ describe('a CA given as files', () => {
     writeFileSync(join(dir, 'tls.key'), below.key, { mode: 0o640 });
     writeFileSync(join(dir, 'ca.crt'), root.certificate);
     const authority = open();
-    const { chain, bundle } = issue(authority);
+    const { chain, bundle } = await issue(authority);
     expect(chain).toHaveLength(3);
     verifyChain(chain, bundle, Date.now());
     authority.close();
   });
 
-  test('a root that signs itself sends no intermediate', () => {
+  test('a root that signs itself sends no intermediate', async () => {
     give(root, [root]);
     const authority = open();
-    expect(issue(authority).chain).toHaveLength(1);
+    expect((await issue(authority)).chain).toHaveLength(1);
     authority.close();
   });
 
-  test('is followed live: another root in three steps, without a moment in which a leaf is not good', () => {
+  test('is followed live: another root in three steps, without a moment in which a leaf is not good', async () => {
     const authority = open();
     const newRoot = new OpensslCa(folder, 'new-root');
     const newSigner = new OpensslCa(folder, 'new-signer', newRoot);
     const told: number[] = [];
     authority.subscribe(() => told.push(authority.current.roots.length));
-    const old = issue(authority);
+    const old = await issue(authority);
     give(signer, [root, newRoot]);
     authority.check();
     give(newSigner, [root, newRoot], [newSigner, newRoot]);
     authority.check();
-    const fresh = issue(authority);
+    const fresh = await issue(authority);
     verifyChain(old.chain, fresh.bundle, Date.now());
     verifyChain(fresh.chain, fresh.bundle, Date.now());
     give(newSigner, [newRoot], [newSigner]);
     authority.check();
     expect(told).toEqual([2, 2, 1]);
-    verifyChain(fresh.chain, issue(authority).bundle, Date.now());
+    verifyChain(fresh.chain, (await issue(authority)).bundle, Date.now());
     authority.close();
   });
 

@@ -1,5 +1,5 @@
 import { type KeyObject, X509Certificate } from 'node:crypto';
-import { derToPem, keyPairOf, readCertificate } from '../../mesh/identity/index.js';
+import { derToPem, issueCertificate, keyPairOf, readCertificate } from '../../mesh/identity/index.js';
 import type { Log } from '../../mesh/log/index.js';
 
 /** What the CA signs with, and what everybody trusts. */
@@ -13,65 +13,124 @@ export interface CaMaterial {
   readonly roots: readonly string[];
 }
 
-/** The CA's material as it is now; it may change while the controller runs. */
+/** A certificate for a workload or a server, as it is to be. */
+export interface LeafRequest {
+  /** PEM, signed by the key; no name in it but those below. Whoever has the CA's key needs only the key's public half. */
+  readonly csr: string;
+  readonly publicKey: KeyObject;
+  readonly uris?: readonly string[];
+  readonly dnsNames?: readonly string[];
+  readonly ipAddresses?: readonly string[];
+  /** Unix milliseconds; the end is a wish. */
+  readonly notBeforeMs: number;
+  readonly notAfterMs: number;
+}
+
+/** A certificate with what stands behind it. */
+export interface IssuedLeaf {
+  /** DER. */
+  readonly certificate: Buffer;
+  /** PEM, one each: the way to a root, without it. */
+  readonly intermediates: readonly string[];
+  /** PEM, one each. */
+  readonly roots: readonly string[];
+}
+
+/** Who signs, and whom everybody trusts; both may change while the controller runs. */
 export interface Authority {
-  readonly current: CaMaterial;
+  /** PEM, one each: several while one root replaces another. */
+  readonly roots: readonly string[];
+  /** Unix milliseconds: when the root that signs, and the way to it, end. */
+  readonly expiries: { readonly rootMs: number; readonly chainMs: number };
+  /** Rejects with CaError CA_SIGNER where somebody else signs and does not, now. */
+  sign(request: LeafRequest): Promise<IssuedLeaf>;
   /** Hears of every change from now on, called synchronously; returns how to stop. */
   subscribe(listener: () => void): () => void;
   close(): void;
 }
 
-/** Holds the material and tells of changes. */
-export class LiveAuthority {
+/** Those who hear of changes of an authority. */
+export class ChangeListeners {
   readonly #listeners = new Set<() => void>();
   readonly #log: Log;
-  #current: CaMaterial;
 
-  constructor(first: CaMaterial, log: Log) {
-    this.#current = first;
+  constructor(log: Log) {
     this.#log = log;
   }
 
-  get current(): CaMaterial {
-    return this.#current;
-  }
-
-  subscribe(listener: () => void): () => void {
+  add(listener: () => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   }
 
-  /** False where it says the same as before. */
-  replace(material: CaMaterial): boolean {
-    if (textOf(material) === textOf(this.#current)) return false;
-    this.#current = material;
-    for (const listener of this.#listeners) this.#tell(listener);
-    return true;
-  }
-
   /** What one of them makes of it is no concern of the others, nor of the change: it is in force. */
-  #tell(listener: () => void): void {
-    try {
-      listener();
-    } catch (error) {
-      this.#log.error({ err: error }, 'a change of the CA could not be passed on');
+  tell(): void {
+    for (const listener of this.#listeners) {
+      try {
+        listener();
+      } catch (error) {
+        this.#log.error({ err: error }, 'a change of the CA could not be passed on');
+      }
     }
   }
 }
 
+/** An authority that has the CA's key. Its first material is to be there before it is handed on. */
+export abstract class KeyAuthority implements Authority {
+  readonly #listeners: ChangeListeners;
+  #current: CaMaterial | null = null;
+
+  constructor(log: Log) {
+    this.#listeners = new ChangeListeners(log);
+  }
+
+  get current(): CaMaterial {
+    if (this.#current === null) throw new Error('the CA has nothing to sign with yet');
+    return this.#current;
+  }
+
+  get roots(): readonly string[] {
+    return this.current.roots;
+  }
+
+  get expiries(): Authority['expiries'] {
+    return { rootMs: rootNotAfterMs(this.current), chainMs: chainNotAfterMs(this.current) };
+  }
+
+  async sign(request: LeafRequest): Promise<IssuedLeaf> {
+    const { current } = this;
+    const { intermediates, roots } = current;
+    return { certificate: issueCertificate(request, current), intermediates, roots };
+  }
+
+  abstract close(): void;
+
+  subscribe(listener: () => void): () => void {
+    return this.#listeners.add(listener);
+  }
+
+  /** False where it says the same as before. */
+  protected replace(material: CaMaterial): boolean {
+    if (this.#current !== null && textOf(material) === textOf(this.#current)) return false;
+    this.#current = material;
+    this.#listeners.tell();
+    return true;
+  }
+}
+
 /** The trust bundle as one PEM file. */
-export function bundleOf(material: CaMaterial): string {
-  return material.roots.join('');
+export function bundleOf({ roots }: { readonly roots: readonly string[] }): string {
+  return roots.join('');
 }
 
 /** The end of the signing certificate or of the first root on its path that ends, Unix milliseconds. */
-export function chainNotAfterMs({ certificate, intermediates }: CaMaterial): number {
+function chainNotAfterMs({ certificate, intermediates }: CaMaterial): number {
   const chain = [certificate, ...intermediates.slice(1).map((pem) => new X509Certificate(pem).raw)];
   return Math.min(...chain.map((der) => readCertificate(der).notAfterMs));
 }
 
 /** The end of the root that the signing certificate leads to, Unix milliseconds. */
-export function rootNotAfterMs(material: CaMaterial): number {
+function rootNotAfterMs(material: CaMaterial): number {
   return Math.max(...anchorsOf(material).map((root) => new Date(root.validTo).getTime()));
 }
 

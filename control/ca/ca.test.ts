@@ -14,24 +14,8 @@ import { join } from 'node:path';
 import { Metadata } from '@grpc/grpc-js';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { exportJWK, generateKeyPair as joseKeys, SignJWT } from 'jose';
-import {
-  buildCsr,
-  derToPem,
-  generateKeyPair,
-  issueCertificate,
-  pemToDer,
-  readCertificate,
-} from '../../mesh/identity/index.js';
-import {
-  type AuthenticationOutcome,
-  bundleOf,
-  type Caller,
-  type CaMaterial,
-  ISSUER_DEFAULTS,
-  Issuer,
-  type PodDirectory,
-  TokenAuthority,
-} from './index.js';
+import { derToPem, generateKeyPair, issueCertificate } from '../../mesh/identity/index.js';
+import { type AuthenticationOutcome, TokenAuthority } from './index.js';
 import { loadOrCreateRoot } from './root.js';
 import { createSecret, writeFileAtomically } from './state-file.js';
 
@@ -46,19 +30,11 @@ afterEach(() => {
   rmSync(state, { recursive: true, force: true });
 });
 
-const authorityOf = (current: CaMaterial) => ({ current, subscribe: () => () => {}, close: () => {} });
-
 /** The root of a state folder, with its PEM. */
 function rootIn(folder: string) {
   const root = loadOrCreateRoot(join(folder, 'root-ca.pem'), 'cluster.local');
   return { ...root, pem: derToPem(root.certificate, 'CERTIFICATE') };
 }
-
-const materialOf = (root: ReturnType<typeof rootIn>): CaMaterial => ({
-  ...root,
-  intermediates: [],
-  roots: [root.pem],
-});
 
 const mode = (file: string) => statSync(join(state, file)).mode & 0o777;
 const openssl = (...args: string[]) =>
@@ -230,145 +206,5 @@ describe('tokens', () => {
     expect(await refusal(await sign((jwt) => jwt, 'other'))).toBe('token-invalid');
     expect(await refusal('garbage')).toBe('token-invalid');
     expect(await refusal('x'.repeat(20_000))).toBe('token-invalid');
-  });
-});
-
-describe('the issuer', () => {
-  const agent: Caller = {
-    namespace: 'culvert-system',
-    serviceAccount: 'culvert-agent',
-    nodeName: 'n1',
-    nodeUid: null,
-    pod: null,
-    expiresAtMs: Number.POSITIVE_INFINITY,
-  };
-  const identity = 'spiffe://cluster.local/ns/shop/sa/cart';
-  const pod = (nodeName: string, more: object = {}) => ({
-    nodeName,
-    namespace: 'shop',
-    name: 'cart-1',
-    uid: 'u1',
-    serviceAccount: 'cart',
-    phase: 'Running',
-    ...more,
-  });
-  let root: ReturnType<typeof rootIn>;
-  let pods: ReturnType<typeof pod>[];
-  const nodes = new Map([['n1', { uid: 'node-1' }]]);
-  let issuer: Issuer;
-  let csr: string;
-
-  beforeEach(() => {
-    root = rootIn(state);
-    pods = [pod('n1')];
-    csr = buildCsr(generateKeyPair(), 'spiffe://cluster.local/ns/kube-system/sa/anything-it-likes');
-    const directory: PodDirectory = {
-      node: (name) => nodes.get(name),
-      podsOnNode: (node) => pods.filter(({ nodeName }) => nodeName === node),
-    };
-    issuer = new Issuer(
-      { ...ISSUER_DEFAULTS, trustDomain: 'cluster.local' },
-      { authority: authorityOf(materialOf(root)), pods: directory, nowMs: Date.now },
-    );
-  });
-
-  const issue = (
-    caller: Partial<Caller> = {},
-    request: { identity?: string; lifetimeMs?: number; csr?: string } = {},
-  ) => issuer.issue({ ...agent, ...caller }, { csr, identity, lifetimeMs: 0, ...request });
-  const refusal = (...args: Parameters<typeof issue>) => {
-    const outcome = issue(...args);
-    return 'refusal' in outcome ? outcome.refusal : 'issued';
-  };
-
-  test('signs the identity of a pod on the node, whatever else the CSR asks for; openssl agrees', () => {
-    const outcome = issue();
-    if ('refusal' in outcome) throw new Error(outcome.message);
-    const [leaf, bundle] = outcome.chain as [string, string];
-    expect(bundle).toBe(bundleOf(materialOf(root)));
-    const info = readCertificate(pemToDer(leaf, 'CERTIFICATE')[0]!);
-    expect(info.uris).toEqual([identity]);
-    expect(info.notAfterMs - Date.now()).toBeGreaterThan(23.9 * HOUR_MS);
-    writeFileSync(join(state, 'leaf.pem'), leaf);
-    writeFileSync(join(state, 'bundle.pem'), bundle);
-    for (const purpose of ['sslserver', 'sslclient'])
-      expect(
-        openssl('verify', '-purpose', purpose, '-CAfile', join(state, 'bundle.pem'), join(state, 'leaf.pem')),
-      ).toMatch(/OK/);
-    expect(openssl('x509', '-in', join(state, 'leaf.pem'), '-noout', '-ext', 'subjectAltName')).toContain(
-      `URI:${identity}`,
-    );
-  });
-
-  test('a shorter lifetime is given, a longer one is cut', () => {
-    const lifetime = (lifetimeMs: number) => {
-      const outcome = issue({}, { lifetimeMs });
-      return 'refusal' in outcome ? 0 : Math.round((outcome.notAfterMs - Date.now()) / HOUR_MS);
-    };
-    expect([lifetime(HOUR_MS), lifetime(0), lifetime(-5), lifetime(1000 * HOUR_MS)]).toEqual([1, 24, 24, 24]);
-  });
-
-  test.each<[string, Parameters<typeof issue>, string]>([
-    ["an account that is not a node agent's", [{ serviceAccount: 'cart' }], 'not-a-node-agent'],
-    ["a node agent's name in another namespace", [{ namespace: 'shop' }], 'not-a-node-agent'],
-    ['a token bound to no node', [{ nodeName: null }], 'no-node'],
-    ['a token of a pod that is not there', [{ pod: { name: 'agent-1', uid: 'gone' } }], 'pod-gone'],
-    ['no identity', [{}, { identity: '' }], 'not-impersonating'],
-    [
-      'an identity of another form',
-      [{}, { identity: 'spiffe://cluster.local/ns/shop/sa/cart/x' }],
-      'identity-invalid',
-    ],
-    ['another trust domain', [{}, { identity: 'spiffe://other/ns/shop/sa/cart' }], 'trust-domain'],
-    [
-      'an account with no pod',
-      [{}, { identity: 'spiffe://cluster.local/ns/shop/sa/db' }],
-      'no-such-pod-on-node',
-    ],
-    [
-      'the same account in another namespace',
-      [{}, { identity: 'spiffe://cluster.local/ns/bank/sa/cart' }],
-      'no-such-pod-on-node',
-    ],
-    ['a pod on another node', [{ nodeName: 'n2' }], 'no-such-pod-on-node'],
-    ['no CSR', [{}, { csr: 'x' }], 'csr-invalid'],
-  ])('%s: refused', (_name, args, expected) => {
-    expect(refusal(...args)).toBe(expected);
-  });
-
-  test.each(['Failed', 'Succeeded'])('a %s pod gives no identity', (phase) => {
-    pods = [pod('n1', { phase })];
-    expect(refusal()).toBe('no-such-pod-on-node');
-    pods.push(pod('n1'));
-    expect(refusal()).toBe('issued');
-  });
-
-  test("a token bound to the agent's pod is good while that very pod is on that node", () => {
-    const caller = { pod: { name: 'agent-1', uid: 'u9' } };
-    const own = pod('n1', {
-      namespace: 'culvert-system',
-      name: 'agent-1',
-      uid: 'u9',
-      serviceAccount: 'culvert-agent',
-    });
-    pods.push(own);
-    expect(refusal(caller)).toBe('issued');
-    for (const change of [
-      { uid: 'u8' },
-      { serviceAccount: 'x' },
-      { nodeName: 'n2' },
-      { phase: 'Failed' },
-      { name: 'agent-2' },
-    ]) {
-      pods = [pod('n1'), { ...own, ...change }];
-      expect(refusal(caller)).toBe('pod-gone');
-    }
-  });
-
-  test('a CSR that somebody else signed is refused', () => {
-    const bytes = pemToDer(csr, 'CERTIFICATE REQUEST')[0]!;
-    bytes[bytes.length - 1]! ^= 1;
-    const forged = `-----BEGIN CERTIFICATE REQUEST-----\n${bytes.toString('base64')}\n-----END CERTIFICATE REQUEST-----\n`;
-    expect(refusal({}, { csr: forged })).toBe('csr-invalid');
   });
 });

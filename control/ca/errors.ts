@@ -1,4 +1,7 @@
 import { MeshError } from '../../mesh/common/errors.js';
 
-/** CA_STATE: a file of the state folder cannot be used; data.file names it. */
-export class CaError extends MeshError<'CA_STATE'> {}
+export type CaErrorCode =
+  | 'CA_STATE' // the CA's key, certificate or roots cannot be used; data.file names the file or Secret
+  | 'CA_SIGNER'; // who signs for us did not, or not what was asked for
+
+export class CaError extends MeshError<CaErrorCode> {}

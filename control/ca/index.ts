@@ -2,10 +2,14 @@ export {
   type Authority,
   bundleOf,
   type CaMaterial,
-  chainNotAfterMs,
-  rootNotAfterMs,
+  ChangeListeners,
+  checkStep,
+  distinctPem,
+  type IssuedLeaf,
+  KeyAuthority,
+  type LeafRequest,
 } from './authority.js';
-export { CaError } from './errors.js';
+export { CaError, type CaErrorCode } from './errors.js';
 export {
   FilesAuthority,
   type FilesAuthorityDeps,
@@ -19,7 +23,9 @@ export {
   type IssuerDeps,
   type IssuerOptions,
 } from './issuer.js';
+export { certificatesIn, type MaterialPart, pathOf, readMaterial } from './material.js';
 export { codeOfRefusal } from './refusals.js';
+export { makeRoot } from './root.js';
 export { ServerCertificate, type ServerCertificateOptions } from './server-certificate.js';
 export { CertificateService, type CertificateServiceDeps } from './service.js';
 export {

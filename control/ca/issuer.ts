@@ -3,12 +3,12 @@ import {
   derToPem,
   formatSpiffeId,
   type IdentityError,
-  issueCertificate,
   readCertificate,
   readCsr,
   tryParseSpiffeId,
 } from '../../mesh/identity/index.js';
 import { type Authority, bundleOf } from './authority.js';
+import type { CaError } from './errors.js';
 import type { Caller, PodDirectory, Refusal } from './types.js';
 
 export interface IssuerOptions {
@@ -91,13 +91,14 @@ export class Issuer {
     return null;
   }
 
-  issue(caller: Caller, request: IssueRequest): IssueOutcome {
+  async issue(caller: Caller, request: IssueRequest): Promise<IssueOutcome> {
     const granted = this.#grant(caller, request.identity);
     if (typeof granted !== 'string') return granted;
     try {
-      return this.#sign({ ...request, identity: granted });
+      return await this.#sign({ ...request, identity: granted });
     } catch (error) {
-      const { code } = error as IdentityError;
+      const { code } = error as IdentityError | CaError;
+      if (code === 'CA_SIGNER') return { refusal: 'signer-failed', message: messageOf(error) };
       if (code === 'BAD_CSR' || code === 'BAD_PEM')
         return { refusal: 'csr-invalid', message: messageOf(error) };
       throw error;
@@ -146,19 +147,16 @@ export class Issuer {
     return false;
   }
 
-  #sign({ csr, lifetimeMs, identity }: IssueRequest): IssueOutcome {
+  async #sign({ csr, lifetimeMs, identity }: IssueRequest): Promise<IssueOutcome> {
     const { authority, nowMs } = this.#deps;
-    const material = authority.current;
     const { publicKey } = readCsr(csr);
     const { defaultLifetimeMs, maxLifetimeMs } = this.#options;
     const lifetime = Math.min(lifetimeMs > 0 ? lifetimeMs : defaultLifetimeMs, maxLifetimeMs);
     const notAfterMs = nowMs() + lifetime;
-    const leaf = issueCertificate(
-      { publicKey, uris: [identity], notBeforeMs: nowMs() - BACKDATE_MS, notAfterMs },
-      material,
-    );
-    const chain = [derToPem(leaf, 'CERTIFICATE'), ...material.intermediates, bundleOf(material)];
-    return { chain, identity, notAfterMs: readCertificate(leaf).notAfterMs };
+    const notBeforeMs = nowMs() - BACKDATE_MS;
+    const leaf = await authority.sign({ csr, publicKey, uris: [identity], notBeforeMs, notAfterMs });
+    const chain = [derToPem(leaf.certificate, 'CERTIFICATE'), ...leaf.intermediates, bundleOf(leaf)];
+    return { chain, identity, notAfterMs: readCertificate(leaf.certificate).notAfterMs };
   }
 }
 

@@ -21,6 +21,12 @@ const BACKDATE_MS = 60_000;
 export function loadOrCreateRoot(file: string, trustDomain: string, nowMs = Date.now()): RootCa {
   const existing = tryLoadRoot(file, nowMs);
   if (existing !== null) return existing;
+  const { key, certificate } = makeRoot(trustDomain, nowMs);
+  return parseRoot(file, createSecret(file, `${key}${certificate}`), nowMs);
+}
+
+/** A new root, PEM. */
+export function makeRoot(trustDomain: string, nowMs: number): { key: string; certificate: string } {
   const keys = generateKeyPair();
   const certificate = issueCertificate(
     {
@@ -33,8 +39,10 @@ export function loadOrCreateRoot(file: string, trustDomain: string, nowMs = Date
     },
     { privateKey: keys.privateKey },
   );
-  const key = keys.privateKey.export({ type: 'pkcs8', format: 'pem' });
-  return parseRoot(file, createSecret(file, `${key}${derToPem(certificate, 'CERTIFICATE')}`), nowMs);
+  return {
+    key: keys.privateKey.export({ type: 'pkcs8', format: 'pem' }).toString(),
+    certificate: derToPem(certificate, 'CERTIFICATE'),
+  };
 }
 
 /** Null where there is no such file. Throws CaError. */

@@ -20,7 +20,7 @@ test('a server shows the certificate for its names and addresses, and the renewe
     ipAddresses: ['127.0.0.1', '::1'],
     lifetimeMs: 3_600_000,
   };
-  const certificate = new ServerCertificate(options, {
+  const certificate = await ServerCertificate.make(options, {
     authority,
     log,
   });
@@ -34,7 +34,7 @@ test('a server shows the certificate for its names and addresses, and the renewe
     expect(first.subjectaltname).toBe(
       'DNS:controller.example, DNS:localhost, IP Address:127.0.0.1, IP Address:0:0:0:0:0:0:0:1',
     );
-    certificate.renew();
+    await certificate.renew();
     const second = await peer(port, root.pem, 'localhost');
     expect(second.serialNumber).not.toBe(first.serialNumber);
     await expect(peer(port, root.pem, 'other.example')).rejects.toThrow(/altnames/);

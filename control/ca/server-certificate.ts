@@ -1,6 +1,6 @@
 import type { experimental } from '@grpc/grpc-js';
 import { messageOf } from '../../mesh/common/errors.js';
-import { derToPem, generateKeyPair, issueCertificate } from '../../mesh/identity/index.js';
+import { buildCsr, derToPem, generateKeyPair } from '../../mesh/identity/index.js';
 import type { Log } from '../../mesh/log/index.js';
 import type { Authority } from './authority.js';
 
@@ -13,32 +13,62 @@ export interface ServerCertificateOptions {
   readonly lifetimeMs: number;
 }
 
+export interface ServerCertificateDeps {
+  readonly authority: Authority;
+  readonly log: Log;
+}
+
+/** Clocks of clients may be behind ours. */
+const BACKDATE_MS = 60_000;
+/** After a failure. */
+const RETRY_MS = 30_000;
+
 /** The controller's own TLS certificate, from the mesh's root; made anew at half its life and when the root changes, without a restart. Never on disk. */
 export class ServerCertificate implements experimental.CertificateProvider {
   readonly #options: ServerCertificateOptions;
-  readonly #deps: { readonly authority: Authority; readonly log: Log };
+  readonly #deps: ServerCertificateDeps;
   readonly #listeners: Set<Listener>;
-  readonly #renewal: NodeJS.Timeout;
   readonly #unsubscribe: () => void;
+  #timer: NodeJS.Timeout;
   #current: experimental.IdentityCertificateUpdate;
+  /** Of the last renewal begun: what an earlier one brings later is out of date. */
+  #renewal = 0;
 
-  constructor(options: ServerCertificateOptions, deps: { readonly authority: Authority; readonly log: Log }) {
+  /** Rejects where the authority does not sign now. */
+  static async make(
+    options: ServerCertificateOptions,
+    deps: ServerCertificateDeps,
+  ): Promise<ServerCertificate> {
+    return new ServerCertificate(options, deps, await issue(options, deps.authority));
+  }
+
+  private constructor(
+    options: ServerCertificateOptions,
+    deps: ServerCertificateDeps,
+    first: experimental.IdentityCertificateUpdate,
+  ) {
     this.#options = options;
     this.#deps = deps;
     this.#listeners = new Set();
-    this.#current = this.#issue();
-    this.#renewal = setInterval(() => this.renew(), options.lifetimeMs / 2).unref();
-    this.#unsubscribe = deps.authority.subscribe(() => this.renew());
+    this.#current = first;
+    this.#timer = this.#renewIn(options.lifetimeMs / 2);
+    this.#unsubscribe = deps.authority.subscribe(() => void this.renew());
   }
 
-  /** A new key and certificate for connections from now on. What it cannot be made of (a CA that has expired) leaves the old one. */
-  renew(): void {
+  /** A new key and certificate for connections from now on. What it cannot be made of (a CA that has expired) leaves the old one; it is tried again. */
+  async renew(): Promise<void> {
+    const renewal = ++this.#renewal;
     try {
-      this.#current = this.#issue();
+      const made = await issue(this.#options, this.#deps.authority);
+      if (renewal !== this.#renewal) return;
+      this.#current = made;
     } catch (error) {
+      if (renewal !== this.#renewal) return;
       this.#deps.log.error({ reason: messageOf(error) }, 'server certificate cannot be renewed');
+      this.#timer = this.#renewIn(RETRY_MS);
       return;
     }
+    this.#timer = this.#renewIn(this.#options.lifetimeMs / 2);
     this.#deps.log.info(
       { names: [...this.#options.dnsNames, ...this.#options.ipAddresses] },
       'server certificate renewed',
@@ -47,7 +77,8 @@ export class ServerCertificate implements experimental.CertificateProvider {
   }
 
   close(): void {
-    clearInterval(this.#renewal);
+    this.#renewal++;
+    clearTimeout(this.#timer);
     this.#unsubscribe();
   }
 
@@ -67,25 +98,28 @@ export class ServerCertificate implements experimental.CertificateProvider {
 
   removeCaCertificateListener(): void {}
 
-  #issue(): experimental.IdentityCertificateUpdate {
-    const { dnsNames, ipAddresses, lifetimeMs } = this.#options;
-    const authority = this.#deps.authority.current;
-    const keys = generateKeyPair();
-    const now = Date.now();
-    const der = issueCertificate(
-      {
-        publicKey: keys.publicKey,
-        commonName: 'culvert-controller',
-        dnsNames,
-        ipAddresses,
-        notBeforeMs: now - 60_000,
-        notAfterMs: now + lifetimeMs,
-      },
-      authority,
-    );
-    return {
-      certificate: Buffer.from([derToPem(der, 'CERTIFICATE'), ...authority.intermediates].join('')),
-      privateKey: Buffer.from(keys.privateKey.export({ type: 'pkcs8', format: 'pem' })),
-    };
+  #renewIn(delayMs: number): NodeJS.Timeout {
+    clearTimeout(this.#timer);
+    return setTimeout(() => void this.renew(), delayMs).unref();
   }
+}
+
+async function issue(
+  { dnsNames, ipAddresses, lifetimeMs }: ServerCertificateOptions,
+  authority: Authority,
+): Promise<experimental.IdentityCertificateUpdate> {
+  const keys = generateKeyPair();
+  const now = Date.now();
+  const { certificate, intermediates } = await authority.sign({
+    csr: buildCsr(keys, { dnsNames, ipAddresses }),
+    publicKey: keys.publicKey,
+    dnsNames,
+    ipAddresses,
+    notBeforeMs: now - BACKDATE_MS,
+    notAfterMs: now + lifetimeMs,
+  });
+  return {
+    certificate: Buffer.from([derToPem(certificate, 'CERTIFICATE'), ...intermediates].join('')),
+    privateKey: Buffer.from(keys.privateKey.export({ type: 'pkcs8', format: 'pem' })),
+  };
 }

@@ -53,12 +53,13 @@ export class CertificateService {
 
   /** gRPC handler of `CreateCertificate`; only for calls that came through `interceptor`. */
   readonly handle = (call: Call, callback: sendUnaryData<Response>): void => {
-    try {
-      callback(...this.#answer(call));
-    } catch (error) {
-      this.#failed(error);
-      callback(INTERNAL);
-    }
+    this.#answer(call).then(
+      (answer) => callback(...answer),
+      (error) => {
+        this.#failed(error);
+        callback(INTERNAL);
+      },
+    );
   };
 
   async #admit(
@@ -80,12 +81,12 @@ export class CertificateService {
     }
   }
 
-  #answer(call: Call): [error: StatusObject | null, response?: Response] {
+  async #answer(call: Call): Promise<[error: StatusObject | null, response?: Response]> {
     const { issuer, events, log } = this.#deps;
     const caller = this.#callers.get(call.metadata);
     if (caller === undefined) throw new Error('a call came past the interceptor');
     const request = readRequest(call.request);
-    const outcome = issuer.issue(caller, request);
+    const outcome = await issuer.issue(caller, request);
     const who = { peer: call.getPeer(), node: caller.nodeName, identity: request.identity.slice(0, 300) };
     if ('refusal' in outcome) return [this.#refuse(who, outcome)];
     events.issued();

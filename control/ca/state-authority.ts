@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { messageOf } from '../../mesh/common/errors.js';
 import { pemToDer, readCertificate } from '../../mesh/identity/index.js';
 import type { Log } from '../../mesh/log/index.js';
-import { type Authority, type CaMaterial, checkStep, distinctPem, LiveAuthority } from './authority.js';
+import { type CaMaterial, checkStep, distinctPem, KeyAuthority } from './authority.js';
 import { CaError } from './errors.js';
 import { loadOrCreateRoot, type RootCa, tryLoadRoot } from './root.js';
 import { syncFolderOf, writeFileAtomically } from './state-file.js';
@@ -68,29 +68,21 @@ function refuseLostRoot(stateDir: string): void {
  * A CA of the controller's own: a root in the state folder, made at the first start. One root follows another in three steps, each persisted
  * before it is told: trusted (`next-root-ca.pem`), signing, and the old one trusted no more. A step that cannot be read keeps what was good.
  */
-export class StateAuthority implements Authority {
+export class StateAuthority extends KeyAuthority {
   readonly #options: StateAuthorityOptions;
   readonly #deps: StateAuthorityDeps;
-  readonly #live: LiveAuthority;
   readonly #timer: NodeJS.Timeout;
   #lastError = '';
 
   /** Throws CaError where what is there cannot be used. */
   constructor(options: StateAuthorityOptions, deps: StateAuthorityDeps) {
+    super(deps.log);
     this.#options = options;
     this.#deps = deps;
     refuseLostRoot(options.stateDir);
     loadOrCreateRoot(this.#path(ROOT), options.trustDomain, deps.nowMs());
-    this.#live = new LiveAuthority(this.#advance(), deps.log);
+    this.replace(this.#advance());
     this.#timer = setInterval(() => this.check(), options.intervalMs).unref();
-  }
-
-  get current(): CaMaterial {
-    return this.#live.current;
-  }
-
-  subscribe(listener: () => void): () => void {
-    return this.#live.subscribe(listener);
   }
 
   close(): void {
@@ -103,7 +95,7 @@ export class StateAuthority implements Authority {
       const material = this.#advance();
       checkStep(this.current, material);
       this.#lastError = '';
-      if (this.#live.replace(material))
+      if (this.replace(material))
         this.#deps.log.info(
           { roots: material.roots.length },
           'the trust bundle or the signing root has changed',

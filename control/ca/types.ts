@@ -31,7 +31,8 @@ export type RefusalReason =
   | 'identity-invalid'
   | 'trust-domain'
   | 'no-such-pod-on-node'
-  | 'csr-invalid';
+  | 'csr-invalid'
+  | 'signer-failed'; // the Kubernetes signer did not sign, or not in time
 
 export interface Refusal {
   readonly refusal: RefusalReason;

@@ -22,5 +22,5 @@ export type {
   IdentityMaterial,
 } from './types.js';
 export { verifyChain } from './verify.js';
-export { type CertificateRequest, issueCertificate, type Signer } from './x509-issue.js';
+export { type CertificateRequest, issueCertificate, type Signer, type SubjectNames } from './x509-issue.js';
 export { type CertificateInfo, readCertificate, readCertificates } from './x509-read.js';

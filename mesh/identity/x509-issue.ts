@@ -6,15 +6,19 @@ import { IdentityError } from './errors.js';
 import { signatureOidFor, signWith } from './keys.js';
 import { readCertificate } from './x509-read.js';
 
+/** Subject alternative names. */
+export interface SubjectNames {
+  readonly uris?: readonly string[];
+  readonly dnsNames?: readonly string[];
+  readonly ipAddresses?: readonly string[];
+}
+
 /** What a certificate is to say. */
-export interface CertificateRequest {
+export interface CertificateRequest extends SubjectNames {
   readonly publicKey: KeyObject;
   /** Empty subject (and then a critical SAN) where both are absent, as a workload's leaf has it. */
   readonly organization?: string;
   readonly commonName?: string;
-  readonly uris?: readonly string[];
-  readonly dnsNames?: readonly string[];
-  readonly ipAddresses?: readonly string[];
   /** Unix milliseconds; written in whole seconds. The end is cut to the issuer's own. */
   readonly notBeforeMs: number;
   readonly notAfterMs: number;
@@ -133,7 +137,8 @@ function constraintsOf(request: CertificateRequest): asn1.Node {
     : asn1.sequence(isCa, asn1.integer(Buffer.of(pathLength)));
 }
 
-function namesOf(request: CertificateRequest): asn1.Node[] {
+/** GeneralNames (RFC 5280 4.2.1.6). Throws IdentityError BAD_CERTIFICATE. */
+export function namesOf(request: SubjectNames): asn1.Node[] {
   const names: asn1.Node[] = [];
   for (const uri of request.uris ?? []) names.push(asn1.taggedBytes(6, Buffer.from(uri, 'latin1')));
   for (const dns of request.dnsNames ?? []) names.push(asn1.taggedBytes(2, Buffer.from(dns, 'latin1')));

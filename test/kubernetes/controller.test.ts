@@ -30,17 +30,19 @@ beforeAll(async () => {
       resources: ['*'],
       verbs,
     },
+    { apiGroups: [''], resources: ['secrets'], verbs: ['create', 'get', 'update'] },
   ];
   const role = { apiVersion: `${rbac}/v1`, kind: 'ClusterRole', metadata: { name: 'controller' }, rules };
   const roleRef = { apiGroup: rbac, kind: 'ClusterRole', name: 'controller' };
   const subjects = [{ apiGroup: rbac, kind: 'User', name: 'controller' }];
   const binding = { ...role, kind: 'ClusterRoleBinding', rules: undefined, roleRef, subjects };
+  const own = { apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'culvert-system' } };
   const shop = {
     apiVersion: 'v1',
     kind: 'Namespace',
     metadata: { name: 'shop', labels: { 'istio.io/dataplane-mode': 'ambient' } },
   };
-  await plane.apply(role, binding, shop);
+  await plane.apply(role, binding, own, shop);
   kubeconfig = plane.kubeconfigOf('controller', plane.credentials({ user: 'controller' }));
 }, 3_600_000);
 
@@ -149,7 +151,7 @@ test('that starts while the API server is away is not ready, says why, and serve
     'what is awaited',
     async () => {
       const { status, text } = await get('/healthz/ready');
-      return status === 503 && /Pod: .*ECONNREFUSED|Pod: .*hang up|Pod: .*TLS/.test(text);
+      return status === 503 && /CA: .*(ECONNREFUSED|hang up|TLS)/.test(text);
     },
     PATIENCE,
   );

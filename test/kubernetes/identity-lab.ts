@@ -26,10 +26,18 @@ const CLUSTER_RULES = [
     verbs: ['list', 'watch'],
   },
   { apiGroups: ['authentication.k8s.io'], resources: ['tokenreviews'], verbs: ['create'] },
+  {
+    apiGroups: [''],
+    resources: ['configmaps'],
+    resourceNames: ['culvert-ca-root-cert'],
+    verbs: ['list', 'watch', 'patch'],
+  },
+  { apiGroups: [''], resources: ['configmaps'], verbs: ['create'] },
 ];
 
 /** In its own namespace. */
 const OWN_RULES = [
+  { apiGroups: [''], resources: ['secrets'], verbs: ['create', 'get', 'update'] },
   { apiGroups: ['coordination.k8s.io'], resources: ['leases'], verbs: ['create', 'get', 'update', 'patch'] },
 ];
 

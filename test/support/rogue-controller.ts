@@ -116,6 +116,7 @@ const authority = new StateAuthority(
   { log, nowMs: Date.now },
 );
 const names = { dnsNames: [], ipAddresses: [address], lifetimeMs: 3_600_000 };
-new ServerCertificate(names, { authority, log }).addIdentityCertificateListener((update) => {
+const certificate = await ServerCertificate.make(names, { authority, log });
+certificate.addIdentityCertificateListener((update) => {
   if (update !== null) serve(update.privateKey, update.certificate);
 });
