@@ -1,8 +1,9 @@
 import { beforeEach, expect, test } from '@jest/globals';
 import { createLog } from '../../mesh/log/index.js';
+import { localPodWith as pod } from '../../test/support/local-pod.js';
 import type { PodSighting } from '../pods/index.js';
 import { Enrolment, type PodPresence } from './enrolment.js';
-import type { CapturedPod, LocalPod } from './types.js';
+import type { CapturedPod } from './types.js';
 import { CaptureError } from './types.js';
 
 const warned: string[] = [];
@@ -17,20 +18,6 @@ let failReady: boolean;
 let failTable: boolean;
 let ready: Promise<void>;
 
-const pod = (more: Partial<LocalPod> = {}): LocalPod => ({
-  uid: 'u',
-  name: 'one',
-  namespace: 'shop',
-  serviceAccount: 'default',
-  addresses: ['10.0.0.1', 'fd00::1'],
-  hostNetwork: false,
-  exclusions: { outboundPorts: [], outboundRanges: [], inboundPorts: [] },
-  dnsCapture: true,
-  isEastWestGateway: false,
-  fault: '',
-  enrolled: true,
-  ...more,
-});
 const seen = (inode: number | null, id = 7n): PodSighting => ({
   cgroup: { uid: 'u', path: '/c', id },
   namespace: inode === null ? null : { pid: 0, inode },

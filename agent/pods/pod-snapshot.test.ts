@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { createLog } from '../../mesh/log/index.js';
+import { localPodWith } from '../../test/support/local-pod.js';
 import { PodSnapshot } from './pod-snapshot.js';
 import { type LocalPod, noExclusions } from './types.js';
 
@@ -25,19 +26,7 @@ const snapshot = (nodeName = 'n1') => new PodSnapshot({ folder, nodeName }, { lo
 const file = () => join(folder, 'pods.json');
 
 function pod(uid: string): LocalPod {
-  return {
-    uid,
-    name: `pod-${uid}`,
-    namespace: 'shop',
-    serviceAccount: 'cart',
-    addresses: ['10.0.0.1'],
-    hostNetwork: false,
-    enrolled: true,
-    exclusions: { ...noExclusions, outboundPorts: [3306] },
-    dnsCapture: true,
-    isEastWestGateway: false,
-    fault: '',
-  };
+  return localPodWith({ uid, name: `pod-${uid}`, exclusions: { ...noExclusions, outboundPorts: [3306] } });
 }
 
 function save(...pods: LocalPod[]): void {

@@ -1,11 +1,36 @@
 import { formatSocketAddress } from '../../mesh/common/address.js';
-import { type CopyFailure, TunnelCopy, type TunnelRequest } from '../../mesh/hbone/index.js';
+import {
+  type CopyFailure,
+  type TunnelAcceptor,
+  TunnelCopy,
+  type TunnelHandler,
+  type TunnelRequest,
+} from '../../mesh/hbone/index.js';
 import type { Connection } from '../../mesh/io/index.js';
 import type { ConnectionInfo, ConnectionRecord } from '../../mesh/telemetry/index.js';
-import type { TrackedConnection } from './connection-table.js';
+import type { TrackedConnection } from './connections/connection-table.js';
+import { type Admission, failureOf } from './connections/policy-guard.js';
 import type { TunnelContext } from './context.js';
-import type { ConnectionSummary } from './messages.js';
-import { type Admission, failureOf } from './policy-guard.js';
+import type { ConnectionSummary, WorkerPod } from './messages.js';
+
+/** Takes the tunnels that peers open to a pod's 15008. */
+export abstract class PodAcceptor implements TunnelAcceptor {
+  protected readonly pod: WorkerPod;
+  protected readonly context: TunnelContext;
+  protected isStopped = false;
+
+  constructor(pod: WorkerPod, context: TunnelContext) {
+    this.pod = pod;
+    this.context = context;
+  }
+
+  /** From now on every tunnel is refused: one may come before its sender has read our GOAWAY. */
+  stop(): void {
+    this.isStopped = true;
+  }
+
+  abstract onTunnel(request: TunnelRequest): TunnelHandler;
+}
 
 export interface AcceptedTunnelParts {
   readonly context: TunnelContext;

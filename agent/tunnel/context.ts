@@ -5,10 +5,10 @@ import type { Store, Workload } from '../../mesh/store/index.js';
 import type { BaggageLabels, ConnectionTelemetry, Party } from '../../mesh/telemetry/index.js';
 import type { ApplicationDialer, OriginalDestinations } from '../capture/index.js';
 import type { Router, WorkloadTexts } from '../routing/index.js';
-import type { ConnectionTable } from './connection-table.js';
+import type { ConnectionTable } from './connections/connection-table.js';
+import type { PolicyGuard } from './connections/policy-guard.js';
+import type { WaitingRoom } from './connections/waiting-room.js';
 import type { WorkerPod } from './messages.js';
-import type { PolicyGuard } from './policy-guard.js';
-import type { WaitingRoom } from './waiting-room.js';
 
 /** What every connection of a worker needs. */
 export interface TunnelContext {

@@ -1,37 +1,23 @@
 import { formatSocketAddress } from '../../mesh/common/address.js';
-import type { TunnelAcceptor, TunnelHandler, TunnelRequest } from '../../mesh/hbone/index.js';
+import type { TunnelHandler, TunnelRequest } from '../../mesh/hbone/index.js';
 import type { Connection, IoErrorCode } from '../../mesh/io/index.js';
 import { serviceKeyOf, type Workload } from '../../mesh/store/index.js';
 import type { ConnectionInfo } from '../../mesh/telemetry/index.js';
 import type { Endpoint, HboneRoute } from '../routing/index.js';
-import { AcceptedTunnel, type AcceptedTunnelParts } from './accepted-tunnel.js';
-import { connectTimeoutMs, isOurs, noHandler, party, type TunnelContext } from './context.js';
+import { AcceptedTunnel, type AcceptedTunnelParts, PodAcceptor } from './accepted-tunnel.js';
+import { denialOf } from './connections/policy-guard.js';
+import { connectTimeoutMs, isOurs, noHandler, party } from './context.js';
 import { factsOf, refused } from './inbound.js';
-import type { WorkerPod } from './messages.js';
-import { denialOf } from './policy-guard.js';
 
 /**
  * The server of an east-west gateway (double HBONE, hbone-and-wds.md 1.7): a tunnel that asks for a service of this network by its hostname is
  * carried to the HBONE port of one of its endpoints, or of its waypoint. What is inside is TLS between the client and that server.
  */
-export class EastWestAcceptor implements TunnelAcceptor {
-  readonly #pod: WorkerPod;
-  readonly #context: TunnelContext;
-  #stopped = false;
-
-  constructor(pod: WorkerPod, context: TunnelContext) {
-    this.#pod = pod;
-    this.#context = context;
-  }
-
-  stop(): void {
-    this.#stopped = true;
-  }
-
+export class EastWestAcceptor extends PodAcceptor {
   onTunnel(request: TunnelRequest): TunnelHandler {
-    const own = this.#stopped ? undefined : this.#context.storeView.ownOf(this.#pod);
+    const own = this.isStopped ? undefined : this.context.storeView.ownOf(this.pod);
     if (own === undefined) return refused(request, 503);
-    const { guard, telemetry } = this.#context;
+    const { guard, telemetry } = this.context;
     const route = this.#routeOf(request, own);
     // What its policies see: the port that was asked for.
     const port = request.host?.port ?? request.address!.port;
@@ -40,7 +26,7 @@ export class EastWestAcceptor implements TunnelAcceptor {
     const info: ConnectionInfo = {
       reporter: 'destination',
       source: party(null, request.peerIdentity, request.metadata.baggage ?? null),
-      destination: party(own, this.#context.texts.identityOf(own)),
+      destination: party(own, this.context.texts.identityOf(own)),
       service: typeof route === 'string' ? null : route.service,
       mutualTls: true,
       sourceAddress: request.peer,
@@ -56,13 +42,13 @@ export class EastWestAcceptor implements TunnelAcceptor {
       telemetry.refused(info, { flag: 'CONNECT', message: `${request.authority}: ${route}` });
       return refused(request, 503);
     }
-    const admission = guard.admission(this.#pod, own, facts);
-    return EastWestTunnel.dial({ context: this.#context, admission, request, info }, route);
+    const admission = guard.admission(this.pod, own, facts);
+    return EastWestTunnel.dial({ context: this.context, admission, request, info }, route);
   }
 
   /** Where to; or why not. Never on to another network, and never to what does not speak HBONE. */
   #routeOf(request: TunnelRequest, own: Workload): HboneRoute | string {
-    const { store, router } = this.#context;
+    const { store, router } = this.context;
     if (request.host === null) return 'a gateway is asked for services by hostname only';
     const { hostname, port } = request.host;
     const service = store

@@ -11,13 +11,13 @@ import { ListeningSocket } from '../../test/support/listening-socket.js';
 import { FLAG, FRAME, RawHttp2 } from '../../test/support/raw-http2.js';
 import { ApplicationDialer } from '../capture/index.js';
 import { Router, WorkloadTexts } from '../routing/index.js';
-import { ConnectionTable } from './connection-table.js';
+import { ConnectionTable } from './connections/connection-table.js';
+import { drain } from './connections/drain.js';
+import { PolicyGuard } from './connections/policy-guard.js';
+import { WaitingRoom } from './connections/waiting-room.js';
 import { newTunnelCounters, StoreView, type TunnelContext } from './context.js';
-import { drain } from './drain.js';
 import { InboundAcceptor, PlaintextAcceptor } from './inbound.js';
 import type { WorkerPod } from './messages.js';
-import { PolicyGuard } from './policy-guard.js';
-import { WaitingRoom } from './waiting-room.js';
 
 const HOST = '127.0.0.1';
 const WEB = 'web.shop.svc.cluster.local';

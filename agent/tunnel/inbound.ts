@@ -1,61 +1,47 @@
 import { isIpv6, type SocketAddress } from '../../mesh/common/address.js';
 import { messageOf } from '../../mesh/common/errors.js';
-import type { TunnelAcceptor, TunnelHandler, TunnelRequest } from '../../mesh/hbone/index.js';
+import type { TunnelHandler, TunnelRequest } from '../../mesh/hbone/index.js';
 import type { AcceptHandler, Connection, ConnectionHandler } from '../../mesh/io/index.js';
 import type { ConnectionFacts, Verdict } from '../../mesh/policy/index.js';
 import { serviceKeyOf, type Workload } from '../../mesh/store/index.js';
 import type { ConnectionInfo } from '../../mesh/telemetry/index.js';
 import type { ApplicationDial } from '../capture/index.js';
 import { illegalPorts } from '../routing/index.js';
-import { AcceptedTunnel, type AcceptedTunnelParts } from './accepted-tunnel.js';
+import { AcceptedTunnel, type AcceptedTunnelParts, PodAcceptor } from './accepted-tunnel.js';
+import { type Admission, denialOf } from './connections/policy-guard.js';
 import { noHandler, party, type TunnelContext } from './context.js';
 import type { WorkerPod } from './messages.js';
-import { type Admission, denialOf } from './policy-guard.js';
 import { proxyHeader } from './proxy-header.js';
 import { TcpRelay } from './tcp-relay.js';
 
 /** Takes the tunnels that peers open to a pod's 15008: authorises each, dials the application, answers. */
-export class InboundAcceptor implements TunnelAcceptor {
-  readonly #pod: WorkerPod;
-  readonly #context: TunnelContext;
-  #stopped = false;
-
-  constructor(pod: WorkerPod, context: TunnelContext) {
-    this.#pod = pod;
-    this.#context = context;
-  }
-
-  /** From now on every tunnel is refused: one may come before its sender has read our GOAWAY. */
-  stop(): void {
-    this.#stopped = true;
-  }
-
+export class InboundAcceptor extends PodAcceptor {
   onTunnel(request: TunnelRequest): TunnelHandler {
-    if (this.#stopped) return refused(request, 503);
-    const own = this.#context.storeView.ownOf(this.#pod);
+    if (this.isStopped) return refused(request, 503);
+    const own = this.context.storeView.ownOf(this.pod);
     if (own === undefined) {
-      this.#context.counters.resetNoWorkload++;
+      this.context.counters.resetNoWorkload++;
       return refused(request, 503);
     }
     const target = this.#targetOf(request, own);
     if (target === null) return refused(request, 503);
-    const application = applicationOf(this.#context, own, request, target);
+    const application = applicationOf(this.context, own, request, target);
     if (illegalPorts.has(target.port) || illegalPorts.has(application.to.port)) {
       // A service's target port may be anything, and so may an application tunnel's.
-      this.#context.counters.resetIllegalPort++;
+      this.context.counters.resetIllegalPort++;
       return refused(request, 503);
     }
-    const { guard, telemetry } = this.#context;
+    const { guard, telemetry } = this.context;
     const facts = factsOf(request.peerIdentity, request.peer, target);
     const verdict = guard.judge(own, facts);
-    const info = infoOf(this.#context, request, own, target, verdict);
+    const info = infoOf(this.context, request, own, target, verdict);
     if (!verdict.allowed) {
       telemetry.refused(info, denialOf(verdict));
       return refused(request, 401);
     }
     try {
-      const admission = guard.admission(this.#pod, own, facts);
-      return InboundTunnel.dial(this.#context, admission, request, info, application);
+      const admission = guard.admission(this.pod, own, facts);
+      return InboundTunnel.dial(this.context, admission, request, info, application);
     } catch (error) {
       // No port to show (NO_SHOWN_PORT): one tunnel's bad luck, not its connection's.
       telemetry.refused(info, { flag: 'CONNECT', message: messageOf(error) });
@@ -65,10 +51,10 @@ export class InboundAcceptor implements TunnelAcceptor {
 
   /** Other addresses are for a pod that takes what is meant for others: its application is told by PROXY, or it is their waypoint (hbone-and-wds.md 1.4). */
   acceptsAddress(address: SocketAddress): boolean {
-    const own = this.#context.storeView.ownOf(this.#pod);
+    const own = this.context.storeView.ownOf(this.pod);
     if (own === undefined) return false;
     if (own.applicationTunnel !== null) return true;
-    const { store, network } = this.#context;
+    const { store, network } = this.context;
     const addressed =
       store.serviceByVip(network, address.address, own.namespace) ??
       store.workloadByAddress(network, address.address);

@@ -1,3 +1,3 @@
-export type { DrainCounts } from './drain.js';
+export type { DrainCounts } from './connections/drain.js';
 export type * from './messages.js';
 export { TunnelWorker, type TunnelWorkerDeps } from './tunnel-worker.js';

@@ -13,10 +13,10 @@ import type { Connection } from '../../mesh/io/index.js';
 import type { Workload } from '../../mesh/store/index.js';
 import type { ConnectionInfo, ConnectionRecord } from '../../mesh/telemetry/index.js';
 import type { DirectRoute, HboneRoute } from '../routing/index.js';
-import type { TrackedConnection } from './connection-table.js';
+import type { TrackedConnection } from './connections/connection-table.js';
+import { lossOf } from './connections/policy-guard.js';
 import { party, type TunnelContext } from './context.js';
 import type { ConnectionSummary, WorkerPod } from './messages.js';
-import { lossOf } from './policy-guard.js';
 
 /** A captured connection and whose it is. */
 export interface OutboundStartPoint {

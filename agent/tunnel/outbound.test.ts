@@ -18,13 +18,13 @@ import {
   type Router,
   WorkloadTexts,
 } from '../routing/index.js';
-import { ConnectionTable } from './connection-table.js';
+import { ConnectionTable } from './connections/connection-table.js';
+import { PolicyGuard } from './connections/policy-guard.js';
+import { WaitingRoom } from './connections/waiting-room.js';
 import { newTunnelCounters, StoreView, type TunnelContext } from './context.js';
 import { EastWestAcceptor } from './east-west.js';
 import type { WorkerPod } from './messages.js';
 import { OutboundAcceptor } from './outbound.js';
-import { PolicyGuard } from './policy-guard.js';
-import { WaitingRoom } from './waiting-room.js';
 
 const HOST = '127.0.0.1';
 const WEB = 'web.shop.svc.cluster.local';

@@ -4,11 +4,11 @@ import type { AcceptHandler, Connection, ConnectionHandler } from '../../mesh/io
 import type { Service, Workload } from '../../mesh/store/index.js';
 import type { ConnectionInfo } from '../../mesh/telemetry/index.js';
 import type { DirectRoute, GatewayRoute, HboneRoute, Route, WorkloadTexts } from '../routing/index.js';
+import type { Waiting } from './connections/waiting-room.js';
 import { connectTimeoutMs, isOurs, party, type TunnelContext } from './context.js';
 import type { WorkerPod } from './messages.js';
 import { OutboundTunnel, type Redial } from './outbound-tunnel.js';
 import { TcpRelay } from './tcp-relay.js';
-import type { Waiting } from './waiting-room.js';
 
 type TcpRoute = Extract<Route, { kind: 'passthrough' | 'direct' }>;
 

@@ -2,10 +2,10 @@ import { formatSocketAddress } from '../../mesh/common/address.js';
 import type { CopyFailure } from '../../mesh/hbone/index.js';
 import type { Connection, ConnectionHandler, ConnectOptions, IoErrorCode } from '../../mesh/io/index.js';
 import type { ConnectionInfo, ConnectionRecord } from '../../mesh/telemetry/index.js';
-import type { TrackedConnection } from './connection-table.js';
+import type { TrackedConnection } from './connections/connection-table.js';
+import { type Admission, failureOf } from './connections/policy-guard.js';
 import type { TunnelContext } from './context.js';
 import type { ConnectionSummary } from './messages.js';
-import { type Admission, failureOf } from './policy-guard.js';
 import { TcpCopy, type TcpCopyOwner } from './tcp-copy.js';
 
 export interface TcpRelayParts {

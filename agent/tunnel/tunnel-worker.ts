@@ -7,13 +7,13 @@ import { ConnectionTelemetry } from '../../mesh/telemetry/index.js';
 import { PeerVerifier } from '../../mesh/tls/index.js';
 import { ApplicationDialer, type CaptureHandles, OriginalDestinationMap } from '../capture/index.js';
 import { Hostnames, Router, WorkloadTexts } from '../routing/index.js';
-import { ConnectionTable } from './connection-table.js';
+import { ConnectionTable } from './connections/connection-table.js';
+import { type DrainCounts, drain } from './connections/drain.js';
+import { PolicyGuard } from './connections/policy-guard.js';
+import { WaitingRoom } from './connections/waiting-room.js';
 import { newTunnelCounters, StoreView, type TunnelContext } from './context.js';
-import { type DrainCounts, drain } from './drain.js';
 import { MeshPod } from './mesh-pod.js';
 import type { FromWorker, ToWorker, WorkerData, WorkerPod, WorkerReport } from './messages.js';
-import { PolicyGuard } from './policy-guard.js';
-import { WaitingRoom } from './waiting-room.js';
 
 /** Metrics and access log lines are handed to the main thread this often. */
 const telemetryIntervalMs = 250;

@@ -1,6 +1,6 @@
 import { describe, expect, test } from '@jest/globals';
+import type { ConnectionSummary } from '../messages.js';
 import { ConnectionTable, type TrackedConnection } from './connection-table.js';
-import type { ConnectionSummary } from './messages.js';
 
 const quietMs = 1_000;
 

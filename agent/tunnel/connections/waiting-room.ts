@@ -1,5 +1,5 @@
-import type { Reactor, Timer } from '../../mesh/io/index.js';
-import type { Log } from '../../mesh/log/index.js';
+import type { Reactor, Timer } from '../../../mesh/io/index.js';
+import type { Log } from '../../../mesh/log/index.js';
 
 /** Something that cannot go on until the store or a certificate has come. */
 export interface Waiting {
@@ -16,12 +16,19 @@ export interface WaitingRoomOptions {
   readonly maxWaiting: number;
 }
 
+/** A store that has come may set 10,000 going. */
+const maxTurnMs = 4;
+
 /** Connections that came before the configuration that they need. First come, first served. */
 export class WaitingRoom {
   readonly #options: WaitingRoomOptions;
   readonly #reactor: Reactor;
   readonly #log: Pick<Log, 'error'>;
   readonly #waiting = new Map<Waiting, Timer>();
+  /** A round is under way. */
+  #isPoking = false;
+  /** Something changed since it began. */
+  #hasChanged = false;
 
   constructor(
     options: WaitingRoomOptions,
@@ -62,9 +69,30 @@ export class WaitingRoom {
     }
   }
 
-  /** Something changed: whoever can go on does. */
+  /** Something changed: whoever can go on does, at most 4 ms a turn. */
   poke(): void {
-    for (const waiting of [...this.#waiting.keys()]) if (this.#isThrough(waiting)) this.remove(waiting);
+    this.#hasChanged = true;
+    if (this.#isPoking) return;
+    this.#isPoking = true;
+    this.#round();
+  }
+
+  #round(): void {
+    this.#hasChanged = false;
+    this.#goOn([...this.#waiting.keys()].values());
+  }
+
+  #goOn(rest: Iterator<Waiting>): void {
+    const untilMs = performance.now() + maxTurnMs;
+    for (let next = rest.next(); next.done !== true; next = rest.next()) {
+      const waiting = next.value;
+      if (this.#waiting.has(waiting) && this.#isThrough(waiting)) this.remove(waiting);
+      if (performance.now() < untilMs) continue;
+      this.#reactor.setTimer(0, () => this.#goOn(rest));
+      return;
+    }
+    this.#isPoking = this.#hasChanged;
+    if (this.#hasChanged) this.#reactor.setTimer(0, () => this.#round());
   }
 
   /** An exception is that connection's end, not that of those behind it. */

@@ -1,10 +1,10 @@
 import { describe, expect, test } from '@jest/globals';
-import { Authorizer, type ConnectionFacts } from '../../mesh/policy/index.js';
-import { policyWith, updateWith, workloadWith } from '../../mesh/store/fixtures.js';
-import { type AuthorizationMatch, createStore, type Workload } from '../../mesh/store/index.js';
+import { Authorizer, type ConnectionFacts } from '../../../mesh/policy/index.js';
+import { policyWith, updateWith, workloadWith } from '../../../mesh/store/fixtures.js';
+import { type AuthorizationMatch, createStore, type Workload } from '../../../mesh/store/index.js';
+import { newTunnelCounters, StoreView } from '../context.js';
+import type { ConnectionSummary, WorkerPod } from '../messages.js';
 import { ConnectionTable, type TrackedConnection } from './connection-table.js';
-import { newTunnelCounters, StoreView } from './context.js';
-import type { ConnectionSummary, WorkerPod } from './messages.js';
 import { type Admission, failureOf, PolicyGuard } from './policy-guard.js';
 
 const nothing: AuthorizationMatch = {

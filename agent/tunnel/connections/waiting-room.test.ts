@@ -1,6 +1,6 @@
 import { expect, test } from '@jest/globals';
-import { createLog } from '../../mesh/log/index.js';
-import { TestReactor } from '../../test/support/reactor.js';
+import { createLog } from '../../../mesh/log/index.js';
+import { TestReactor } from '../../../test/support/reactor.js';
 import { type Waiting, WaitingRoom } from './waiting-room.js';
 
 const log = createLog({ level: 'silent', component: 'test' });
@@ -38,6 +38,32 @@ test('who can go on does, once; who cannot is given up after maxWaitMs', async (
   expect(late.events).toEqual(['gave up']);
   await t.for(80);
   expect(ready.events).toEqual(['started']);
+});
+
+test('many that can go on do so over several turns, in their order; what changes meanwhile is looked at, too', async () => {
+  using t = new TestReactor();
+  const room = new WaitingRoom({ maxWaitMs: 10_000, maxWaiting: 10 }, { reactor: t.reactor, log });
+  const order: number[] = [];
+  let early = false;
+  const guests = [0, 1, 2, 3].map((index) => {
+    const guest = new Guest();
+    guest.tryStart = () => {
+      if (index === 0 && !early) return false;
+      const untilMs = performance.now() + 3;
+      while (performance.now() < untilMs);
+      order.push(index);
+      return true;
+    };
+    room.add(guest);
+    return guest;
+  });
+  room.poke();
+  expect(order.length).toBeLessThan(3);
+  early = true;
+  room.poke();
+  await t.until(() => room.size === 0);
+  expect(order).toEqual([1, 2, 3, 0]);
+  expect(guests.map(({ events }) => events)).toEqual([[], [], [], []]);
 });
 
 test('more than maxWaiting are given up at once; a pod that leaves takes its own along; who is removed hears nothing', async () => {

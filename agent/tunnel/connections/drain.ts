@@ -1,5 +1,5 @@
-import type { HboneClient, HboneServer } from '../../mesh/hbone/index.js';
-import type { Reactor } from '../../mesh/io/index.js';
+import type { HboneClient, HboneServer } from '../../../mesh/hbone/index.js';
+import type { Reactor } from '../../../mesh/io/index.js';
 import type { ConnectionTable } from './connection-table.js';
 
 /** How often a drain looks whether all is over. */

@@ -1,5 +1,5 @@
-import type { Reactor, Timer } from '../../mesh/io/index.js';
-import type { ConnectionSummary } from './messages.js';
+import type { Reactor, Timer } from '../../../mesh/io/index.js';
+import type { ConnectionSummary } from '../messages.js';
 import type { Admission } from './policy-guard.js';
 
 /** A live connection as the table sees it. */

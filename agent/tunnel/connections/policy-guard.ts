@@ -1,16 +1,16 @@
-import { messageOf } from '../../mesh/common/errors.js';
-import type { Reactor } from '../../mesh/io/index.js';
+import { messageOf } from '../../../mesh/common/errors.js';
+import type { Reactor } from '../../../mesh/io/index.js';
 import {
   type Authorizer,
   type ConnectionFacts,
   rejectionText,
   type Verdict,
-} from '../../mesh/policy/index.js';
-import type { PolicySet, Store, Workload } from '../../mesh/store/index.js';
-import type { ConnectionFailure } from '../../mesh/telemetry/index.js';
+} from '../../../mesh/policy/index.js';
+import type { PolicySet, Store, Workload } from '../../../mesh/store/index.js';
+import type { ConnectionFailure } from '../../../mesh/telemetry/index.js';
+import type { StoreView, TunnelCounters } from '../context.js';
+import type { WorkerPod } from '../messages.js';
 import type { ConnectionTable, TrackedConnection } from './connection-table.js';
-import type { StoreView, TunnelCounters } from './context.js';
-import type { WorkerPod } from './messages.js';
 
 /**
  * Between a change and the look at what is open: workloads and policies come in separate pushes, and a workload that for a moment names a policy which
