@@ -21,11 +21,14 @@ export interface ModelOptions extends RelationsOptions {
   readonly debounceMs: number;
   /** ... but at the latest this long after the first. */
   readonly debounceMaxMs: number;
+  /** ... and never sooner than this after the one before: where changes come in streams, agents are told of many at once. */
+  readonly intervalMs: number;
 }
 
 export const MODEL_DEFAULTS: ModelOptions = {
   debounceMs: 10,
   debounceMaxMs: 100,
+  intervalMs: 0,
   rootNamespace: 'istio-system',
   clusterDomain: 'cluster.local',
 };
@@ -44,6 +47,7 @@ export class Model {
   #touched: Touched;
   #timer: NodeJS.Timeout | null;
   #firstChangeMs: number;
+  #handedOnMs = Number.NEGATIVE_INFINITY;
 
   constructor(options: ModelOptions, deps: ModelDeps) {
     this.options = options;
@@ -71,6 +75,7 @@ export class Model {
     const change = this.#touched;
     this.#touched = new Touched();
     this.#onChange(change);
+    this.#handedOnMs = performance.now();
   }
 
   /** False: there are changes that have not been handed on. */
@@ -246,8 +251,10 @@ export class Model {
     const now = performance.now();
     if (this.#timer === null) this.#firstChangeMs = now;
     else clearTimeout(this.#timer);
-    const latest = this.#firstChangeMs + this.options.debounceMaxMs - now;
-    this.#timer = setTimeout(() => this.flush(), Math.max(0, Math.min(this.options.debounceMs, latest)));
+    const { debounceMs, debounceMaxMs, intervalMs } = this.options;
+    const latest = this.#firstChangeMs + debounceMaxMs - now;
+    const earliest = this.#handedOnMs + intervalMs - now;
+    this.#timer = setTimeout(() => this.flush(), Math.max(0, earliest, Math.min(debounceMs, latest)));
   }
 }
 

@@ -1,7 +1,7 @@
 import { describe, expect, test } from '@jest/globals';
 import { envoy } from '../../mesh/proto/index.js';
 import { ResourceSet } from './resource-set.js';
-import type { ResourceContent } from './types.js';
+import type { Push, ResourceContent } from './types.js';
 
 const content = (
   name: string,
@@ -10,6 +10,12 @@ const content = (
 ): [string, ResourceContent] => [name, { name, aliases: [], follows: [], value: Buffer.from(text), ...more }];
 const set = (maxLogEntries?: number) =>
   new ResourceSet({ typeUrl: 't', ...(maxLogEntries === undefined ? {} : { maxLogEntries }) });
+
+/** Removed ones with a minus. */
+const namesOf = (push: Push | null) => [
+  ...push!.resources.map(({ name }) => name),
+  ...push!.removed.map((name) => `-${name}`),
+];
 
 describe('ResourceSet', () => {
   test('equal content has the same version, is encoded once and changes nothing', () => {
@@ -64,7 +70,36 @@ describe('ResourceSet', () => {
     const late = resources.cursor();
     resources.update(new Map([content('a', 'x')]));
     resources.update(new Map([content('a', 'y'), content('c', 'z')]));
-    expect(late.take()).toEqual(new Set(['a', 'c']));
-    expect(late.take()).toEqual(new Set());
+    expect(namesOf(late.take())).toEqual(['a', 'c']);
+    expect(namesOf(late.take())).toEqual([]);
+  });
+
+  test('up to a position: what changed again after it comes with the rest', () => {
+    const resources = set();
+    const cursor = resources.cursor();
+    resources.update(new Map([content('a', '1'), content('b', '1')]));
+    const { position } = resources;
+    resources.update(new Map([content('b', '2'), content('c', '2')]));
+    expect(namesOf(cursor.take(position))).toEqual(['a']);
+    expect([cursor.isBehind(position), cursor.isBehind()]).toEqual([false, true]);
+    expect(namesOf(cursor.take(position))).toEqual([]);
+    resources.update(new Map([['c', null]]));
+    expect(namesOf(cursor.take())).toEqual(['b', '-c']);
+  });
+
+  test('readers that go the same way are given the same push, which is encoded once; an update ends that', () => {
+    const resources = set();
+    const [one, other, third] = [resources.cursor(), resources.cursor(), resources.cursor()];
+    resources.update(new Map([content('a', '1')]));
+    const push = one.take()!;
+    expect(other.take()).toBe(push);
+    expect(resources.encode(push)).toBe(resources.encode(push));
+    expect(resources.everything()).toBe(resources.everything());
+    resources.update(new Map([content('b', '1')]));
+    expect(one.take()).toBe(other.take());
+    const longer = third.take()!;
+    expect(namesOf(longer)).toEqual(['a', 'b']);
+    expect(namesOf(resources.everything())).toEqual(['a', 'b']);
+    expect(resources.encode(longer).nonce).not.toBe(resources.encode(push).nonce);
   });
 });

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
-import { encodeResource } from '../../mesh/proto/index.js';
-import type { ResourceContent, StoredResource } from './types.js';
+import { encodeDeltaResponse, encodeResource } from '../../mesh/proto/index.js';
+import type { Message, Push, ResourceContent, StoredResource } from './types.js';
 
 export interface ResourceSetOptions {
   readonly typeUrl: string;
@@ -10,20 +10,25 @@ export interface ResourceSetOptions {
 
 /** Where a reader stands in the log of changes. */
 export interface Cursor {
-  /** Names changed since the last `take`; null: too far behind, this reader cannot go on. */
-  take(): ReadonlySet<string> | null;
-  /** Something has changed since. */
-  readonly isBehind: boolean;
+  /**
+   * Goes on to the position `upTo` (default: all). Gives what is changed by that, the same object to every reader that goes the same way; null: too
+   * far behind, this reader cannot go on. What has changed again after `upTo` is left for later.
+   */
+  take(upTo?: number): Push | null;
+  /** Something has changed since, before the position `upTo` (default: at all). */
+  isBehind(upTo?: number): boolean;
   close(): void;
 }
 
 const MAX_LOG_ENTRIES = 200_000;
 /** The log is cut in steps of this many entries. */
 const LOG_SLACK = 1024;
+/** Ways from one position to another that are kept: nearly all readers go the same. */
+const MAX_KEPT_CHANGES = 16;
 
 /**
  * All resources of one type, each encoded once, with a log of changed names. Readers hold a position in the log instead of a copy of what
- * their client has: a client costs a few bytes, whatever the number of resources.
+ * their client has: a client costs a few bytes, whatever the number of resources. What many are told is put together once.
  */
 export class ResourceSet {
   readonly typeUrl: string;
@@ -34,6 +39,11 @@ export class ResourceSet {
   #log: string[];
   /** Position of `#log[0]`. */
   #logStart: number;
+  /** Since the last update, by `from-to`. */
+  readonly #changes: Map<string, Push>;
+  #everything: Push | null;
+  readonly #messages: WeakMap<Push, Message>;
+  #nonce: number;
 
   constructor(options: ResourceSetOptions) {
     this.typeUrl = options.typeUrl;
@@ -43,6 +53,10 @@ export class ResourceSet {
     this.#cursors = new Set();
     this.#log = [];
     this.#logStart = 0;
+    this.#changes = new Map();
+    this.#everything = null;
+    this.#messages = new WeakMap();
+    this.#nonce = 0;
   }
 
   get size(): number {
@@ -66,6 +80,10 @@ export class ResourceSet {
       this.#log.push(name);
     }
     const changed = this.position - before;
+    if (changed > 0) {
+      this.#changes.clear();
+      this.#everything = null;
+    }
     this.#trim();
     return changed;
   }
@@ -78,6 +96,30 @@ export class ResourceSet {
     return this.#resources.values();
   }
 
+  /** All resources, for whoever has none. */
+  everything(): Push {
+    this.#everything ??= { resources: [...this.#resources.values()], removed: [] };
+    return this.#everything;
+  }
+
+  /** The push as a whole response, encoded once. */
+  encode(push: Push): Message {
+    let message = this.#messages.get(push);
+    if (message === undefined) {
+      const nonce = `${++this.#nonce}`;
+      const bytes = encodeDeltaResponse({
+        typeUrl: this.typeUrl,
+        nonce,
+        systemVersion: `${this.position}`,
+        resources: push.resources.map(({ encoded }) => encoded),
+        removed: push.removed,
+      });
+      message = { nonce, bytes };
+      this.#messages.set(push, message);
+    }
+    return message;
+  }
+
   /** What a subscription to `key` brings: by name, alias or followed name. */
   matching(key: string): Iterable<StoredResource> {
     return this.#byKey.get(key) ?? [];
@@ -85,24 +127,42 @@ export class ResourceSet {
 
   /** A reader that has seen everything so far. Close it. */
   cursor(): Cursor {
-    const set = this;
     const cursor: LogCursor = {
-      get isBehind() {
-        return this.position < set.position;
-      },
+      isBehind: (upTo = this.position) => cursor.position < upTo,
       position: this.position,
-      take: () => this.#take(cursor),
+      take: (upTo = this.position) => this.#take(cursor, upTo),
       close: () => this.#cursors.delete(cursor),
     };
     this.#cursors.add(cursor);
     return cursor;
   }
 
-  #take(cursor: LogCursor): ReadonlySet<string> | null {
-    if (cursor.position < this.#logStart) return null;
-    const names = new Set(this.#log.slice(cursor.position - this.#logStart));
-    cursor.position = this.position;
-    return names;
+  #take(cursor: LogCursor, upTo: number): Push | null {
+    const from = cursor.position;
+    if (from < this.#logStart) return null;
+    if (upTo <= from) return NOTHING;
+    cursor.position = upTo;
+    const key = `${from}-${upTo}`;
+    let changes = this.#changes.get(key);
+    if (changes === undefined) {
+      changes = this.#changesBetween(from, upTo);
+      this.#changes.set(key, changes);
+      if (this.#changes.size > MAX_KEPT_CHANGES) this.#changes.delete(this.#changes.keys().next().value!);
+    }
+    return changes;
+  }
+
+  #changesBetween(from: number, to: number): Push {
+    const names = new Set(this.#log.slice(from - this.#logStart, to - this.#logStart));
+    if (to < this.position) for (const name of this.#log.slice(to - this.#logStart)) names.delete(name);
+    const resources: StoredResource[] = [];
+    const removed: string[] = [];
+    for (const name of names) {
+      const resource = this.#resources.get(name);
+      if (resource === undefined) removed.push(name);
+      else resources.push(resource);
+    }
+    return { resources, removed };
   }
 
   /** Forgets what every reader has seen, and whatever is above the limit. */
@@ -132,6 +192,8 @@ export class ResourceSet {
     }
   }
 }
+
+const NOTHING: Push = { resources: [], removed: [] };
 
 interface LogCursor extends Cursor {
   position: number;

@@ -17,7 +17,7 @@ import {
   envoy,
 } from '../../mesh/proto/index.js';
 import type { Caller, Refusal } from '../ca/types.js';
-import { type DeltaRequest, type ResourceContent, XdsServer } from './index.js';
+import { type DeltaRequest, type ResourceContent, XDS_DEFAULTS, XdsServer } from './index.js';
 
 // A raw client: it takes the steps of hbone-and-wds.md 3.1-3.2 one by one.
 
@@ -126,7 +126,12 @@ beforeEach(async () => {
   logged = [];
   const destination = { write: (line: string) => void logged.push(JSON.parse(line)) };
   xds = new XdsServer(
-    { typeUrls: [ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL], ackTimeoutMs: 2000, maxNamesPerType: 5 },
+    {
+      ...XDS_DEFAULTS,
+      typeUrls: [ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL],
+      ackTimeoutMs: 2000,
+      maxNamesPerType: 5,
+    },
     {
       authenticator: { authenticate: async () => ('refusal' in caller ? caller : { caller }) },
       authorize: ({ nodeName }) => (nodeName === null ? { refusal: 'no-node', message: 'no node' } : null),

@@ -4,16 +4,22 @@ import { messageOf } from '../../mesh/common/errors.js';
 import type { Log } from '../../mesh/log/index.js';
 import { codeOfRefusal } from '../ca/index.js';
 import type { Authenticator, Caller, Refusal } from '../ca/types.js';
+import { OUTBOX_DEFAULTS, Outbox, type OutboxOptions } from './outbox.js';
 import { ResourceSet } from './resource-set.js';
 import { type StreamOptions, XdsStream } from './stream.js';
 import type { ClientStatus, DeltaCall, ResourceContent, XdsEvents } from './types.js';
 
 export interface XdsServerOptions extends StreamOptions {
+  readonly outbox: OutboxOptions;
   /** What is served; other types end the stream. What names resources of another type comes after it: a client is sent it later. */
   readonly typeUrls: readonly string[];
 }
 
-export const XDS_DEFAULTS: StreamOptions = { ackTimeoutMs: 60_000, maxNamesPerType: 100_000 };
+export const XDS_DEFAULTS = {
+  ackTimeoutMs: 60_000,
+  maxNamesPerType: 100_000,
+  outbox: OUTBOX_DEFAULTS,
+} as const;
 
 export interface XdsServerDeps {
   readonly authenticator: Authenticator;
@@ -29,6 +35,7 @@ export class XdsServer {
   readonly #deps: XdsServerDeps;
   readonly #sets: ReadonlyMap<string, ResourceSet>;
   readonly #streams: Set<XdsStream>;
+  readonly #outbox: Outbox;
   #isClosing: boolean;
 
   constructor(options: XdsServerOptions, deps: XdsServerDeps) {
@@ -36,6 +43,7 @@ export class XdsServer {
     this.#deps = deps;
     this.#sets = new Map(options.typeUrls.map((typeUrl) => [typeUrl, new ResourceSet({ typeUrl })]));
     this.#streams = new Set();
+    this.#outbox = new Outbox(options.outbox);
     this.#isClosing = false;
   }
 
@@ -47,8 +55,9 @@ export class XdsServer {
   ): void {
     const set = this.#sets.get(typeUrl);
     if (set === undefined) throw new TypeError(`${typeUrl} is not among the types served`);
+    const { position } = set;
     if (set.update(updates) === 0) return;
-    for (const stream of this.#streams) stream.changed(typeUrl, after);
+    for (const stream of this.#streams) stream.changed(typeUrl, position, after);
   }
 
   /** Resources served, by type. */
@@ -83,6 +92,7 @@ export class XdsServer {
   close(): void {
     this.#isClosing = true;
     for (const stream of this.#streams) stream.end();
+    this.#outbox.close();
   }
 
   async #open(call: DeltaCall): Promise<void> {
@@ -93,7 +103,8 @@ export class XdsServer {
       return;
     }
     const { events, log } = this.#deps;
-    const stream = new XdsStream(call, this.#options, { sets: this.#sets, caller, events, log });
+    const deps = { outbox: this.#outbox, sets: this.#sets, caller, events, log };
+    const stream = new XdsStream(call, this.#options, deps);
     this.#streams.add(stream);
     events.connected();
     const cancelExpiry = this.#endAtExpiry(stream, caller);

@@ -1,11 +1,11 @@
 import { status } from '@grpc/grpc-js';
 import type { Log } from '../../mesh/log/index.js';
-import { encodeDeltaResponse } from '../../mesh/proto/index.js';
 import type { Caller } from '../ca/types.js';
 import { checkNode } from './node.js';
+import type { Outbox, Parcel, Sender } from './outbox.js';
 import type { ResourceSet } from './resource-set.js';
-import { type Push, Subscription } from './subscription.js';
-import type { ClientStatus, DeltaCall, DeltaRequest, XdsEvents } from './types.js';
+import { Subscription } from './subscription.js';
+import type { ClientStatus, DeltaCall, DeltaRequest, Push, XdsEvents } from './types.js';
 
 export interface StreamOptions {
   /** A push not answered within this ends the stream; the client comes back with what it has. */
@@ -14,6 +14,8 @@ export interface StreamOptions {
 }
 
 export interface StreamDeps {
+  /** Shared by all streams. */
+  readonly outbox: Outbox;
   readonly sets: ReadonlyMap<string, ResourceSet>;
   readonly caller: Caller;
   readonly events: XdsEvents;
@@ -33,28 +35,29 @@ interface TypeState {
   } | null;
   /** The first change that no push carries yet. */
   changedMs: number | null;
-  /** Type whose changes must have been sent before; null: none. */
-  waitsFor: string | null;
+  /** Changes from this position on are sent after those of another type; null: none waits. */
+  waits: { readonly position: number; readonly type: string } | null;
   nacks: number;
   /** Of the last push, if it was refused. */
   lastNack: string | null;
 }
 
-function hasUnsent({ outstanding, subscription }: TypeState): boolean {
-  return outstanding !== null && subscription.isBehind;
+function hasUnsent({ outstanding, subscription, waits }: TypeState): boolean {
+  return outstanding !== null && subscription.isBehind(waits?.position);
 }
 
 /** NACK reasons and node ids are the client's text: cut before they are logged. */
 const MAX_LOGGED_CHARS = 4096;
 
 /** One client's delta stream: requests in, one outstanding push per type out. */
-export class XdsStream {
+export class XdsStream implements Sender {
   readonly #call: DeltaCall;
   readonly #options: StreamOptions;
   readonly #deps: StreamDeps;
   readonly #types: Map<string, TypeState>;
   #nodeId: string | null;
-  #nonce: number;
+  /** Not taken by the connection yet. */
+  readonly #parcels = new Set<Parcel>();
   #isOpen: boolean;
   readonly #openedMs = performance.now();
 
@@ -64,7 +67,6 @@ export class XdsStream {
     this.#deps = deps;
     this.#types = new Map();
     this.#nodeId = null;
-    this.#nonce = 0;
     this.#isOpen = true;
   }
 
@@ -72,42 +74,53 @@ export class XdsStream {
     return this.#deps.caller;
   }
 
-  /** Something of this type has changed. It is sent after what has changed of type `after`. */
-  changed(typeUrl: string, after: string | null = null): void {
+  /** Something of this type has changed, from this position on. It is sent after what has changed of type `after`. */
+  changed(typeUrl: string, position: number, after: string | null = null): void {
     const type = this.#types.get(typeUrl);
     if (type === undefined) return;
     type.changedMs ??= performance.now();
-    type.waitsFor ??= after;
-    this.#push(typeUrl);
+    if (after !== null) type.waits ??= { position, type: after };
+    this.#deps.outbox.schedule(this);
+  }
+
+  /** Sends whatever is due and may be sent: types in their order, and again what waited for another one. */
+  flush(): void {
+    for (const typeUrl of this.#deps.sets.keys()) this.#push(typeUrl);
+    for (const [typeUrl, { waits }] of this.#types) if (waits !== null) this.#push(typeUrl);
+  }
+
+  tooSlow(): void {
+    this.end(status.UNAVAILABLE, 'too slow; reconnect');
   }
 
   /** Sends what has changed of this type, if the client wants it and owes no answer. */
   #push(typeUrl: string): void {
     const type = this.#types.get(typeUrl);
     if (type === undefined || type.outstanding !== null || !this.#isOpen) return;
-    if (this.#precedingOf(typeUrl).some(hasUnsent)) return; // until its ACK lets it be sent
-    if (type.waitsFor !== null && this.#types.get(type.waitsFor)?.subscription.isBehind === true) return;
-    type.waitsFor = null;
-    const push = type.subscription.next();
+    for (const one of this.#deps.sets.keys()) {
+      if (one === typeUrl) break;
+      const preceding = this.#types.get(one);
+      if (preceding !== undefined && hasUnsent(preceding)) return; // until its ACK lets it be sent
+    }
+    if (type.waits !== null && this.#types.get(type.waits.type)?.subscription.isBehind() !== true)
+      type.waits = null;
+    const push = type.subscription.next(type.waits?.position);
     const changedMs = type.changedMs ?? performance.now();
-    type.changedMs = null;
+    if (type.waits === null) type.changedMs = null;
     if (push === 'lost') this.end(status.UNAVAILABLE, 'too far behind; reconnect');
     else if (push !== null) this.#send(typeUrl, type, push, changedMs);
-    for (const [other, { waitsFor }] of this.#types) if (waitsFor === typeUrl) this.#push(other);
   }
 
   #send(typeUrl: string, type: TypeState, push: Push, changedMs: number): void {
-    const nonce = `${++this.#nonce}`;
-    const bytes = encodeDeltaResponse({
-      typeUrl,
-      nonce,
-      systemVersion: `${type.set.position}`,
-      resources: push.resources.map(({ encoded }) => encoded),
-      removed: push.removed,
-    });
+    const { nonce, bytes } = type.set.encode(push);
     const timer = setTimeout(() => this.#unanswered(typeUrl), this.#options.ackTimeoutMs);
     type.outstanding = { nonce, sentMs: performance.now(), changedMs, timer };
-    this.#call.write(bytes);
+    const parcel = this.#deps.outbox.sent(this, bytes.length);
+    this.#parcels.add(parcel);
+    this.#call.write(bytes, () => {
+      this.#parcels.delete(parcel);
+      parcel.done();
+    });
     this.#deps.events.pushed(typeUrl, push.resources.length + push.removed.length, bytes.length);
   }
 
@@ -138,17 +151,7 @@ export class XdsStream {
     }
     if (this.#types.get(typeUrl)!.subscription.isExcessive)
       this.end(status.RESOURCE_EXHAUSTED, `more than ${this.#options.maxNamesPerType} names subscribed`);
-    else {
-      this.#push(typeUrl);
-      // What waited for it.
-      for (const other of this.#types.keys()) if (other !== typeUrl) this.#push(other);
-    }
-  }
-
-  /** Types served before this one: what it names must have been sent. */
-  #precedingOf(typeUrl: string): TypeState[] {
-    const order = [...this.#deps.sets.keys()];
-    return order.slice(0, order.indexOf(typeUrl)).flatMap((one) => this.#types.get(one) ?? []);
+    else this.#deps.outbox.schedule(this);
   }
 
   /** Ends the stream with a status other than OK, or (no code) cleanly. Idempotent. */
@@ -166,6 +169,8 @@ export class XdsStream {
   /** The call is over; releases everything. */
   closed(): void {
     this.#isOpen = false;
+    this.#deps.outbox.forget(this);
+    for (const parcel of this.#parcels) parcel.done();
     for (const type of this.#types.values()) {
       if (type.outstanding !== null) clearTimeout(type.outstanding.timer);
       type.subscription.close();
@@ -198,7 +203,7 @@ export class XdsStream {
       subscription,
       outstanding: null,
       changedMs: null,
-      waitsFor: null,
+      waits: null,
       nacks: 0,
       lastNack: null,
     });

@@ -1,11 +1,5 @@
 import type { Cursor, ResourceSet } from './resource-set.js';
-import type { DeltaRequest, StoredResource } from './types.js';
-
-/** What one push holds. */
-export interface Push {
-  readonly resources: readonly StoredResource[];
-  readonly removed: readonly string[];
-}
+import type { DeltaRequest, Push, StoredResource } from './types.js';
 
 export interface SubscriptionOptions {
   /** Names that one client may subscribe to besides the wildcard. */
@@ -53,9 +47,9 @@ export class Subscription {
     return this.#names.size > this.#options.maxNames;
   }
 
-  /** Something has changed since the last push. */
-  get isBehind(): boolean {
-    return this.#cursor.isBehind;
+  /** Something has changed since the last push, before the position `upTo` (default: at all). */
+  isBehind(upTo?: number): boolean {
+    return this.#cursor.isBehind(upTo);
   }
 
   /** Applies the subscribe and unsubscribe lists of a request. */
@@ -80,24 +74,39 @@ export class Subscription {
     }
   }
 
-  /** What to send now; null: nothing. 'lost': the client is too far behind and must reconnect. */
-  next(): Push | null | 'lost' {
-    const changed = this.#cursor.take();
+  /** What to send now, of changes those up to the position `upTo` (default: all); null: nothing. 'lost': the client is too far behind and must reconnect. */
+  next(upTo?: number): Push | null | 'lost' {
+    const changed = this.#cursor.take(this.#needsAll ? undefined : upTo);
     if (changed === null) return 'lost';
-    const push = new PushBuilder();
-    if (this.#needsAll) this.#addAll(push);
-    else for (const name of changed) this.#addChanged(name, push);
-    for (const name of this.#fresh) this.#addFresh(name, push);
+    const push = this.#sharedPush(changed) ?? this.#ownPush(changed);
     const mustAnswer = this.#mustAnswer;
-    this.#fresh = new Set();
+    if (this.#fresh.size > 0) this.#fresh = new Set();
     this.#initial = null;
     this.#needsAll = false;
     this.#mustAnswer = false;
-    return mustAnswer || push.size > 0 ? push.finish() : null;
+    return mustAnswer || push.resources.length + push.removed.length > 0 ? push : null;
   }
 
   close(): void {
     this.#cursor.close();
+  }
+
+  /** What every wildcard client in the same place is told; null: there is more to say to this one. */
+  #sharedPush(changed: Push): Push | null {
+    if (!this.#wildcard || this.#fresh.size > 0) return null;
+    if (!this.#needsAll) return changed;
+    return this.#initial === null || this.#initial.size === 0 ? this.#set.everything() : null;
+  }
+
+  #ownPush(changed: Push): Push {
+    const push = new PushBuilder();
+    if (this.#needsAll) this.#addAll(push);
+    else {
+      for (const { name } of changed.resources) this.#addChanged(name, push);
+      for (const name of changed.removed) this.#addChanged(name, push);
+    }
+    for (const name of this.#fresh) this.#addFresh(name, push);
+    return push.finish();
   }
 
   #subscribe(name: string): void {
@@ -161,10 +170,6 @@ class PushBuilder {
   constructor() {
     this.#resources = new Map();
     this.#removed = new Set();
-  }
-
-  get size(): number {
-    return this.#resources.size + this.#removed.size;
   }
 
   send(resource: StoredResource): void {

@@ -16,6 +16,19 @@ export interface StoredResource {
   readonly encoded: Buffer;
 }
 
+/** What one push holds. */
+export interface Push {
+  readonly resources: readonly StoredResource[];
+  readonly removed: readonly string[];
+}
+
+/** A push as it is sent. */
+export interface Message {
+  /** No two messages of a type have the same. */
+  readonly nonce: string;
+  readonly bytes: Buffer;
+}
+
 /** A resource that goes into a `ResourceSet`. */
 export interface ResourceContent {
   readonly name: string;

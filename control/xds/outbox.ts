@@ -1,0 +1,144 @@
+/** Whoever has something to send: `flush` sends what is due now, and tells of it by `Outbox.sent`. */
+export interface Sender {
+  flush(): void;
+  /** Its client takes what it was sent so slowly that it stands in others' way: to be cut off. */
+  tooSlow(): void;
+}
+
+export interface OutboxOptions {
+  /** Bytes under way (handed to gRPC, not taken by the connection yet) above which nobody begins. gRPC copies what it sends for each client. */
+  readonly maxBytes: number;
+  /** What is under way for so long has stalled, and stands in nobody's way any more: */
+  readonly stallMs: number;
+  /** until there is so much of it; then the oldest is cut off. */
+  readonly maxStalledBytes: number;
+  /** Longest that senders are served without a pause, milliseconds. */
+  readonly turnMs: number;
+}
+
+export const OUTBOX_DEFAULTS: OutboxOptions = {
+  maxBytes: 32 << 20,
+  stallMs: 1_000,
+  maxStalledBytes: 64 << 20,
+  turnMs: 10,
+};
+
+/** Something that was sent. */
+export interface Parcel {
+  /** The connection has taken it, or is gone. Idempotent. */
+  done(): void;
+}
+
+interface UnderWay extends Parcel {
+  readonly sender: Sender;
+  readonly bytes: number;
+  readonly sinceMs: number;
+}
+
+/** Who sends next: one after another in the order in which they came, a bounded number of bytes at once, in short turns. A client that does not read costs its own bytes, and nobody else's time. */
+export class Outbox {
+  readonly #options: OutboxOptions;
+  readonly #waiting = new Set<Sender>();
+  /** Oldest first. */
+  readonly #moving = new Set<UnderWay>();
+  readonly #stalled = new Set<UnderWay>();
+  #movingBytes = 0;
+  #stalledBytes = 0;
+  #next: NodeJS.Immediate | null = null;
+  #timer: NodeJS.Timeout | null = null;
+  #isServing = false;
+
+  constructor(options: OutboxOptions) {
+    this.#options = options;
+  }
+
+  /** Senders that wait for their turn. */
+  get waiting(): number {
+    return this.#waiting.size;
+  }
+
+  /** Bytes under way. */
+  get bytes(): number {
+    return this.#movingBytes + this.#stalledBytes;
+  }
+
+  /** The sender has something to send; at once, where there is room. */
+  schedule(sender: Sender): void {
+    this.#waiting.add(sender);
+    if (this.#next === null) this.#serve();
+  }
+
+  /** It has nothing to send any more. */
+  forget(sender: Sender): void {
+    this.#waiting.delete(sender);
+  }
+
+  /** So much was sent; its `done` is awaited. */
+  sent(sender: Sender, bytes: number): Parcel {
+    const parcel: UnderWay = { sender, bytes, sinceMs: performance.now(), done: () => this.#done(parcel) };
+    this.#moving.add(parcel);
+    this.#movingBytes += bytes;
+    this.#timer ??= setTimeout(() => this.#lookForStalled(), this.#options.stallMs);
+    return parcel;
+  }
+
+  close(): void {
+    if (this.#next !== null) clearImmediate(this.#next);
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#next = null;
+    this.#timer = null;
+    this.#waiting.clear();
+  }
+
+  #serve(): void {
+    if (this.#isServing) return;
+    this.#isServing = true;
+    const endMs = performance.now() + this.#options.turnMs;
+    for (const sender of this.#waiting) {
+      if (this.#movingBytes >= this.#options.maxBytes) break; // a parcel's end goes on
+      if (performance.now() >= endMs) {
+        this.#serveSoon();
+        break;
+      }
+      this.#waiting.delete(sender);
+      sender.flush();
+    }
+    this.#isServing = false;
+  }
+
+  #serveSoon(): void {
+    this.#next ??= setImmediate(() => {
+      this.#next = null;
+      this.#serve();
+    });
+  }
+
+  #done(parcel: UnderWay): void {
+    if (this.#moving.delete(parcel)) this.#movingBytes -= parcel.bytes;
+    else if (this.#stalled.delete(parcel)) this.#stalledBytes -= parcel.bytes;
+    if (this.#waiting.size > 0 && this.#movingBytes < this.#options.maxBytes) this.#serveSoon();
+  }
+
+  #lookForStalled(): void {
+    const { stallMs, maxStalledBytes } = this.#options;
+    const nowMs = performance.now();
+    this.#timer = null;
+    for (const parcel of this.#moving) {
+      const leftMs = parcel.sinceMs + stallMs - nowMs;
+      if (leftMs > 0) {
+        this.#timer = setTimeout(() => this.#lookForStalled(), leftMs);
+        break;
+      }
+      this.#moving.delete(parcel);
+      this.#movingBytes -= parcel.bytes;
+      this.#stalled.add(parcel);
+      this.#stalledBytes += parcel.bytes;
+    }
+    for (const parcel of this.#stalled) {
+      if (this.#stalledBytes <= maxStalledBytes) break;
+      this.#done(parcel);
+      parcel.sender.tooSlow();
+    }
+    if (this.#waiting.size > 0) this.#serveSoon();
+  }
+}
