@@ -94,17 +94,17 @@ export class ResponseReader {
   #versionOf(typeUrl: string, resource: Buffer): number {
     let name = '';
     let version = '';
-    let any: Buffer = Buffer.alloc(0);
+    let packed: Buffer = Buffer.alloc(0);
     for (const { number, start, end } of fieldsOf(resource)) {
       if (number === 1) version = resource.toString('latin1', start, end);
       if (number === 3) name = resource.toString('utf8', start, end);
-      if (number === 2) any = resource.subarray(start, end);
+      if (number === 2) packed = resource.subarray(start, end);
     }
     const nameId = this.nameId(typeUrl, name);
     const key = `${nameId}/${version}`;
     let id = this.#versionIds.get(key);
     if (id === undefined) {
-      const facts = typeUrl === ADDRESS_TYPE_URL ? workloadFacts(any) : { captured: false, revision: '' };
+      const facts = typeUrl === ADDRESS_TYPE_URL ? workloadFacts(packed) : { captured: false, revision: '' };
       id = this.versions.push({ nameId, version, hash: hashOf(`${name}/${version}`), ...facts }) - 1;
       this.#versionIds.set(key, id);
     }
@@ -112,10 +112,10 @@ export class ResponseReader {
   }
 }
 
-function workloadFacts(any: Buffer): Pick<VersionFacts, 'captured' | 'revision'> {
-  for (const { number, start, end } of fieldsOf(any)) {
+function workloadFacts(packed: Buffer): Pick<VersionFacts, 'captured' | 'revision'> {
+  for (const { number, start, end } of fieldsOf(packed)) {
     if (number !== 2) continue;
-    const { workload } = istio.workload.Address.decode(any.subarray(start, end));
+    const { workload } = istio.workload.Address.decode(packed.subarray(start, end));
     if (workload == null) break;
     const isHbone = workload.tunnelProtocol === istio.workload.TunnelProtocol.HBONE;
     const isHealthy = (workload.status ?? 0) === istio.workload.WorkloadStatus.HEALTHY;
