@@ -2,7 +2,7 @@ import { performance } from 'node:perf_hooks';
 import type { AdminDeps, AdminServers } from '../mesh/admin/index.js';
 import { systemClock } from '../mesh/common/clock.js';
 import { CertificateManager, derToPem, RevocationFile } from '../mesh/identity/index.js';
-import { createTlsContext, releaseTlsContext, WorkerPool } from '../mesh/io/index.js';
+import { EngineTlsContexts, WorkerPool } from '../mesh/io/index.js';
 import { LineWriter, type Log } from '../mesh/log/index.js';
 import { createStore, type Store, type StoreUpdate } from '../mesh/store/index.js';
 import {
@@ -316,7 +316,7 @@ export class Agent implements CaptureListener {
   }
 
   #makeContexts(): void {
-    const contexts = new TlsContexts({}, { createTlsContext, releaseTlsContext, clock: systemClock });
+    const contexts = new TlsContexts({}, { engine: new EngineTlsContexts(), clock: systemClock });
     contexts.subscribe({ onContext: (identity, context) => this.#workers.setContext(identity, context) });
     this.#certificates.subscribe(contexts);
   }

@@ -68,6 +68,7 @@ export class DnsProxy {
   readonly #cells = new DnsCells();
   readonly #pods = new Map<string, ServedPod>();
   readonly #refreshing: NodeJS.Timeout;
+  #originals: OriginalDestinationMap | null = null;
 
   constructor(options: DnsProxyOptions, deps: DnsProxyDeps) {
     this.#options = options;
@@ -81,7 +82,9 @@ export class DnsProxy {
   /** The pod's questions may come from here on. Throws where its listeners cannot be opened (EADDRINUSE, …). */
   addPod(captured: CapturedPod, handles: CaptureHandles): void {
     this.releasePod(captured.pod.uid);
-    const originals = new OriginalDestinationMap({ handles });
+    // One for all pods: binding the C functions for each would leave some KB behind.
+    this.#originals ??= new OriginalDestinationMap({ handles });
+    const originals = this.#originals;
     const { netnsFd, netnsCookie, addresses, pod } = captured;
     const servers = this.#serversOf(captured);
     const resolver = this.#resolverOf(captured, servers);

@@ -8,6 +8,6 @@ export {
 } from './reactor.js';
 export { runWorker, type WorkerContext, type WorkerProgram } from './run-worker.js';
 export { MAX_RESERVE_BYTES } from './slab-pool.js';
-export { createTlsContext, releaseTlsContext } from './tls-context.js';
+export { EngineTlsContexts } from './tls-context.js';
 export * from './types.js';
 export { WorkerPool, type WorkerPoolDeps, type WorkerPoolOptions } from './worker-pool.js';

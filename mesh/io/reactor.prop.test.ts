@@ -6,8 +6,10 @@ import fc from 'fast-check';
 import { ListeningSocket } from '../../test/support/listening-socket.js';
 import { Recorder, TestReactor } from '../../test/support/reactor.js';
 import { nodeTlsOptions, TestCa } from '../../test/support/test-ca.js';
-import { createTlsContext, releaseTlsContext } from './tls-context.js';
+import { EngineTlsContexts } from './tls-context.js';
 import type { Connection } from './types.js';
+
+const tlsContexts = new EngineTlsContexts();
 
 const HOST = '127.0.0.1';
 const ca = new TestCa();
@@ -185,7 +187,7 @@ function isSettled(subject: Subject): boolean {
 async function runOrder(operations: readonly Operation[], isTls: boolean): Promise<void> {
   using t = new TestReactor({ lingerMs: 300 });
   using listening = new ListeningSocket();
-  const context = isTls ? createTlsContext(serverMaterial) : 0;
+  const context = isTls ? tlsContexts.create(serverMaterial) : 0;
   const subjects: Subject[] = [];
   const byPort = (port: number) => subjects.find(({ socket }) => socket.localPort === port)!;
   const options = isTls ? { tls: () => ({ context, handshakeTimeoutMs: 20_000 }) } : {};
@@ -224,7 +226,7 @@ async function runOrder(operations: readonly Operation[], isTls: boolean): Promi
   await t.until(() => t.reactor.native.stats().connections === 1, 'lingering connections to go');
   expect(t.reactor.native.stats().pendingBytes).toBe(0);
   expect(t.reactor.counters.exceptions).toBe(0);
-  if (isTls) releaseTlsContext(context);
+  if (isTls) tlsContexts.release(context);
 }
 
 test.each([

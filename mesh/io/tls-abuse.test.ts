@@ -18,7 +18,9 @@ import {
   TlsServer,
 } from '../../test/support/tls-peers.js';
 import { type Tap, Wire } from '../../test/support/wire.js';
-import { createTlsContext, releaseTlsContext } from './tls-context.js';
+import { EngineTlsContexts } from './tls-context.js';
+
+const tlsContexts = new EngineTlsContexts();
 
 test('a TLS stream cut without close_notify is RESET, not an end', async () => {
   using server = new TlsServer();
@@ -69,12 +71,12 @@ test('an alert from the peer ends an open connection as RESET with its name', as
   using server = new TlsServer({
     material: { ...serverMaterial, trustBundle: [new TestCa('another').root] },
   });
-  const context = createTlsContext(clientMaterial);
+  const context = tlsContexts.create(clientMaterial);
   const { recorder } = dialOurs(server.t, server.port, context);
   await server.t.until(() => recorder.isClosed);
   expect(recorder.events).toEqual(['connected', 'failed', 'closed RESET']);
   expect(recorder.error!.message).toContain('alert unknown ca');
-  releaseTlsContext(context);
+  tlsContexts.release(context);
 });
 
 /** Bytes each way of a whole handshake with one byte of data, as a node client and our server make it. */
@@ -135,11 +137,11 @@ test('handshakes have a deadline on both sides', async () => {
   expect(await server.firstClosed()).toMatchObject({ code: 'HANDSHAKE_TIMEOUT' });
   silent.destroy();
   using mute = new ListeningSocket();
-  const context = createTlsContext(clientMaterial);
+  const context = tlsContexts.create(clientMaterial);
   const { recorder } = dialOurs(server.t, mute.port, context, 50);
   await server.t.until(() => recorder.isClosed);
   expect(recorder.error).toMatchObject({ code: 'HANDSHAKE_TIMEOUT' });
-  releaseTlsContext(context);
+  tlsContexts.release(context);
 });
 
 test('handshakes under way are limited per listener: more wait in its backlog, and are served when there is room', async () => {
@@ -207,7 +209,7 @@ test('without TLS material at hand, connections are reset', async () => {
 
 test('an end asked for before the handshake is done comes after it, with the early bytes', async () => {
   using server = new TlsServer();
-  const context = createTlsContext(clientMaterial);
+  const context = tlsContexts.create(clientMaterial);
   const { connection, recorder } = dialOurs(server.t, server.port, context);
   connection.pauseReading();
   connection.write(Buffer.from('all of it'), 0, 9);
@@ -221,5 +223,5 @@ test('an end asked for before the handshake is done comes after it, with the ear
   await server.t.until(() => recorder.hasEnded);
   expect(recorder.received.toString()).toBe('all of it');
   connection.close();
-  releaseTlsContext(context);
+  tlsContexts.release(context);
 });

@@ -22,8 +22,10 @@ import {
   serverMaterial,
   TlsServer,
 } from '../../test/support/tls-peers.js';
-import { createTlsContext, releaseTlsContext } from './tls-context.js';
+import { EngineTlsContexts } from './tls-context.js';
 import type { TlsMaterial } from './types.js';
+
+const tlsContexts = new EngineTlsContexts();
 
 test('serves node:tls with mutual TLS 1.3, ALPN h2, our suite, no tickets', async () => {
   using server = new TlsServer();
@@ -70,7 +72,7 @@ test('dials node:tls, writes early, half-closes; sends no SNI', async () => {
     socket.on('data', (chunk) => socket.write(chunk));
     socket.on('end', () => socket.end('bye'));
   });
-  const context = createTlsContext(clientMaterial);
+  const context = tlsContexts.create(clientMaterial);
   const { connection, recorder } = dialOurs(t, port, context);
   const slab = connection.reserve(6);
   slab.end += slab.bytes.write('early ', slab.end);
@@ -83,7 +85,7 @@ test('dials node:tls, writes early, half-closes; sends no SNI', async () => {
   expect(serverName).toBe(false);
   connection.close();
   server.close();
-  releaseTlsContext(context);
+  tlsContexts.release(context);
 });
 
 test.each([1, 100, 5000, 40_000, 700_000])(
@@ -216,7 +218,7 @@ test.each([
 ] as const)('refuses a server with %s', async (_what, extra, message) => {
   using t = new TestReactor();
   const { server, port } = await nodeTlsServer(() => {}, extra as tls.TlsOptions);
-  const context = createTlsContext(clientMaterial);
+  const context = tlsContexts.create(clientMaterial);
   const { recorder } = dialOurs(t, port, context);
   await t.until(() => recorder.isClosed);
   expect(recorder.error).toMatchObject({
@@ -225,7 +227,7 @@ test.each([
   });
   expect(recorder.isConnected).toBe(false);
   server.close();
-  releaseTlsContext(context);
+  tlsContexts.release(context);
 });
 
 test('a client certificate that is only good for servers is refused, and the other way round', async () => {
@@ -240,12 +242,12 @@ test('a client certificate that is only good for servers is refused, and the oth
 
     const clientOnly = issueByOpenssl(folder, 'clientAuth');
     const node = await nodeTlsServer(() => {}, { cert: clientOnly.cert, key: clientOnly.key });
-    const context = createTlsContext({ ...clientMaterial, trustBundle: [clientOnly.root] });
+    const context = tlsContexts.create({ ...clientMaterial, trustBundle: [clientOnly.root] });
     const { recorder } = dialOurs(server.t, node.port, context);
     await server.t.until(() => recorder.isClosed);
     expect(recorder.error!.message).toMatch(/certificate purpose/);
     node.server.close();
-    releaseTlsContext(context);
+    tlsContexts.release(context);
   } finally {
     rmSync(folder, { recursive: true });
   }
@@ -292,8 +294,8 @@ test('a context is replaced live: open connections go on, new ones get the new c
   await t.during(once(first, 'secureConnect'));
   const renewed = ca.issue(SERVER);
   const old = server.context;
-  server.context = createTlsContext(renewed);
-  releaseTlsContext(old);
+  server.context = tlsContexts.create(renewed);
+  tlsContexts.release(old);
   const second = dialNode(server.port);
   await t.during(once(second, 'secureConnect'));
   expect(second.getPeerCertificate().raw).toEqual(renewed.certificateChain[0]);
@@ -307,14 +309,14 @@ test('a context is replaced live: open connections go on, new ones get the new c
 
 test('a released context refuses new connections, and bad material is named', () => {
   using t = new TestReactor();
-  const context = createTlsContext(clientMaterial);
-  releaseTlsContext(context);
-  releaseTlsContext(context);
+  const context = tlsContexts.create(clientMaterial);
+  tlsContexts.release(context);
+  tlsContexts.release(context);
   const { recorder } = dialOurs(t, 1, context);
   t.reactor.turn(0);
   expect(recorder.error).toMatchObject({ code: 'CONNECT_FAILED', data: { errno: 'ENOENT' } });
   const bad = (part: Partial<TlsMaterial>, message: RegExp) =>
-    expect(() => createTlsContext({ ...clientMaterial, ...part })).toThrow(message);
+    expect(() => tlsContexts.create({ ...clientMaterial, ...part })).toThrow(message);
   bad({ certificateChain: [] }, /chain is empty/);
   bad({ certificateChain: [Buffer.from('nonsense')] }, /certificate of the chain is not DER/);
   bad({ trustBundle: [] }, /bundle is empty/);

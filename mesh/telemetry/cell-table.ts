@@ -44,18 +44,27 @@ interface Resolution {
 /** By what stands for the source, then the destination: workload, or else baggage. Keys of text took 2 us a connection to build and hash. */
 type Resolutions = Map<object | null, Map<object | null, Resolution[]>>;
 
+/** Resolutions are made anew after so long: until then they hold workloads and services that were replaced. */
+const resolutionsLastMs = 300_000;
+
 /** The label sets of one worker: found once per pair of parties, service and flag, then counted in plain objects. */
 export class CellTable {
   readonly #maxCells: number;
   readonly #evictAfterMs: number;
   readonly #resolutions: Resolutions = new Map();
   #resolved = 0;
+  #resolvedSinceMs = Number.NEGATIVE_INFINITY;
   readonly #entries = new Map<string, Entry>();
   #nextId = 1;
 
   constructor(options: CellTableOptions) {
     this.#maxCells = options.maxCells ?? 20_000;
     this.#evictAfterMs = options.evictAfterMs ?? 900_000;
+  }
+
+  /** How many pairs of parties, service and flag are remembered. */
+  get resolutions(): number {
+    return this.#resolved;
   }
 
   /** Count into it at once: an unused cell may be evicted at the next `takeDeltas`. */
@@ -102,7 +111,12 @@ export class CellTable {
         evicted.push(entry.id);
       }
     }
-    this.#forgetResolutions(evicted.length > 0);
+    if (
+      evicted.length > 0 ||
+      this.#resolved > this.#maxCells ||
+      nowMs - this.#resolvedSinceMs >= resolutionsLastMs
+    )
+      this.#forgetResolutions(nowMs);
     return { cells, evicted };
   }
 
@@ -129,11 +143,10 @@ export class CellTable {
     return entry;
   }
 
-  /** Resolutions hold workloads: all go when a label set has gone, or when updates of workloads have left too many. */
-  #forgetResolutions(someEvicted: boolean): void {
-    if (!someEvicted && this.#resolved <= this.#maxCells) return;
+  #forgetResolutions(nowMs: number): void {
     this.#resolutions.clear();
     this.#resolved = 0;
+    this.#resolvedSinceMs = nowMs;
   }
 }
 

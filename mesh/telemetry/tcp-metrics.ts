@@ -38,6 +38,9 @@ const FAMILIES: readonly { readonly name: string; readonly counter: Counter; rea
   { name: 'istio_tcp_connections_failed_total', counter: 'failed', help: 'TCP connections that failed' },
 ];
 
+/** Looked at this often, also where nobody scrapes. */
+const sweepMs = 60_000;
+
 /** Main's sum over all workers of Istio's TCP metrics (sheet 7.1). */
 export class TcpMetrics {
   readonly #evictAfterMs: number;
@@ -46,10 +49,12 @@ export class TcpMetrics {
   readonly #workers = new Map<number, Map<number, WorkerCell>>();
   readonly #denials = new PolicyDenialTotals();
   #droppedLines = 0;
+  #sweptAtMs: number;
 
   constructor(options: TcpMetricsOptions, deps: { readonly nowMs: () => number }) {
     this.#evictAfterMs = options.evictAfterMs ?? 900_000;
     this.#nowMs = deps.nowMs;
+    this.#sweptAtMs = deps.nowMs();
   }
 
   /** Adds what a worker counted. `worker` names it for `workerLost`. */
@@ -64,6 +69,7 @@ export class TcpMetrics {
     }
     this.#denials.merge(batch.policyDenials);
     this.#droppedLines += batch.droppedLines;
+    if (this.#nowMs() - this.#sweptAtMs >= sweepMs) this.#evict();
   }
 
   /** A worker died: its connections are closed, and its successor starts counting anew. */
@@ -74,6 +80,11 @@ export class TcpMetrics {
       cell.merged.changedAtMs = this.#nowMs();
     }
     this.#workers.delete(worker);
+  }
+
+  /** Label sets held. */
+  get size(): number {
+    return this.#merged.size;
   }
 
   /** A `MetricSource`. */
@@ -134,7 +145,8 @@ export class TcpMetrics {
   }
 
   #evict(): void {
-    const oldest = this.#nowMs() - this.#evictAfterMs;
+    this.#sweptAtMs = this.#nowMs();
+    const oldest = this.#sweptAtMs - this.#evictAfterMs;
     for (const cell of this.#merged.values()) {
       if (cell.holders === 0 && cell.changedAtMs <= oldest) this.#merged.delete(cell.key);
     }

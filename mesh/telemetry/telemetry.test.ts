@@ -230,6 +230,21 @@ describe('TCP metrics', () => {
     expect(valuesOf('istio_tcp_connections_closed_total')).toEqual([2]);
   });
 
+  test('label sets that no worker holds any more go after a while, also where nobody scrapes', () => {
+    for (let pod = 0; pod < 10; pod++) {
+      const guest = workloadWith({ uid: `c1//Pod/shop/guest-${pod}`, workloadName: `guest-${pod}` });
+      worker.opened(infoWith({ source: party(guest) })).closed(null);
+      handOver();
+    }
+    expect(metrics.size).toBe(10);
+    for (let passed = 0; passed < 32; passed++) {
+      nowMs += MINUTE_MS;
+      worker.opened(infoWith()).closed(null);
+      handOver();
+    }
+    expect(metrics.size).toBe(1);
+  });
+
   test('the connections of a lost worker count as closed; its successor starts anew', () => {
     worker.opened(infoWith());
     worker.opened(infoWith()).closed(null);

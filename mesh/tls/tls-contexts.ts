@@ -9,9 +9,11 @@ export interface TlsContextsOptions {
 }
 
 export interface TlsContextsDeps {
-  /** mesh/io's. */
-  readonly createTlsContext: (material: TlsMaterial) => TlsContextId;
-  readonly releaseTlsContext: (context: TlsContextId) => void;
+  /** `EngineTlsContexts` of mesh/io. */
+  readonly engine: {
+    create(material: TlsMaterial): TlsContextId;
+    release(context: TlsContextId): void;
+  };
   readonly clock: Clock;
 }
 
@@ -47,7 +49,7 @@ export class TlsContexts implements CertificateListener {
 
   onCertificate(identity: string, material: IdentityMaterial): void {
     const { certificateChain, privateKey, trustBundle } = material;
-    const context = this.deps.createTlsContext({ certificateChain, privateKey, trustBundle });
+    const context = this.deps.engine.create({ certificateChain, privateKey, trustBundle });
     this.releaseLater(identity);
     this.contexts.set(identity, context);
     for (const listener of this.listeners) listener.onContext(identity, context);
@@ -61,6 +63,6 @@ export class TlsContexts implements CertificateListener {
 
   private releaseLater(identity: string): void {
     const old = this.contexts.get(identity);
-    if (old !== undefined) this.deps.clock.setTimer(this.graceMs, () => this.deps.releaseTlsContext(old));
+    if (old !== undefined) this.deps.clock.setTimer(this.graceMs, () => this.deps.engine.release(old));
   }
 }

@@ -119,8 +119,10 @@ describe('contexts', () => {
     const contexts = new TlsContexts(
       { releaseGraceMs: 1000 },
       {
-        createTlsContext: (material) => made.push(material),
-        releaseTlsContext: (context) => void released.push(context),
+        engine: {
+          create: (material) => made.push(material),
+          release: (context) => void released.push(context),
+        },
         clock: {
           nowMs: () => 0,
           setTimer: (delayMs, callback) => {

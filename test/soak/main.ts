@@ -21,10 +21,10 @@ function summary(result: SoakResult): void {
   print(`\ndone to the mesh\n${list(result.actions)}`);
   print(`\n${result.failures} failures, ${result.unexplained.length} unexplained\n${list(result.explained)}`);
   for (const line of result.unexplained.slice(0, 50)) print(`  ✗ ${line}`);
-  print('\nheld when quiet, before → after');
+  print('\nheld when quiet and garbage was collected, before → after');
   for (const { before, after } of result.footprints)
     print(
-      `  ${before.program}: ${before.rssMb} → ${after.rssMb} MB, ${before.descriptors} → ${after.descriptors} descriptors, ${before.mapEntries} → ${after.mapEntries} map entries`,
+      `  ${before.program}: ${before.rssMb} → ${after.rssMb} MB resident, ${before.liveMb} → ${after.liveMb} MB live, ${before.descriptors} → ${after.descriptors} descriptors, ${before.mapEntries} → ${after.mapEntries} map entries`,
     );
   for (const line of result.grown) print(`  ✗ ${line}`);
 }

@@ -1,4 +1,3 @@
-import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { packageRoot } from '../../native/package-root.js';
@@ -15,21 +14,12 @@ import { randomFrom } from '../support/random.js';
 import type { SoakCounts, SoakFailure, SoakTarget } from '../support/soak-client.js';
 import { Actions } from './actions.js';
 import { Disturbances } from './disturbances.js';
+import { type Footprint, footprintOf, growthOf, residentMb } from './footprint.js';
 
 export interface SoakOptions {
   readonly minutes: number;
   /** The same seed does the same things in the same order. */
   readonly seed: number;
-}
-
-/** What a program held when everything was quiet. */
-export interface Footprint {
-  readonly program: string;
-  readonly pid: number;
-  readonly rssMb: number;
-  readonly descriptors: number;
-  /** Entries of the pinned maps together; 0 for a controller. */
-  readonly mapEntries: number;
 }
 
 export interface SoakResult {
@@ -49,8 +39,7 @@ const support = (name: string) => ['node', join(packageRoot(), 'dist/test/suppor
 const appPort = 9000;
 /** Everything is quiet this long before it is measured. */
 const quietMs = 6_000;
-/** More is a leak. Within it: what a garbage collector leaves, and pooled connections, one per worker, pod and peer. */
-const mayGrow = { rssMb: 25, descriptors: 30, mapEntries: 0 };
+const workers = 2;
 
 /** A client's load and where it runs. */
 interface Load {
@@ -93,7 +82,7 @@ export class Soak {
     using lab = await Lab.create();
     lab.namespace('soak', { labels: { 'istio.io/dataplane-mode': 'ambient' } });
     const nodes = [await lab.node('a'), await lab.node('b'), await lab.node('c')];
-    const mesh = await startMesh(lab, { nodes, workers: 2, agentFlags: ['--drain', '15s'] });
+    const mesh = await startMesh(lab, { nodes, workers, agentFlags: ['--drain', '15s'] });
     const soak = new Soak(options, { lab, nodes, mesh, say });
     return await soak.#run();
   }
@@ -140,7 +129,7 @@ export class Soak {
       sampleMs += 60_000;
       this.#say(
         `  [${this.#lasting()
-          .map((agent) => `${agent.node.name} ${memoryOf(agent.process.pid)} MB`)
+          .map((agent) => `${agent.node.name} ${residentMb(agent.process.pid)} MB`)
           .join(', ')}]`,
       );
     }
@@ -208,11 +197,15 @@ export class Soak {
   async #footprints(): Promise<Footprint[]> {
     await delay(quietMs);
     return await Promise.all([
-      footprintOf('controller', this.#mesh.controller.pid, 0),
+      footprintOf({ program: 'controller', pid: this.#mesh.controller.pid, threads: 1, mapEntries: 0 }),
       ...this.#lasting().map(async (agent) => {
         const { maps } = (await agent.config()).capture;
-        const entries = maps.reduce((sum, map) => sum + map.entries, 0);
-        return footprintOf(`agent of ${agent.node.name}`, agent.process.pid, entries);
+        return footprintOf({
+          program: `agent of ${agent.node.name}`,
+          pid: agent.process.pid,
+          threads: 1 + workers,
+          mapEntries: maps.reduce((sum, map) => sum + map.entries, 0),
+        });
       }),
     ]);
   }
@@ -247,28 +240,4 @@ export class Soak {
       grown: footprints.flatMap(({ before, after }) => growthOf(before, after)),
     };
   }
-}
-
-function growthOf(before: Footprint, after: Footprint): string[] {
-  return (['rssMb', 'descriptors', 'mapEntries'] as const).flatMap((what) =>
-    after[what] - before[what] > mayGrow[what]
-      ? [`${after.program}: ${what} ${before[what]} → ${after[what]}, by more than ${mayGrow[what]}`]
-      : [],
-  );
-}
-
-function footprintOf(program: string, pid: number, mapEntries: number): Footprint {
-  return {
-    program,
-    pid,
-    rssMb: memoryOf(pid),
-    descriptors: readdirSync(`/proc/${pid}/fd`).length,
-    mapEntries,
-  };
-}
-
-/** Resident, in MB of 10^6 bytes. */
-function memoryOf(pid: number): number {
-  const status = readFileSync(`/proc/${pid}/status`, 'utf8');
-  return Math.round((Number(/^VmRSS:\s+(\d+)/m.exec(status)![1]) * 1024) / 1e6);
 }

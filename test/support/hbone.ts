@@ -13,13 +13,14 @@ import type {
 } from '../../mesh/hbone/index.js';
 import { HboneClient, HboneServer } from '../../mesh/hbone/index.js';
 import type { TlsMaterial, TlsOptions } from '../../mesh/io/index.js';
-import { createTlsContext, releaseTlsContext } from '../../mesh/io/index.js';
+import { EngineTlsContexts } from '../../mesh/io/index.js';
 import { createLog } from '../../mesh/log/index.js';
 import { PeerVerifier } from '../../mesh/tls/index.js';
 import { ListeningSocket } from './listening-socket.js';
 import { TestReactor } from './reactor.js';
 import { TestCa } from './test-ca.js';
 
+const tlsContexts = new EngineTlsContexts();
 export const CLIENT_ID = 'spiffe://cluster.local/ns/shop/sa/client';
 export const SERVER_ID = 'spiffe://cluster.local/ns/shop/sa/server';
 
@@ -210,7 +211,7 @@ export class HboneLab implements Disposable {
   }
 
   context(material: TlsMaterial): TlsOptions {
-    const context = createTlsContext(material);
+    const context = tlsContexts.create(material);
     this.contexts.push(context);
     return { context, handshakeTimeoutMs: 5000 };
   }
@@ -250,6 +251,6 @@ export class HboneLab implements Disposable {
   [Symbol.dispose](): void {
     this.t[Symbol.dispose]();
     this.listening.close();
-    for (const context of this.contexts) releaseTlsContext(context);
+    for (const context of this.contexts) tlsContexts.release(context);
   }
 }

@@ -1,12 +1,7 @@
 import { once } from 'node:events';
 import type net from 'node:net';
 import tls from 'node:tls';
-import {
-  type Connection,
-  createTlsContext,
-  releaseTlsContext,
-  type TlsMaterial,
-} from '../../mesh/io/index.js';
+import { type Connection, EngineTlsContexts, type TlsMaterial } from '../../mesh/io/index.js';
 import { ListeningSocket } from './listening-socket.js';
 import { Echo, Recorder, TestReactor } from './reactor.js';
 import { nodeTlsOptions, TestCa } from './test-ca.js';
@@ -16,6 +11,7 @@ export const HOST = '127.0.0.1';
 export const SERVER = 'spiffe://cluster.local/ns/shop/sa/server';
 export const CLIENT = 'spiffe://cluster.local/ns/shop/sa/client';
 export const HOUR_MS = 3_600_000;
+const tlsContexts = new EngineTlsContexts();
 export const ca = new TestCa();
 export const serverMaterial = ca.issue(SERVER);
 export const clientMaterial = ca.issue(CLIENT);
@@ -30,7 +26,7 @@ export class TlsServer implements Disposable {
 
   constructor(options: { material?: TlsMaterial; t?: TestReactor; handshakeTimeoutMs?: number } = {}) {
     this.t = options.t ?? new TestReactor();
-    this.context = createTlsContext(options.material ?? serverMaterial);
+    this.context = tlsContexts.create(options.material ?? serverMaterial);
     const tlsOptions = () => ({
       context: this.context,
       handshakeTimeoutMs: options.handshakeTimeoutMs ?? 10_000,
@@ -56,7 +52,7 @@ export class TlsServer implements Disposable {
   [Symbol.dispose](): void {
     this.t[Symbol.dispose]();
     this.listening.close();
-    releaseTlsContext(this.context);
+    tlsContexts.release(this.context);
   }
 }
 
