@@ -15,6 +15,9 @@ export const MESH_NAMESPACE = 'culvert-system';
 /** How README starts an agent; docs/performance.md, "Memory", says why. */
 const smallHeap = '--max-semi-space-size=2';
 
+/** A program starts in a second; on a machine with twenty others at work it has been seen to take more than 30. */
+const patienceMs = 120_000;
+
 /** Ports in the namespace of the program's node. */
 const PORTS = {
   controller: 15012,
@@ -96,7 +99,7 @@ export class MeshAgent {
 
   /** It has its place to itself: another agent's admin answers as well. */
   async waitUntilServing(): Promise<void> {
-    await this.#process.waitForOutput(/capture is in place/, 30_000);
+    await this.#process.waitForOutput(/capture is in place/, patienceMs);
   }
 
   /** Starts the program again after its end, with the same flags. */
@@ -272,7 +275,7 @@ async function waitUntilReady(node: LabNode, port: number, program: LabProcess, 
     return (await node.exec(['curl', '-sf', '-m', '2', '-o', '/dev/null', url])).code === 0;
   };
   try {
-    await waitFor(`${what} to be ready`, isReady, { timeoutMs: 30_000, intervalMs: 100 });
+    await waitFor(`${what} to be ready`, isReady, { timeoutMs: patienceMs, intervalMs: 100 });
     if (!program.running) throw new Error(`${what} ended`);
   } catch (thrown) {
     throw new Error(
@@ -292,7 +295,9 @@ async function waitForState(
   for (const pod of pods) {
     const agent = agents.find(({ node }) => node === pod.node);
     if (agent === undefined) throw new Error(`no agent on ${pod.node.name}, the node of ${pod.name}`);
-    await waitFor(`${pod.name} to be ${state}`, async () => (await agent.stateOf(pod)) === state);
+    await waitFor(`${pod.name} to be ${state}`, async () => (await agent.stateOf(pod)) === state, {
+      timeoutMs: patienceMs,
+    });
   }
 }
 
