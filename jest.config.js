@@ -25,6 +25,6 @@ export default {
     serialTier('netns', ['<rootDir>/dist/test/{netns,lab,soak}/**/*.test.js']),
     serialTier('interop', ['<rootDir>/dist/test/interop/**/*.test.js']),
     serialTier('bench', ['<rootDir>/dist/test/bench/**/*.test.js']),
-    serialTier('kubernetes', ['<rootDir>/dist/test/kubernetes/**/*.test.js']),
+    serialTier('kubernetes', ['<rootDir>/dist/test/{kubernetes,scale}/**/*.test.js']),
   ],
 };

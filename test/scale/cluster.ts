@@ -1,5 +1,20 @@
+import { TOKEN_AUDIENCE } from '../../control/ca/index.js';
 import { type ControlPlane, type KubeObject, startControlPlane } from '../kubernetes/index.js';
-import { type PodPlan, type Population, podObject, REDIRECTED, runningStatus } from './population.js';
+import type { FleetAgent } from './fleet.js';
+import {
+  nodeName,
+  type PodPlan,
+  type Population,
+  podObject,
+  REDIRECTED,
+  runningStatus,
+} from './population.js';
+
+const MESH_NAMESPACE = 'culvert-system';
+const AGENT_ACCOUNT = 'culvert-agent';
+const TOKEN_SECONDS = 7200;
+/** Addresses of the agents' pods are beyond those of all others. */
+const AGENT_INDEX = 1 << 20;
 
 /** Requests at once: what the API server's own limits let through. */
 const PARALLEL = 32;
@@ -43,6 +58,47 @@ export class ScaleCluster {
     await this.#each(services, (service) =>
       this.#create(`/api/v1/namespaces/${service.metadata.namespace}/services`, service),
     );
+  }
+
+  /** A pod of the agent on each node, and the token of each, bound to it: what the API server says of it is asked by the controller. */
+  async agents(count: number): Promise<readonly FleetAgent[]> {
+    const account = { metadata: { name: AGENT_ACCOUNT, namespace: MESH_NAMESPACE } };
+    await this.#create('/api/v1/namespaces', { metadata: { name: MESH_NAMESPACE } });
+    await this.#create(`/api/v1/namespaces/${MESH_NAMESPACE}/serviceaccounts`, account);
+    const agents: FleetAgent[] = [];
+    await this.#each(
+      Array.from({ length: count }, (_, index) => index),
+      async (index) => {
+        const node = nodeName(index);
+        agents.push({ node, token: await this.#startAgent(node, AGENT_INDEX + index) });
+      },
+    );
+    return agents;
+  }
+
+  async #startAgent(node: string, index: number): Promise<string> {
+    const pod: PodPlan = {
+      namespace: MESH_NAMESPACE,
+      name: `${AGENT_ACCOUNT}-${node}`,
+      index,
+      node,
+      meshed: false,
+    };
+    const object = podObject(pod);
+    const spec = { ...(object['spec'] as object), serviceAccountName: AGENT_ACCOUNT };
+    const { metadata } = await this.plane.api.post<KubeObject>(podsOf(pod), { ...object, spec });
+    await this.plane.api.patch(`${pathOf(pod)}/status`, { status: runningStatus(pod) });
+    const { status } = await this.plane.api.post<{ status: { token: string } }>(
+      `/api/v1/namespaces/${MESH_NAMESPACE}/serviceaccounts/${AGENT_ACCOUNT}/token`,
+      {
+        spec: {
+          audiences: [TOKEN_AUDIENCE],
+          expirationSeconds: TOKEN_SECONDS,
+          boundObjectRef: { apiVersion: 'v1', kind: 'Pod', name: pod.name, uid: metadata.uid },
+        },
+      },
+    );
+    return status.token;
   }
 
   /** Creates it, says that it runs, and, if it is in the mesh, that it is captured: what scheduler, kubelet and agent do. */

@@ -2,14 +2,12 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { TokenAuthority } from '../../control/ca/index.js';
 import { podsIn, ScaleCluster } from './cluster.js';
 import { ControllerProcess, cpuSecondsOf, freePort, type Usage } from './controller.js';
 import { Fleet, monotonicMs } from './fleet.js';
 import {
   DATAPLANE_LABEL,
   LARGE,
-  nodeName,
   type Population,
   PROBE,
   populationOf,
@@ -39,7 +37,6 @@ export interface ScaleResult {
 }
 
 const PATIENCE_MS = 120_000;
-const TOKEN_LIFETIME_MS = 3_600_000;
 const LIMIT_MB = 700;
 /** Agents that hang, for one change of many pods. */
 const HANGING = 20;
@@ -95,22 +92,14 @@ export class ScaleRun {
   }
 
   async #start(): Promise<void> {
-    const state = join(this.#folder, 'state');
-    const tokens = TokenAuthority.load(state);
-    const agents = await Promise.all(
-      Array.from({ length: this.#options.agents }, async (_, index) => {
-        const node = nodeName(index);
-        const subject = { namespace: 'culvert-system', serviceAccount: 'culvert-agent', nodeName: node };
-        return { node, token: await tokens.mint(subject, TOKEN_LIFETIME_MS) };
-      }),
-    );
+    const agents = await this.#cluster.agents(this.#options.agents);
     const expected = (await this.#cluster.addressNames()).size;
     const startMs = monotonicMs();
     await this.#spawn(this.#cluster.plane.kubeconfig);
     const usage = this.#controller.phase();
     await this.#controller.ready(PATIENCE_MS);
     const readyMs = monotonicMs() - startMs;
-    const rootFile = join(state, 'root-cert.pem');
+    const rootFile = join(this.#folder, 'state', 'root-cert.pem');
     this.#fleet.start({ url: `https://localhost:${this.#port}`, rootFile, agents });
     const times = await this.#fleet.reached({ ...everything, expected }, PATIENCE_MS);
     this.#row('start: controller ready', readyMs / 1000, 's');
