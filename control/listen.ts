@@ -3,7 +3,10 @@ import { experimental, Server, type ServerCredentials } from '@grpc/grpc-js';
 import { formatSocketAddress, type SocketAddress, tryCanonicalAddress } from '../mesh/common/address.js';
 import type { Log } from '../mesh/log/index.js';
 import { AggregatedDiscoveryService, IstioCertificateService } from '../mesh/proto/index.js';
+import { Webhook } from './admission/index.js';
 import { type Authority, type CertificateService, ServerCertificate } from './ca/index.js';
+import type { Cluster } from './cluster.js';
+import type { AdmissionEvents } from './metrics.js';
 import type { ControllerOptions } from './options.js';
 import type { XdsServer } from './xds/index.js';
 
@@ -37,6 +40,25 @@ export function createGrpcServer(xds: XdsServer, certificates: CertificateServic
   server.addService(AggregatedDiscoveryService, { deltaAggregatedResources: xds.handle });
   server.addService(IstioCertificateService, { createCertificate: certificates.handle });
   return server;
+}
+
+/** Null: there is none. */
+export function createWebhook(
+  options: ControllerOptions,
+  cluster: Cluster | null,
+  deps: { readonly events: AdmissionEvents; readonly log: Log },
+): Webhook | null {
+  if (cluster === null || !options.webhook) return null;
+  const configuration = options.webhookConfiguration || `culvert-validation-${options.namespace}`;
+  return new Webhook(
+    { ...options, ...namesOf(options), listen: options.webhookListen, configuration },
+    {
+      client: cluster.client,
+      leadership: cluster.election,
+      onVerdict: (verdict) => deps.events.reviewed(verdict),
+      log: deps.log.child({ room: 'admission' }),
+    },
+  );
 }
 
 /** Resolves to the port as bound. */

@@ -1,4 +1,5 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import type { Verdict } from './admission/index.js';
 import type { AuthnEvents } from './authn/index.js';
 import type { CaEvents } from './ca/index.js';
 import type { WritebackCounts } from './writeback/index.js';
@@ -25,8 +26,14 @@ export interface ControllerMetrics {
   readonly xds: XdsEvents;
   readonly ca: CaEvents;
   readonly authn: AuthnEvents;
+  readonly admission: AdmissionEvents;
   /** Once the sources exist. */
   observe(sources: MetricSources): void;
+}
+
+/** What the webhook tells. */
+export interface AdmissionEvents {
+  reviewed(verdict: Verdict): void;
 }
 
 /** Label `type`: the message's name without its package's URL. */
@@ -52,8 +59,19 @@ export function createMetrics(): ControllerMetrics {
     xds: xdsEvents(registers, refusals),
     ca: caEvents(registers, refusals),
     authn: authnEvents(registers),
+    admission: admissionEvents(registers),
     observe: (sources) => observe(registers, sources),
   };
+}
+
+function admissionEvents(registers: Registry[]): AdmissionEvents {
+  const reviews = new Counter({
+    name: 'culvert_admission_reviews_total',
+    help: 'Objects that the webhook was asked about.',
+    labelNames: ['verdict'],
+    registers,
+  });
+  return { reviewed: (verdict) => reviews.inc({ verdict }) };
 }
 
 type Refusals = Counter<'service' | 'reason'>;

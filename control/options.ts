@@ -29,6 +29,19 @@ export const OPTIONS = {
     help: "The controller's own namespace: its Lease, Secrets and ConfigMaps are there (source `kubernetes`).",
     fallback: 'culvert-system',
   }),
+  webhook: option.flag({
+    help: 'Answer the API server whether objects of the mesh are valid (source `kubernetes`).',
+    fallback: false,
+  }),
+  webhookListen: option.socketAddress({
+    help: 'The validating webhook (/validate): HTTPS.',
+    fallback: { address: '0.0.0.0', port: 15017 },
+  }),
+  webhookConfiguration: option.text({
+    metavar: 'NAME',
+    help: 'ValidatingWebhookConfiguration that is told whom to trust; none: culvert-validation-<namespace>.',
+    fallback: '',
+  }),
   nodeTaint: option.flag({
     help: 'Keep the taint culvert/agent-not-ready:NoSchedule on nodes that have booted until their agent is ready (source `kubernetes`).',
     fallback: true,

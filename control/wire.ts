@@ -2,11 +2,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../mesh/common/errors.js';
 import { BACKOFF_DEFAULTS, Backoff } from '../mesh/kube/index.js';
 import type { Log } from '../mesh/log/index.js';
+import type { Webhook } from './admission/index.js';
 import { openAuthority, publishBundle } from './authority.js';
 import { type Authority, CaError, type ServerCertificate } from './ca/index.js';
 import { type Cluster, openCluster } from './cluster.js';
 import { ROOT_CONFIG_MAPS_DEFAULTS, RootConfigMaps } from './cluster-ca/index.js';
-import { bind, createGrpcServer, createServerCertificate, shutDown } from './listen.js';
+import { bind, createGrpcServer, createServerCertificate, createWebhook, shutDown } from './listen.js';
 import { type ControllerMetrics, createMetrics } from './metrics.js';
 import { startMonitoring, startStatus } from './monitoring.js';
 import type { ControllerOptions } from './options.js';
@@ -123,10 +124,21 @@ class Start {
     this.#metrics.observe(metricSourcesOf(plane, { authority, isReady }));
     const log = this.#log;
     this.#ends.push(publishBundle(this.#options, { authority, xds: plane.xds, log }));
-    this.#awaited = () => ['starting', ...plane.source.pending].join('; ');
-    await plane.source.start();
+    const webhook = this.#webhook(cluster);
+    this.#awaited = () =>
+      ['starting', ...plane.source.pending, webhook?.pending ?? ''].filter((part) => part !== '').join('; ');
+    await Promise.all([plane.source.start(), webhook?.start()]);
     plane.model.flush();
     return plane;
+  }
+
+  #webhook(cluster: Cluster | null): Webhook | null {
+    const webhook = createWebhook(this.#options, cluster, {
+      events: this.#metrics.admission,
+      log: this.#log,
+    });
+    if (webhook !== null) this.#ends.push(() => webhook.stop());
+    return webhook;
   }
 
   /** Who has not seen everything must not write. */

@@ -33,6 +33,7 @@ const PROGRAM_ROOMS = [
   'control/xds',
   'control/installation',
   'control/writeback',
+  'control/admission',
 ];
 const NATIVE_USERS = ['mesh/io', 'agent/handover', 'agent/pods', 'agent/capture'];
 /** Who may use which package; a package that is not here may be used by tests only. */

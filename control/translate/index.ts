@@ -1,5 +1,6 @@
 export { limitationsOf } from './limitations.js';
 export { entryResourceName } from './names.js';
+export { ownLimitationsOf } from './own-limitations.js';
 export { strictPolicy } from './policies/peer-authentication.js';
 export { type AuthorizationUpdates, translateAuthorizations } from './policies/policies.js';
 export { entryNeedsVip } from './service.js';

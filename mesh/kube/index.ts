@@ -2,7 +2,7 @@ export { inClusterAccess } from './access.js';
 export { BACKOFF_DEFAULTS, Backoff, type BackoffOptions } from './backoff.js';
 export { API_CLIENT_DEFAULTS, ApiClient, type ApiClientOptions, type ApiRequest } from './client.js';
 export { KubeError, type KubeErrorCode, statusOf } from './errors.js';
-export { recordOf, textOf } from './events.js';
+export { objectOf, recordOf, textOf } from './events.js';
 export { watchedKindsOf } from './kinds.js';
 export { kubeconfigAccess, openAccess } from './kubeconfig.js';
 export {

@@ -23,5 +23,13 @@ export {
   type FolderSourceDeps,
   type FolderSourceOptions,
 } from './source.js';
-export type { Exclusions, Labels, ManifestProblem, RawObject, Remark, SourceBatch } from './types.js';
+export type {
+  Exclusions,
+  FieldProblem,
+  Labels,
+  ManifestProblem,
+  RawObject,
+  Remark,
+  SourceBatch,
+} from './types.js';
 export { type ValidationReport, validateManifests } from './validate.js';
