@@ -32,7 +32,7 @@ export class LocalIdentities {
 
   add(pod: LocalPod): void {
     this.#pods.set(pod.uid, pod);
-    this.refresh();
+    if (!this.#wanted.has(this.identityOf(pod))) this.refresh();
   }
 
   remove(uid: string): void {

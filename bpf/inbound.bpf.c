@@ -11,8 +11,8 @@
 #include "include/address.h"
 #include "include/maps.h"
 
-/* Cookie of the pod's namespace: sk_lookup has no way to ask for it. */
-const volatile __u64 netns_cookie = 0;
+/* Cookie of the pod's namespace: sk_lookup has no way to ask for it. Written after the load, so that programs can be loaded before there are pods. */
+volatile __u64 netns_cookie SEC(".data.pod") = 0;
 
 /* Per pod. A slot names one member of a SO_REUSEPORT group, the kernel spreads over the group; it empties when that member closes. */
 struct {

@@ -1,6 +1,7 @@
 /** Which local pods are in the mesh, and that their traffic comes to us: pod source × cgroup tree → one `Enrolment` per pod. */
 import { closeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { isDeepStrictEqual } from 'node:util';
 import { messageOf } from '../../mesh/common/errors.js';
 import type { Log } from '../../mesh/log/index.js';
 import {
@@ -311,13 +312,16 @@ export class Capture {
   }
 
   #onPods(pods: readonly LocalPod[]): void {
-    const gone = new Set(this.#pods.keys());
-    for (const pod of pods) {
-      gone.delete(pod.uid);
-      this.#pods.set(pod.uid, this.#isReleased ? { ...pod, enrolled: false } : pod);
+    const before = new Map(this.#pods);
+    const changed = new Set(before.keys());
+    this.#pods.clear();
+    for (const given of pods) {
+      const pod = this.#isReleased ? { ...given, enrolled: false } : given;
+      this.#pods.set(pod.uid, pod);
+      if (isDeepStrictEqual(before.get(pod.uid), pod)) changed.delete(pod.uid);
+      else changed.add(pod.uid);
     }
-    for (const uid of gone) this.#pods.delete(uid);
-    for (const uid of [...this.#pods.keys(), ...gone]) void this.#touch(uid);
+    for (const uid of changed) void this.#touch(uid);
   }
 
   /** Brings one pod in line with what the source and the cgroup tree say of it now. Resolves when that is done; never rejects. */

@@ -70,6 +70,11 @@ const deciders = [
 ] as const;
 const forgetDelayMs = 1_000;
 const staleOriginalSeconds = 300;
+/** Of `inbound`: a node's pods that start at once are seldom more. 3 descriptors and some 12 KB of the kernel's each. */
+const maxSpares = 32;
+/** Without a pod that was captured. */
+const quietMs = 500;
+const betweenSparesMs = 20;
 const probeHook = 'probe_tickets';
 const agentHook = 'sock_ops_agent_';
 
@@ -85,6 +90,8 @@ export class NodeDatapath implements PodTables {
   readonly #exclusions: ExclusionTables;
   #gone = new Set<bigint>();
   #forgetting: NodeJS.Timeout | null = null;
+  readonly #spares: BpfObject[] = [];
+  #spareTimer: NodeJS.Timeout | null = null;
 
   /** Adopts or makes the maps and loads the programs; attaches nothing. Throws CaptureError. */
   constructor(options: NodeDatapathOptions, deps: { log: Log }) {
@@ -148,6 +155,7 @@ export class NodeDatapath implements PodTables {
     for (const [hook, object] of deciders)
       this.#attach(hook, this.#program(object, hook), this.#options.podsParent);
     for (const [hook, object] of [...observers, ...deciders]) this.#checkAlone(this.#program(object, hook));
+    this.#makeSparesIn(quietMs);
     // Links keep their programs.
     for (const object of this.#objects.values()) object.close();
     this.#objects.clear();
@@ -248,17 +256,36 @@ export class NodeDatapath implements PodTables {
     this.pins.removePod(uid);
   }
 
-  /** Loads one more instance of the program that steers a pod's inbound connections. */
+  /** One more instance of the program that steers a pod's inbound connections; the caller closes it. */
   loadInbound(netnsCookie: bigint, listeners: BpfMap | null): BpfObject {
-    return this.#loadObject(
-      'inbound',
-      { netns_cookie: netnsCookie },
-      listeners === null ? {} : { listeners },
-    );
+    const spare = listeners === null ? this.#spares.pop() : undefined;
+    const object = spare ?? this.#loadObject('inbound', {}, listeners === null ? {} : { listeners });
+    object.map('.data.pod').update(encodeU32(0), encodeU64(netnsCookie));
+    this.#makeSparesIn(quietMs);
+    return object;
+  }
+
+  /** To load one takes longer than all the rest of a capture: some are kept for pods that start. Made while no pod does. */
+  #makeSparesIn(ms: number): void {
+    if (this.#spareTimer !== null) clearTimeout(this.#spareTimer);
+    this.#spareTimer = setTimeout(() => {
+      this.#spareTimer = null;
+      if (this.#spares.length >= maxSpares) return;
+      try {
+        const object = this.#loadObject('inbound', {}, {});
+        for (const name of sharedMaps) object.map(name).close();
+        this.#spares.push(object);
+        this.#makeSparesIn(betweenSparesMs);
+      } catch (error) {
+        this.#log.warn({ error: messageOf(error) }, 'no program could be loaded ahead of pods');
+      }
+    }, ms).unref();
   }
 
   close(): void {
     if (this.#forgetting !== null) clearTimeout(this.#forgetting);
+    if (this.#spareTimer !== null) clearTimeout(this.#spareTimer);
+    for (const object of this.#spares.splice(0)) object.close();
     for (const object of this.#objects.values()) object.close();
     for (const map of this.#maps.values()) map.close();
     this.#objects.clear();

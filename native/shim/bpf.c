@@ -207,7 +207,8 @@ CULVERT_API int culvert_bpf_object_list(int handle, uint8_t *out, uint32_t size)
 	if (!object)
 		return -EBADF;
 	bpf_object__for_each_map(map, object) {
-		if (bpf_map__is_internal(map))
+		/* of variables: only sections that user space writes to after the load, `.data.<name>` */
+		if (bpf_map__is_internal(map) && strncmp(bpf_map__name(map), ".data.", 6))
 			continue;
 		fd = bpf_map__fd(map) < 0 ? -1 : fcntl(bpf_map__fd(map), F_DUPFD_CLOEXEC, 0);
 		used += snprintf((char *)out + used, size - used, "map %s %d\n", bpf_map__name(map), fd);

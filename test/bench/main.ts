@@ -3,6 +3,7 @@ import { dirname } from 'node:path';
 import { parseArgs } from 'node:util';
 import { PEER_NAMES, type PeerName } from './bed.js';
 import { type BenchOptions, type BenchResult, runBench } from './bench.js';
+import { formatPodStart, fullPodStart, measurePodStart } from './pod-start.js';
 import { formatTable } from './report.js';
 import { formatScale, fullScale, measureScale } from './scale.js';
 import { formatVerdicts } from './targets.js';
@@ -13,15 +14,29 @@ const USAGE = `npm run bench -- [--json FILE] [--rounds N] [--secs S] [--only PE
   --secs S      seconds of load per reading (3)
   --only …      some of: ${PEER_NAMES.join(', ')}
   --scale       only what a large mesh costs an agent
+  --pod-start   only how long pods wait at their start
   --short       1 round of 0.3 s: shows that it works, measures nothing
 `;
 
-function parse(args: readonly string[]): BenchOptions & { json: string | undefined; onlyScale: boolean } {
+function parse(args: readonly string[]): BenchOptions & {
+  json: string | undefined;
+  onlyScale: boolean;
+  onlyPodStart: boolean;
+} {
   const text = { type: 'string' } as const;
   const flag = { type: 'boolean' } as const;
   const { values } = parseArgs({
     args: [...args],
-    options: { json: text, rounds: text, secs: text, only: text, short: flag, scale: flag, help: flag },
+    options: {
+      json: text,
+      rounds: text,
+      secs: text,
+      only: text,
+      short: flag,
+      scale: flag,
+      'pod-start': flag,
+      help: flag,
+    },
   });
   if (values.help) {
     process.stdout.write(USAGE);
@@ -37,7 +52,8 @@ function parse(args: readonly string[]): BenchOptions & { json: string | undefin
   if (unknown !== undefined) throw new Error(`--only ${unknown}: one of ${PEER_NAMES.join(', ')}`);
   // Now, not after ten minutes of load.
   if (values.json !== undefined) accessSync(dirname(values.json), constants.W_OK);
-  return { json: values.json, onlyScale: values.scale === true, rounds, secs, peers: names as PeerName[] };
+  const only = { onlyScale: values.scale === true, onlyPodStart: values['pod-start'] === true };
+  return { json: values.json, ...only, rounds, secs, peers: names as PeerName[] };
 }
 
 function print(result: BenchResult): string {
@@ -68,7 +84,11 @@ try {
   process.exit(2);
 }
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => process.exit(130));
-const { json, onlyScale, ...benchOptions } = options;
+const { json, onlyScale, onlyPodStart, ...benchOptions } = options;
+if (onlyPodStart) {
+  process.stdout.write(`\n${formatPodStart(await measurePodStart(fullPodStart))}\n`);
+  process.exit(0);
+}
 const result = onlyScale
   ? null
   : await runBench(benchOptions, (line) => process.stderr.write(`bench: ${line}\n`));

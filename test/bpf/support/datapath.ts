@@ -144,9 +144,9 @@ export class Datapath implements Disposable {
     const before = this.#inbound.get(pod.uid);
     if (before !== undefined) return before;
     const object = this.bpf.load(objectPath('inbound'), {
-      rodata: { netns_cookie: this.cookie(pod) },
       reuseMaps: Object.fromEntries(this.objects.connect.maps),
     });
+    object.map('.data.pod').update(encodeU32(0), encodeU64(this.cookie(pod)));
     using netns = this.net.openNetns(`/run/netns/${pod.netns}`);
     const link = this.bpf.attachNetns(object.program('inbound'), netns.fd);
     this.#closers.push(() => [link, object].map((one) => one.close()));

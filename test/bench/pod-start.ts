@@ -1,0 +1,117 @@
+/** How long a pod waits at its start until it is in the mesh: from its first process in cgroup and namespace to the first connection that is let. */
+import { randomUUID } from 'node:crypto';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { packageRoot } from '../../native/package-root.js';
+import { killCgroup, makeCgroup, podCgroupName, removeCgroup } from '../lab/cgroup.js';
+import { addressPlan, Lab, type LabNode, startMesh, waitFor } from '../lab/index.js';
+import { podManifest } from '../lab/manifests.js';
+import { deletePodNetwork, makePodNetwork } from '../lab/network.js';
+
+export interface PodStartOptions {
+  /** Pods that start at once, each round. */
+  readonly pods: number;
+  readonly rounds: number;
+}
+
+export const fullPodStart: PodStartOptions = { pods: 30, rounds: 5 };
+
+/** Milliseconds, of all rounds together. */
+export interface PodStart {
+  readonly options: PodStartOptions;
+  readonly p50: number;
+  readonly p99: number;
+  readonly max: number;
+  /** Of a pod that starts alone. */
+  readonly alone: number;
+}
+
+interface NewPod {
+  readonly uid: string;
+  readonly index: number;
+  readonly netns: string;
+  readonly cgroup: string;
+  readonly device: string;
+}
+
+const NAMESPACE = 'started';
+/** Beyond those that the lab itself gives. */
+const FIRST_INDEX = 100;
+
+export async function measurePodStart(options: PodStartOptions): Promise<PodStart> {
+  const lab = await Lab.create();
+  try {
+    const node = await lab.node('a');
+    lab.namespace(NAMESPACE, { labels: { 'istio.io/dataplane-mode': 'ambient' } });
+    const mesh = await startMesh(lab, { nodes: [node], accessLog: 'off' });
+    const isKnown = async (pods: readonly NewPod[]) => {
+      const known = new Set((await mesh.agents[0]!.config()).capture.pods.map(({ uid }) => uid));
+      return pods.every(({ uid }) => known.has(uid));
+    };
+    const started: number[] = [];
+    await round(node, 1, isKnown); // the first of all warms up
+    const alone = await round(node, 1, isKnown);
+    for (let i = 0; i < options.rounds; i++) started.push(...(await round(node, options.pods, isKnown)));
+    started.sort((x, y) => x - y);
+    const at = (share: number) => started[Math.min(started.length - 1, Math.floor(started.length * share))]!;
+    return { options, p50: at(0.5), p99: at(0.99), max: started.at(-1)!, alone: alone[0]! };
+  } finally {
+    lab.close();
+  }
+}
+
+export function formatPodStart({ options, p50, p99, max, alone }: PodStart): string {
+  const ms = (value: number) => `${value.toFixed(1)} ms`;
+  return [
+    `From a pod's first process to captured, ${options.pods} pods at once, ${options.rounds} rounds`,
+    `  p50 ${ms(p50)}   p99 ${ms(p99)}   longest ${ms(max)}   a pod alone ${ms(alone)}   (targets: p50 20 ms, p99 100 ms)`,
+  ].join('\n');
+}
+
+/** As kubelet has it: the pod is known, its cgroup and network are made; then its first process. */
+async function round(
+  node: LabNode,
+  count: number,
+  isKnown: (pods: readonly NewPod[]) => Promise<boolean>,
+): Promise<readonly number[]> {
+  const pods: NewPod[] = [];
+  for (let i = 0; i < count; i++) pods.push(await makePod(node, FIRST_INDEX + i));
+  await waitFor('the agent to know the pods', () => isKnown(pods), { timeoutMs: 60_000 });
+  await sleep(500);
+  const words = pods.flatMap(({ cgroup, netns }) => [join(cgroup, 'cgroup.procs'), `/run/netns/${netns}`]);
+  const program = join(packageRoot(), 'test/support/build/pod-start');
+  const { stdout, stderr } = await node.exec([program, ...words], { timeoutMs: 120_000 });
+  const times = stdout
+    .split('\n')
+    .filter(Boolean)
+    .map((line) => Number(line) / 1000);
+  if (times.length !== count) throw new Error(`${times.length} of ${count} pods have started: ${stderr}`);
+  for (const pod of pods) await removePod(node, pod);
+  return times;
+}
+
+async function makePod(node: LabNode, index: number): Promise<NewPod> {
+  const uid = randomUUID();
+  const netns = `${node.netns}-p${index}`;
+  const device = `veth${index}`;
+  await makePodNetwork({
+    ...{ node: node.index, pod: index, nodeNetns: node.netns, podNetns: netns },
+    ...{ hostDevice: device, families: 'dual' },
+  });
+  const cgroup = makeCgroup(join(node.cgroup, podCgroupName(node.cgroupDriver, 'besteffort', uid)));
+  node.lab.manifests.apply(
+    podManifest({
+      ...{ name: `pod-${index}`, namespace: NAMESPACE, uid, serviceAccount: 'default', hostNetwork: false },
+      ...{ containers: [{ name: 'app', image: 'lab' }], labels: {}, annotations: {}, nodeName: node.name },
+      ...{ hostIPs: [node.ip], podIPs: [addressPlan.pod4(node.index, index)], ready: false },
+    }),
+  );
+  return { uid, index, netns, cgroup, device };
+}
+
+async function removePod(node: LabNode, { cgroup, device, netns, index }: NewPod): Promise<void> {
+  killCgroup(cgroup);
+  await deletePodNetwork(node.netns, device, netns);
+  removeCgroup(cgroup);
+  node.lab.manifests.delete('Pod', `pod-${index}`, NAMESPACE);
+}
