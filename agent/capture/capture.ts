@@ -46,7 +46,6 @@ export class Capture {
   readonly #log: Log;
   readonly #pods = new Map<string, LocalPod>();
   readonly #enrolments = new Map<string, Enrolment>();
-  /** Last seen, also of pods that the source does not know. */
   readonly #cgroups = new Map<string, bigint>();
   readonly #shownPorts: SharedArrayBuffer;
   #datapath: NodeDatapath | null = null;
