@@ -20,6 +20,8 @@ export interface SecretAuthorityOptions {
   readonly pluggedName: string;
   /** Of our own: made where there is neither. */
   readonly ownName: string;
+  /** ConfigMap with the bundle, in the same namespace: where it is, there has been a root. */
+  readonly bundleName: string;
   readonly trustDomain: string;
   /** As of `StateAuthority`. */
   readonly overlapMs: number;
@@ -30,6 +32,7 @@ export interface SecretAuthorityOptions {
 export const SECRET_AUTHORITY_DEFAULTS = {
   pluggedName: 'cacerts',
   ownName: 'culvert-ca-secret',
+  bundleName: 'culvert-ca-root-cert',
 } as const;
 
 export interface SecretAuthorityDeps {
@@ -132,8 +135,10 @@ export class SecretAuthority extends KeyAuthority {
     const { namespace, ownName, pluggedName, trustDomain } = this.#options;
     if (this.#isPlugged)
       throw new CaError('CA_STATE', `Secret ${namespace}/${pluggedName} is gone: put it back`);
-    const root =
-      (this.#own === null ? null : ownRootOf(this.#own)) ?? firstRoot(trustDomain, this.#deps.nowMs());
+    const known = this.#own === null ? null : ownRootOf(this.#own);
+    const lost = known === null ? await this.#lost() : null;
+    if (lost !== null) return lost;
+    const root = known ?? firstRoot(trustDomain, this.#deps.nowMs());
     const body = newSecret(namespace, ownName, root);
     try {
       const made = (await this.#deps.client.request({
@@ -148,6 +153,20 @@ export class SecretAuthority extends KeyAuthority {
       if (existing === null) throw error;
       return existing;
     }
+  }
+
+  /** A new root in place of one that was lost would cut every agent off, without a word. Gives the Secret where it has come meanwhile. Throws CaError. */
+  async #lost(): Promise<SecretObject | null> {
+    const { namespace, ownName, bundleName } = this.#options;
+    // In this order: who made the Secret wrote the bundle after it.
+    const bundle = await this.#find(`/api/v1/namespaces/${namespace}/configmaps/${bundleName}`);
+    if (bundle === null) return null;
+    const secret = await this.#get(ownName);
+    if (secret !== null) return secret;
+    throw new CaError(
+      'CA_STATE',
+      `Secret ${namespace}/${ownName} is missing, and this mesh had a root (ConfigMap ${bundleName}): put it back, or delete that ConfigMap, too, to begin with a new root, which every agent must then be given`,
+    );
   }
 
   /** A step of the rotation, by whichever replica is first. */
@@ -171,8 +190,13 @@ export class SecretAuthority extends KeyAuthority {
   }
 
   async #get(name: string): Promise<SecretObject | null> {
+    return (await this.#find(this.#path(name))) as SecretObject | null;
+  }
+
+  /** Null: there is none. */
+  async #find(path: string): Promise<unknown> {
     try {
-      return (await this.#deps.client.request({ path: this.#path(name) })) as SecretObject;
+      return await this.#deps.client.request({ path });
     } catch (error) {
       if (statusOf(error) === 404) return null;
       throw error;

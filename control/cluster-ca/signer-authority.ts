@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../../mesh/common/errors.js';
 import { FilesWatch } from '../../mesh/common/files-watch.js';
 import { Gate } from '../../mesh/common/gate.js';
-import { derToPem, IdentityError, readCertificate, readCsr } from '../../mesh/identity/index.js';
+import { derToPem, IdentityError, readCertificate, readCsr, verifyChain } from '../../mesh/identity/index.js';
 import { type ApiClient, statusOf } from '../../mesh/kube/index.js';
 import type { Log } from '../../mesh/log/index.js';
 import {
@@ -159,11 +159,17 @@ export class SignerAuthority implements Authority {
       reason: 'CulvertIdentity',
       message: 'Token, pod and node of the caller are as they should be.',
     };
+    const path = `${PATH}/${made.metadata.name}`;
     const body = { ...made, status: { conditions: [condition] } };
     try {
-      const path = `${PATH}/${made.metadata.name}/approval`;
-      await this.#deps.client.request({ method: 'PUT', path, body, signal });
+      await this.#deps.client.request({ method: 'PUT', path: `${path}/approval`, body, signal });
     } catch (error) {
+      if (statusOf(error) === 409) {
+        // Somebody has written to it since: an answer, perhaps.
+        const now = (await this.#deps.client.request({ path, signal })) as RequestObject;
+        if ((now.status?.conditions ?? []).length === 0) await this.#approve(now, signal);
+        return;
+      }
       if (statusOf(error) !== 403) throw error;
       this.#approves = false;
       this.#deps.log.warn(
@@ -190,16 +196,15 @@ export class SignerAuthority implements Authority {
 
   #check(request: LeafRequest, pem: string): IssuedLeaf {
     const [certificate, ...helpers] = certificatesIn({ place: `signer ${this.#options.signer}`, text: pem });
-    const { isCa, publicKey, uris, notAfterMs } = readCertificate(certificate!);
+    const { publicKey, uris } = readCertificate(certificate!);
     const wanted = request.uris ?? [];
     if (!publicKey.equals(request.publicKey.export({ type: 'spki', format: 'der' })))
       throw this.#failure('its certificate is for another key');
-    if (isCa) throw this.#failure('its certificate is a CA');
     if (uris.length !== wanted.length || uris.some((uri, index) => uri !== wanted[index]))
       throw this.#failure(`its certificate is for ${uris.join(', ').slice(0, 300) || 'nobody'}`);
-    if (notAfterMs <= this.#deps.nowMs()) throw this.#failure('its certificate has expired');
     const [leaf, ...way] = pathOf(certificate!, helpers, this.#roots);
     if (leaf === undefined) throw this.#failure('its certificate is a root');
+    verifyChain([leaf, ...way], this.#roots, this.#deps.nowMs());
     this.#chainMs = Math.min(...way.map((der) => readCertificate(der).notAfterMs), this.expiries.rootMs);
     const intermediates = way.map((der) => derToPem(der, 'CERTIFICATE'));
     return { certificate: leaf, intermediates, roots: this.roots };

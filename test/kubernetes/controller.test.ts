@@ -30,7 +30,7 @@ beforeAll(async () => {
       resources: ['*'],
       verbs,
     },
-    { apiGroups: [''], resources: ['secrets'], verbs: ['create', 'get', 'update'] },
+    { apiGroups: [''], resources: ['secrets', 'configmaps'], verbs: ['create', 'get', 'update'] },
   ];
   const role = { apiVersion: `${rbac}/v1`, kind: 'ClusterRole', metadata: { name: 'controller' }, rules };
   const roleRef = { apiGroup: rbac, kind: 'ClusterRole', name: 'controller' };

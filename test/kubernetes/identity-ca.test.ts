@@ -45,8 +45,8 @@ beforeEach(() => {
 afterEach(async () => {
   for (const agent of agents) agent.close();
   await Promise.all(controllers.map((controller) => controller.stop()));
-  for (const name of ['culvert-ca-secret', 'cacerts'])
-    await plane.kubectl('delete', 'secret', name, '-n', SYSTEM, '--ignore-not-found');
+  for (const what of ['secret/culvert-ca-secret', 'secret/cacerts', 'configmap/culvert-ca-root-cert'])
+    await plane.kubectl('delete', what, '-n', SYSTEM, '--ignore-not-found');
 });
 
 async function start(name: string, ...options: string[]): Promise<ControllerProcess> {
@@ -114,6 +114,15 @@ test('a root Secret that is gone is put back by who runs; one that is damaged st
   expect(await agentOf(first).ask(CART)).toBe('issued');
   const second = await start('second');
   await waitFor('its end', () => second.output.includes('culvert-ca-secret: ca-key.pem: '), PATIENCE);
+  await waitFor('the bundle', async () => (await configMapIn(SYSTEM).catch(() => '')) === root, PATIENCE);
+  await first.stop();
+  await plane.kubectl('delete', 'secret', 'culvert-ca-secret', '-n', SYSTEM);
+  const third = await start('third');
+  await waitFor(
+    'its end',
+    () => third.output.includes('culvert-ca-secret is missing, and this mesh had a root'),
+    PATIENCE,
+  );
 }, 120_000);
 
 test('our own root is rotated in three steps, by two controllers, while agents go on', async () => {

@@ -30,7 +30,7 @@ const CLUSTER_RULES = [
     apiGroups: [''],
     resources: ['configmaps'],
     resourceNames: ['culvert-ca-root-cert'],
-    verbs: ['list', 'watch', 'patch'],
+    verbs: ['get', 'list', 'watch', 'patch'],
   },
   { apiGroups: [''], resources: ['configmaps'], verbs: ['create'] },
 ];
@@ -233,10 +233,10 @@ export class AgentSide {
   }
 
   /** `issued`, or what the controller said. */
-  async ask(identity: string): Promise<string> {
+  async ask(identity: string, csr = buildCsr(generateKeyPair(), identity)): Promise<string> {
     const client = new CertificateClient({ controller: this.#options, timeoutMs: 20_000 });
     try {
-      await client.fetchCertificate(identity, buildCsr(generateKeyPair(), identity));
+      await client.fetchCertificate(identity, csr);
       return 'issued';
     } catch (error) {
       return (error as Error).message;
