@@ -43,6 +43,7 @@ let grpc: Server;
 let client: Client;
 let caller: Caller | Refusal;
 let events: string[];
+let gone: Set<string>;
 let logged: Record<string, unknown>[];
 
 const content = (name: string, text = name, more: Partial<ResourceContent> = {}): ResourceContent => ({
@@ -123,6 +124,7 @@ const versions = (response: Response) =>
 beforeEach(async () => {
   caller = CALLER;
   events = [];
+  gone = new Set();
   logged = [];
   const destination = { write: (line: string) => void logged.push(JSON.parse(line)) };
   xds = new XdsServer(
@@ -134,7 +136,10 @@ beforeEach(async () => {
     },
     {
       authenticator: { authenticate: async () => ('refusal' in caller ? caller : { caller }) },
-      authorize: ({ nodeName }) => (nodeName === null ? { refusal: 'no-node', message: 'no node' } : null),
+      authorize: ({ nodeName, pod }) => {
+        if (gone.has(pod?.uid ?? '')) return { refusal: 'pod-gone', message: 'gone' };
+        return nodeName === null ? { refusal: 'no-node', message: 'no node' } : null;
+      },
       events: {
         connected: () => events.push('connected'),
         disconnected: () => events.push('disconnected'),
@@ -410,6 +415,25 @@ describe('refused', () => {
     expect(await new Stream().ended).toBe(status.UNAUTHENTICATED);
     expect(events).toEqual(['refused token-expired', 'refused no-node']);
   });
+});
+
+test('a stream whose caller may have nothing any more is cut off, others go on', async () => {
+  put(content('a'));
+  const streams: Stream[] = [];
+  for (const uid of ['p1', 'p2']) {
+    caller = { ...CALLER, pod: { name: uid, uid } };
+    const stream = new Stream();
+    stream.send({ node: NODE });
+    stream.ack(await stream.next());
+    streams.push(stream);
+  }
+  xds.recheck();
+  gone.add('p1');
+  xds.recheck();
+  expect(await streams[0]!.ended).toBe(status.UNAUTHENTICATED);
+  put(content('b'));
+  expect(names(await streams[1]!.next())).toEqual(['b']);
+  expect(events).toContain('refused pod-gone');
 });
 
 test('the stream ends with its token', async () => {

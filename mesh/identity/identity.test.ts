@@ -134,6 +134,7 @@ describe('CSR', () => {
     const keys = generateKeyPair();
     const csr = buildCsr(keys, ID);
     const read = readCsr(csr);
+    expect(read.isPlain).toBe(true);
     expect(read.uris).toEqual([ID]);
     expect(read.publicKey.equals(keys.publicKey)).toBe(true);
     const der = pemToDer(csr, 'CERTIFICATE REQUEST')[0]!;
@@ -170,6 +171,24 @@ describe('CSR', () => {
     ]);
     if (isAccepted) expect(readCsr(csr).uris).toEqual([ID]);
     else expect(() => readCsr(csr)).toThrow(expect.objectContaining({ code: 'BAD_CSR' }));
+  });
+
+  test.each([
+    ['/', [`subjectAltName=critical,URI:${ID}`], true],
+    ['/', [`subjectAltName=URI:${ID}`], true],
+    ['/O=system:masters', [`subjectAltName=URI:${ID}`], false],
+    ['/', [`subjectAltName=URI:${ID},DNS:a`], false],
+    ['/', [`subjectAltName=URI:${ID},URI:${ID}2`], false],
+    ['/', [`subjectAltName=URI:${ID}`, 'basicConstraints=CA:TRUE'], false],
+    ['/', ['subjectAltName=DNS:a'], false],
+    ['/', [], false],
+  ])('a CSR by openssl for %s with %j: plain %s', (subject, extensions, isPlain) => {
+    openssl(['genpkey', '-algorithm', 'EC', '-pkeyopt', 'ec_paramgen_curve:P-256', '-out', 'k.pem']);
+    const wanted = extensions.flatMap((extension) => ['-addext', extension]);
+    const config = ['-config', 'plain.cnf'];
+    const files = { 'plain.cnf': '[req]\ndistinguished_name=name\n[name]\n' };
+    const csr = openssl(['req', '-new', '-key', 'k.pem', '-subj', subject, ...config, ...wanted], files);
+    expect(readCsr(csr).isPlain).toBe(isPlain);
   });
 
   test.each(['', 'x', '-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n', 'A'.repeat(20_000)])(
