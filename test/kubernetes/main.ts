@@ -5,10 +5,11 @@ import { parseArgs } from 'node:util';
 import { Lab } from '../lab/index.js';
 import { ensureKubernetes } from './binaries.js';
 import { startCluster } from './cluster.js';
+import { ensureDiscovery } from './discovery.js';
 
 const USAGE = `npm run cluster [-- --nodes N] [-- --build]
   --nodes N   nodes of the cluster, 1 to 50 (2)
-  --build     only build and fetch the programs (kept in ~/.cache/culvert/kubernetes)
+  --build     only build and fetch the programs, also those of the tests (kept in ~/.cache/culvert/kubernetes)
 `;
 
 const started = performance.now();
@@ -67,8 +68,10 @@ try {
   if (!Number.isInteger(nodes) || nodes < 1 || nodes > 50)
     throw new Error(`--nodes ${values.nodes}: 1 to 50`);
   if (values.help) say(USAGE);
-  else if (values.build) await ensureKubernetes(step);
-  else await run(nodes);
+  else if (values.build) {
+    await ensureKubernetes(step);
+    await ensureDiscovery(step);
+  } else await run(nodes);
 } catch (thrown) {
   process.stderr.write(`the cluster failed: ${(thrown as Error).message}\n`);
   process.exit(1);
