@@ -443,17 +443,29 @@ describe('certificates', () => {
 
 describe('operating it', () => {
   test('the status file says what is wrong with the manifests, and that it is mended', async () => {
-    const problems = () =>
-      (JSON.parse(readFileSync(join(state, 'files-status.json'), 'utf8')) as { problems: object[] }).problems;
-    expect(problems()).toEqual([]);
+    const told = () =>
+      JSON.parse(readFileSync(join(state, 'files-status.json'), 'utf8')) as Record<
+        'problems' | 'notices',
+        object[]
+      >;
+    expect(told()).toMatchObject({ problems: [], notices: [] });
     apply('bad', { apiVersion: 'v1', kind: 'Pod', metadata: { name: 'bad' }, spec: { hostNetwork: 'yes' } });
+    apply('route', {
+      apiVersion: 'networking.istio.io/v1',
+      kind: 'VirtualService',
+      metadata: { name: 'web', namespace: 'shop' },
+    });
     await eventually(() =>
-      expect(problems()).toEqual([
-        expect.objectContaining({ line: 1, kind: 'Pod', name: 'bad', field: 'spec.hostNetwork' }),
-      ]),
+      expect(told()).toMatchObject({
+        problems: [
+          { line: 1, kind: 'Pod', name: 'bad', field: 'spec.hostNetwork', effect: 'it is not in force' },
+        ],
+        notices: [{ line: 1, kind: 'VirtualService', name: 'shop/web', field: 'kind' }],
+      }),
     );
     rmSync(join(manifests, 'bad.yaml'));
-    await eventually(() => expect(problems()).toEqual([]));
+    rmSync(join(manifests, 'route.yaml'));
+    await eventually(() => expect(told()).toMatchObject({ problems: [], notices: [] }));
   });
 
   test('metrics and readiness', async () => {

@@ -21,6 +21,7 @@ export class Kubectl {
   readonly #program: string;
   readonly #common: readonly string[];
   readonly #forwards = new Set<ChildProcess>();
+  #isClosed = false;
 
   constructor({ program, kubeconfig, context }: KubectlOptions) {
     this.#program = program;
@@ -57,6 +58,8 @@ export class Kubectl {
     readonly port: number;
   }): Promise<SocketAddress> {
     const { namespace, name, port } = pod;
+    // A child that came now would be nobody's, and keep us from ending.
+    if (this.#isClosed) throw new CliError('CLUSTER', 'kubectl is not asked any more', {});
     const args = ['port-forward', '-n', namespace, `pod/${name}`, `:${port}`, '--address', '127.0.0.1'];
     const child = spawn(this.#program, [...this.#common, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
     const end = () => void child.kill('SIGTERM');
@@ -71,6 +74,7 @@ export class Kubectl {
 
   /** Ends what was forwarded. */
   close(): void {
+    this.#isClosed = true;
     for (const child of this.#forwards) child.kill('SIGTERM');
     this.#forwards.clear();
   }

@@ -2,7 +2,7 @@ import { existsSync, readdirSync } from 'node:fs';
 import { type AgentDump, readDump } from '../agent-dump.js';
 import { type CommandDeps, command, type Result } from '../command.js';
 import { type ControllerClient, type ControllerStatus, shortType } from '../controller-status.js';
-import { CliError } from '../errors.js';
+import { CliError, type CliErrorCode } from '../errors.js';
 import { formatAge, type Rows } from '../output.js';
 import { bpffsOption } from './bpffs-option.js';
 import { clusterStatus } from './cluster-status.js';
@@ -26,7 +26,8 @@ export const status = command({
     if (cluster !== null && name === '') return await clusterStatus(cluster);
     const [node, control] = await Promise.all([
       ifReachable(agentStatus(agent)),
-      ifReachable(controllerStatus(controller)),
+      // One that is no pod of this cluster is none that could be asked.
+      ifReachable(controllerStatus(controller), ['UNREACHABLE', 'NOT_FOUND']),
     ]);
     if (node instanceof CliError && control instanceof CliError) throw node;
     const tables: { title: string; rows: Rows }[] = [];
@@ -36,7 +37,11 @@ export const status = command({
       ['controller', control],
     ] as const) {
       if (found instanceof CliError)
-        notes.push(`${name}: none here, none answers at ${String(found.data['address'])}`);
+        notes.push(
+          found.code === 'UNREACHABLE'
+            ? `${name}: none here, none answers at ${String(found.data['address'])}`
+            : `${name}: ${found.message}`,
+        );
       else tables.push({ title: name, rows: found.rows }, ...found.more);
     }
     // A node need not have a controller, nor the controller's machine an agent.
@@ -148,11 +153,14 @@ function typeText({ typeUrl, state, lastNack }: ControllerClient['types'][number
   return `${shortType(typeUrl)} ${state}${lastNack === null ? '' : `: ${lastNack}`}`;
 }
 
-async function ifReachable(found: Promise<Found>): Promise<Found | CliError> {
+async function ifReachable(
+  found: Promise<Found>,
+  codes: readonly CliErrorCode[] = ['UNREACHABLE'],
+): Promise<Found | CliError> {
   try {
     return await found;
   } catch (error) {
-    if (error instanceof CliError && error.code === 'UNREACHABLE') return error;
+    if (error instanceof CliError && codes.includes(error.code)) return error;
     throw error;
   }
 }
