@@ -8,10 +8,12 @@ export interface Sender {
 export interface OutboxOptions {
   /** Bytes under way (handed to gRPC, not taken by the connection yet) above which nobody begins. gRPC copies what it sends for each client. */
   readonly maxBytes: number;
-  /** What is under way for so long has stalled, and stands in nobody's way any more: */
+  /** What is under way for so long has stalled, and stands in nobody's way any more, */
   readonly stallMs: number;
-  /** until there is so much of it; then the oldest is cut off. */
+  /** as long as there is no more of it than this. */
   readonly maxStalledBytes: number;
+  /** Where there is, those that were sent so long ago are cut off, the oldest first: milliseconds. */
+  readonly cutMs: number;
   /** Longest that senders are served without a pause, milliseconds. */
   readonly turnMs: number;
 }
@@ -20,8 +22,12 @@ export const OUTBOX_DEFAULTS: OutboxOptions = {
   maxBytes: 32 << 20,
   stallMs: 1_000,
   maxStalledBytes: 64 << 20,
+  cutMs: 10_000,
   turnMs: 10,
 };
+
+/** How often room for what has stalled is looked for. */
+const RETRY_MS = 100;
 
 /** Something that was sent. */
 export interface Parcel {
@@ -120,25 +126,32 @@ export class Outbox {
   }
 
   #lookForStalled(): void {
-    const { stallMs, maxStalledBytes } = this.#options;
     const nowMs = performance.now();
     this.#timer = null;
     for (const parcel of this.#moving) {
-      const leftMs = parcel.sinceMs + stallMs - nowMs;
-      if (leftMs > 0) {
-        this.#timer = setTimeout(() => this.#lookForStalled(), leftMs);
-        break;
+      const leftMs = parcel.sinceMs + this.#options.stallMs - nowMs;
+      if (leftMs <= 0 && this.#hasRoomForStalled(parcel, nowMs)) {
+        this.#moving.delete(parcel);
+        this.#movingBytes -= parcel.bytes;
+        this.#stalled.add(parcel);
+        this.#stalledBytes += parcel.bytes;
+        continue;
       }
-      this.#moving.delete(parcel);
-      this.#movingBytes -= parcel.bytes;
-      this.#stalled.add(parcel);
-      this.#stalledBytes += parcel.bytes;
-    }
-    for (const parcel of this.#stalled) {
-      if (this.#stalledBytes <= maxStalledBytes) break;
-      this.#done(parcel);
-      parcel.sender.tooSlow();
+      this.#timer = setTimeout(() => this.#lookForStalled(), Math.max(leftMs, RETRY_MS));
+      break;
     }
     if (this.#waiting.size > 0) this.#serveSoon();
+  }
+
+  /** Where everybody is slow nobody is cut off: the machine may be busy. */
+  #hasRoomForStalled({ bytes }: UnderWay, nowMs: number): boolean {
+    const { maxStalledBytes, cutMs } = this.#options;
+    for (const oldest of this.#stalled) {
+      if (this.#stalledBytes + bytes <= maxStalledBytes) break;
+      if (oldest.sinceMs + cutMs > nowMs) return false;
+      this.#done(oldest);
+      oldest.sender.tooSlow();
+    }
+    return true;
   }
 }
