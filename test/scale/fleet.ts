@@ -1,5 +1,4 @@
 import { type ChildProcess, fork } from 'node:child_process';
-import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 
 /** What all agents are waited for to hold: of names that begin so, a number of versions of that kind. */
@@ -121,13 +120,19 @@ export class Fleet {
 
   async summaries(): Promise<readonly FleetSummary[]> {
     return await Promise.all(
-      this.#children.map(async (child) => {
-        child.send({ kind: 'summary' } satisfies FleetCommand);
-        for (;;) {
-          const [answer] = (await once(child, 'message')) as [FleetAnswer];
-          if (answer.kind === 'summary') return answer;
-        }
-      }),
+      this.#children.map(
+        (child) =>
+          new Promise<FleetSummary>((resolve) => {
+            // Other answers may come in the same turn.
+            const listen = (answer: FleetAnswer): void => {
+              if (answer.kind !== 'summary') return;
+              child.off('message', listen);
+              resolve(answer);
+            };
+            child.on('message', listen);
+            child.send({ kind: 'summary' } satisfies FleetCommand);
+          }),
+      ),
     );
   }
 
