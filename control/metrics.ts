@@ -3,13 +3,14 @@ import type { Verdict } from './admission/index.js';
 import type { AuthnEvents } from './authn/index.js';
 import type { CaEvents } from './ca/index.js';
 import type { WritebackCounts } from './writeback/index.js';
-import type { ClientStatus, XdsEvents } from './xds/index.js';
+import type { ClientStatus, XdsBacklog, XdsEvents } from './xds/index.js';
 
 /** What the controller's metrics read when they are scraped. */
 export interface MetricSources {
   readonly isReady: () => boolean;
   readonly clients: () => readonly ClientStatus[];
   readonly resources: () => ReadonlyMap<string, number>;
+  readonly backlog: () => XdsBacklog;
   readonly manifestProblems: () => number;
   readonly reports: () => number;
   /** By source: since it was last seen whole, milliseconds. */
@@ -171,6 +172,18 @@ function observe(registers: Registry[], sources: MetricSources): void {
       for (const [typeUrl, size] of sources.resources()) this.set({ type: shortType(typeUrl) }, size);
     },
   });
+  gauge(
+    registers,
+    'culvert_xds_under_way_bytes',
+    'Responses that connections have not taken yet.',
+    () => sources.backlog().bytes,
+  );
+  gauge(
+    registers,
+    'culvert_xds_waiting_streams',
+    'Streams that wait until there is less under way.',
+    () => sources.backlog().waiting,
+  );
   new Gauge({
     name: 'culvert_source_age_seconds',
     help: 'Since a source of configuration was last seen whole.',

@@ -159,6 +159,7 @@ export function metricSourcesOf(
     writeback: () => writeback?.counts ?? null,
     clients: () => xds.clients,
     resources: () => xds.sizes,
+    backlog: () => xds.backlog,
     manifestProblems: () => source.problems.length,
     reports: () => reports.all.length,
     sourceAges: () => source.ages,

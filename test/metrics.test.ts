@@ -125,6 +125,7 @@ async function controllerText(): Promise<string> {
         types: [{ typeUrl: type, state: 'synced', nacks: 0, lastNack: null }],
       },
     ],
+    backlog: () => ({ bytes: 1, waiting: 1 }),
     resources: () => new Map([[type, 3]]),
     manifestProblems: () => 0,
     reports: () => 0,

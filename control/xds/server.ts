@@ -7,7 +7,7 @@ import type { Authenticator, Caller, Refusal } from '../ca/types.js';
 import { OUTBOX_DEFAULTS, Outbox, type OutboxOptions } from './outbox.js';
 import { ResourceSet } from './resource-set.js';
 import { type StreamOptions, XdsStream } from './stream.js';
-import type { ClientStatus, DeltaCall, ResourceContent, XdsEvents } from './types.js';
+import type { ClientStatus, DeltaCall, ResourceContent, XdsBacklog, XdsEvents } from './types.js';
 
 export interface XdsServerOptions extends StreamOptions {
   readonly outbox: OutboxOptions;
@@ -63,6 +63,12 @@ export class XdsServer {
   /** Resources served, by type. */
   get sizes(): ReadonlyMap<string, number> {
     return new Map([...this.#sets].map(([typeUrl, { size }]) => [typeUrl, size]));
+  }
+
+  /** What is on its way to clients, and who waits. */
+  get backlog(): XdsBacklog {
+    const { bytes, waiting } = this.#outbox;
+    return { bytes, waiting };
   }
 
   /** Who is connected, and what each has. */

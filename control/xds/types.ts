@@ -65,3 +65,11 @@ export interface ClientStatus {
     readonly lastNack: string | null;
   }[];
 }
+
+/** What is to be sent. */
+export interface XdsBacklog {
+  /** Of responses that connections have not taken yet. */
+  readonly bytes: number;
+  /** Streams that wait until there is less of that. */
+  readonly waiting: number;
+}

@@ -38,6 +38,8 @@ export interface ScaleResult {
 
 const PATIENCE_MS = 120_000;
 const LIMIT_MB = 700;
+/** Some 20 snapshots. */
+const UNDER_WAY_MB = 120;
 /** Agents that hang, for one change of many pods. */
 const HANGING = 20;
 const everything = { prefix: 'Address:', what: 'present' } as const;
@@ -101,7 +103,10 @@ export class ScaleRun {
     const readyMs = monotonicMs() - startMs;
     const rootFile = join(this.#folder, 'state', 'root-cert.pem');
     this.#fleet.start({ url: `https://localhost:${this.#port}`, rootFile, agents });
-    const times = await this.#fleet.reached({ ...everything, expected }, PATIENCE_MS);
+    const synced = this.#fleet.reached({ ...everything, expected }, PATIENCE_MS);
+    const underWayMb = await this.#mostUnderWayMb(synced);
+    const times = await synced;
+    this.#row('start: most bytes under way to agents', underWayMb, 'MB', UNDER_WAY_MB);
     this.#row('start: controller ready', readyMs / 1000, 's');
     this.#row('start: from nothing to all agents synced', (times.at(-1)! - startMs) / 1000, 's', 60);
     this.#usage('start', usage());
@@ -237,6 +242,21 @@ export class ScaleRun {
     } finally {
       server.close();
     }
+  }
+
+  /** 10^6 bytes of responses that connections had not taken yet. */
+  async #mostUnderWayMb(work: Promise<unknown>): Promise<number> {
+    let isOver = false;
+    const over = () => {
+      isOver = true;
+    };
+    work.then(over, over);
+    let most = 0;
+    while (!isOver) {
+      most = Math.max(most, (await this.#controller.metrics()).get('culvert_xds_under_way_bytes') ?? 0);
+      await sleep(300);
+    }
+    return most / 1e6;
   }
 
   async #served(): Promise<number | undefined> {
