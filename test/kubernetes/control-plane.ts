@@ -20,6 +20,9 @@ export interface ControlPlaneOptions {
 }
 
 const API_PORT = 6443;
+const RUN_TIMEOUT_MS = 120_000;
+/** helm waits for hooks and for what it has made. */
+const HELM_TIMEOUT_MS = 600_000;
 
 /**
  * A Kubernetes control plane: etcd, API server, controller manager and scheduler on a machine of the lab, which is no node of the cluster.
@@ -130,7 +133,7 @@ export class ControlPlane {
 
   /** Output of helm as cluster admin; throws what it said where it fails. */
   async helm(...args: string[]): Promise<string> {
-    return await this.run(this.binaries.helm, args);
+    return await this.run(this.binaries.helm, args, '', HELM_TIMEOUT_MS);
   }
 
   /** `kubectl apply` of the objects. */
@@ -139,9 +142,9 @@ export class ControlPlane {
     await this.run(this.binaries.kubectl, ['apply', '-f', '-'], list);
   }
 
-  async run(program: string, args: readonly string[], input = ''): Promise<string> {
+  async run(program: string, args: readonly string[], input = '', timeout = RUN_TIMEOUT_MS): Promise<string> {
     const env = { ...process.env, KUBECONFIG: this.kubeconfig };
-    const running = promisify(execFile)(program, args, { env, maxBuffer: 1 << 26, timeout: 120_000 });
+    const running = promisify(execFile)(program, args, { env, maxBuffer: 1 << 26, timeout });
     running.child.stdin?.on('error', () => undefined);
     running.child.stdin?.end(input);
     return (await running).stdout;
