@@ -97,6 +97,7 @@ describe('uninstall', () => {
       'PATCH /api/v1/nodes/a',
       'PATCH /api/v1/namespaces/shop/pods/p/status',
       'DELETE /api/v1/namespaces/shop/configmaps/culvert-ca-root-cert',
+      'DELETE /api/v1/namespaces/mesh/secrets/culvert-webhook-ca',
       'DELETE /apis/coordination.k8s.io/v1/namespaces/mesh/leases/culvert-controller-leader',
     ]);
   });
@@ -123,6 +124,7 @@ describe('uninstall', () => {
       'taints and annotations of nodes',
       'redirection annotations',
       'root ConfigMaps',
+      'authority of the webhook',
       'lease',
     ]);
   });

@@ -9,6 +9,7 @@ export const MARKER = 'culvert-uninstall';
 export const RELEASED = 'released';
 
 const CONTROLLER = 'culvert-controller';
+const WEBHOOK_CA = 'culvert-webhook-ca';
 const LEASE = 'culvert-controller-leader';
 const ROOT_CONFIG_MAP = 'culvert-ca-root-cert';
 const TAINT = 'culvert/agent-not-ready';
@@ -82,6 +83,9 @@ export async function uninstall(options: UninstallOptions, deps: Deps): Promise<
   await step('taints and annotations of nodes', () => removeTaints(deps));
   await step('redirection annotations', () => removeAnnotations(deps));
   await step('root ConfigMaps', () => removeRoots(deps));
+  await step('authority of the webhook', async () => {
+    await tryDelete(deps.client, `/api/v1/namespaces/${options.namespace}/secrets/${WEBHOOK_CA}`);
+  });
   await step('lease', async () => void (await tryDelete(deps.client, leasePath(options.namespace))));
   return isWhole;
 }

@@ -116,7 +116,8 @@ const EVERYTHING = [
     'podMonitor.enabled=true',
     'prometheusRule.enabled=true',
   ],
-  'image.pullSecrets[0].name=s',
+  ...['image.pullSecrets[0].name=s', 'certificates.signer.name=example.com/mesh'],
+  'certificates.signer.rootsConfigMap=roots',
 ];
 
 describe('programs', () => {
@@ -192,9 +193,9 @@ describe('what the mesh may do', () => {
 
   test('Secrets: the controller alone, in the namespace of the release alone', async () => {
     const roles = (await render()).filter(({ kind }) => kind === 'Role' || kind === 'ClusterRole');
-    const readers = roles.filter(({ rules }) =>
-      rules!.some(({ resources }) => resources.includes('secrets')),
-    );
+    const isRead = ({ resources, verbs }: Rule) =>
+      resources.includes('secrets') && verbs.some((verb) => verb !== 'create' && verb !== 'delete');
+    const readers = roles.filter(({ rules }) => rules!.some(isRead));
     expect(readers.map(({ kind, metadata }) => `${kind} ${metadata.namespace}/${metadata.name}`)).toEqual([
       `Role ${NAMESPACE}/culvert-controller`,
     ]);

@@ -142,12 +142,23 @@ export class ControlPlane {
     await this.run(this.binaries.kubectl, ['apply', '-f', '-'], list);
   }
 
+  /** Standard output of a program that uses the admin's kubeconfig; throws what it said where it fails. */
   async run(program: string, args: readonly string[], input = '', timeout = RUN_TIMEOUT_MS): Promise<string> {
+    return (await this.runBoth(program, args, input, timeout)).stdout;
+  }
+
+  /** The same, with what it wrote to standard error. */
+  async runBoth(
+    program: string,
+    args: readonly string[],
+    input = '',
+    timeout = HELM_TIMEOUT_MS,
+  ): Promise<{ readonly stdout: string; readonly stderr: string }> {
     const env = { ...process.env, KUBECONFIG: this.kubeconfig };
     const running = promisify(execFile)(program, args, { env, maxBuffer: 1 << 26, timeout });
     running.child.stdin?.on('error', () => undefined);
     running.child.stdin?.end(input);
-    return (await running).stdout;
+    return await running;
   }
 
   /** What a component printed so far. */

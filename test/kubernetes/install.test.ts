@@ -50,7 +50,8 @@ async function helm(...args: string[]): Promise<string> {
   }
 }
 
-const install = () => helm('install', 'culvert', CHART, '--create-namespace', '--wait', '--timeout', '5m');
+const install = (...args: string[]) =>
+  helm('install', 'culvert', CHART, '--create-namespace', '--wait', '--timeout', '5m', ...args);
 
 const account = (name: string) => ({
   apiVersion: 'v1',
@@ -283,6 +284,7 @@ test('uninstall: no program, pin, socket, annotation, taint or root is left; CRD
   authority = await caSecret();
   await helm('uninstall', 'culvert', '--wait', '--timeout', '5m');
   for (const node of [a, b]) expect(await leftovers(node)).toEqual([]);
+  expect(await named('-n', SYSTEM, 'secrets')).not.toContain('secret/culvert-webhook-ca');
   expect(await inSystem('get', 'all,roles,rolebindings,networkpolicies,pdb,leases', '-o', 'name')).toBe('');
   const everywhere = [
     'clusterroles,clusterrolebindings,validatingadmissionpolicies',
@@ -324,9 +326,27 @@ async function leftovers(node: ClusterNode): Promise<string[]> {
 }
 
 test('installed again: the pods of the labelled namespace are in the mesh, under the same authority', async () => {
-  await install();
+  await install('--set', 'uninstall.timeoutSeconds=10');
   for (const name of ['client', 'server'])
     await waitFor(`the annotation of ${name}`, async () => (await mark(name)) === 'enabled', PATIENCE);
   await waitFor('the wire to be encrypted', async () => !(await isSeenOnTheWire('/reinstalled')), PATIENCE);
   expect(await caSecret()).toBe(authority);
+}, 600_000);
+
+test('a node that is out of reach is named, and does not hold the removal up', async () => {
+  await b.crash();
+  const isReady = () => jsonpath('.status.conditions[?(@.type=="Ready")].status', 'node/b');
+  await waitFor('node b to be given up', async () => (await isReady()) !== 'True', {
+    timeoutMs: 180_000,
+    intervalMs: 500,
+  });
+  const { stderr } = await cluster.plane.runBoth(cluster.plane.binaries.helm, [
+    'uninstall',
+    'culvert',
+    '-n',
+    SYSTEM,
+  ]);
+  expect(stderr).toMatch(/NOT DONE: nodes released by their agents: b: no word of the agent within 10 s/);
+  expect(await leftovers(a)).toEqual([]);
+  for (const name of ['client', 'server']) expect(await mark(name)).toBe('');
 }, 600_000);

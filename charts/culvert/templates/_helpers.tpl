@@ -73,8 +73,13 @@ spec:
       nodeSelector:
         {{- toYaml . | nindent 8 }}
       {{- end }}
+      # Never those of a node that does not answer: it would wait there for ever.
       tolerations:
-        - operator: Exists
+        - { key: culvert/agent-not-ready, operator: Exists }
+        - { key: node-role.kubernetes.io/control-plane, operator: Exists }
+        {{- with $root.Values.controller.tolerations }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
       securityContext:
         runAsNonRoot: true
         runAsUser: 65532
