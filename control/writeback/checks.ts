@@ -165,7 +165,7 @@ function troubleOfRule(rule: NetworkRule, all: readonly NetworkRule[]): string |
   const forSame = all.filter(({ peers }) => peers === rule.peers || peers === '');
   if (!forSame.some((one) => admits(one, HBONE_PORT)))
     return isNamesOnly(rule) ? null : `admits ${portsText(rule)} and not ${HBONE_PORT}`;
-  if (!forSame.some((one) => admitsOtherThan(one, HBONE_PORT))) return `admits ${HBONE_PORT} only`;
+  if (!all.some((one) => admitsOtherThan(one, HBONE_PORT))) return `admits ${HBONE_PORT} only`;
   return null;
 }
 

@@ -22,6 +22,17 @@ export interface NodeTaintsDeps {
   readonly log: Log;
 }
 
+/** A kubelet that comes up says so before it has looked at its pods: for so long after a boot "ready" may be from before it. */
+const STALE_MS = 15_000;
+
+/** A boot in which no agent was ready yet. */
+interface Boot {
+  readonly bootId: string;
+  readonly seenMs: number;
+  /** The agent was seen not to be ready since: what its pod says is of this boot. */
+  isFresh: boolean;
+}
+
 type Wanted =
   | { readonly taint: 'keep' }
   | { readonly taint: 'add' }
@@ -36,6 +47,8 @@ export class NodeTaints {
   readonly #options: NodeTaintsOptions;
   readonly #deps: NodeTaintsDeps;
   readonly #queue: WriteQueue;
+  readonly #boots: Map<string, Boot>;
+  readonly #timers: Set<NodeJS.Timeout>;
   #isOn: boolean;
 
   constructor(options: NodeTaintsOptions, deps: NodeTaintsDeps) {
@@ -46,6 +59,8 @@ export class NodeTaints {
       { ...WRITE_QUEUE_DEFAULTS, quietMs: 10_000, mostMs: 10_000 },
       { write: (key) => this.#write(key), log: deps.log },
     );
+    this.#boots = new Map();
+    this.#timers = new Set();
     this.#isOn = false;
   }
 
@@ -60,6 +75,9 @@ export class NodeTaints {
 
   stop(): void {
     this.#isOn = false;
+    for (const timer of this.#timers) clearTimeout(timer);
+    this.#timers.clear();
+    this.#boots.clear();
     this.#queue.clear();
   }
 
@@ -93,15 +111,42 @@ export class NodeTaints {
     return true;
   }
 
-  #wantedOf(name: string, { bootId, agentBootId }: NodeFacts): Wanted {
+  #wantedOf(name: string, node: NodeFacts): Wanted {
+    const { bootId, agentBootId } = node;
     const { model, isAgent, isUninstalling } = this.#deps;
     if (isUninstalling()) return { taint: 'remove', agentBootId: null };
     const agents = [...model.podsOnNode(name)].filter(isAgent);
     const { adds } = this.#options;
-    if (agents.some(({ ready }) => ready)) return { taint: 'remove', agentBootId: adds ? bootId : null };
+    const isServed = this.#isServed(
+      name,
+      node,
+      agents.some(({ ready }) => ready),
+    );
+    if (isServed) return { taint: 'remove', agentBootId: adds ? bootId : null };
     // Without a pod for it, no agent may be meant to run there, ever.
     const isAwaited = adds && agents.length > 0 && agentBootId !== bootId;
     return { taint: isAwaited && this.#hasBegun() ? 'add' : 'keep' };
+  }
+
+  /** Whether an agent is ready in this boot. */
+  #isServed(name: string, { bootId, agentBootId }: NodeFacts, isReady: boolean): boolean {
+    if (agentBootId === '' || agentBootId === bootId) {
+      this.#boots.delete(name);
+      return isReady;
+    }
+    const nowMs = performance.now();
+    let boot = this.#boots.get(name);
+    if (boot?.bootId !== bootId) {
+      boot = { bootId, seenMs: nowMs, isFresh: false };
+      this.#boots.set(name, boot);
+      const timer = setTimeout(() => {
+        this.#timers.delete(timer);
+        this.touch(keyOf('Node', '', name));
+      }, STALE_MS);
+      this.#timers.add(timer);
+    }
+    if (!isReady) boot.isFresh = true;
+    return isReady && (boot.isFresh || nowMs - boot.seenMs >= STALE_MS);
   }
 
   /** An agent has been ready somewhere. Before that, an installation that does not work would close the whole cluster. */
