@@ -2,16 +2,19 @@ import { type ExecFileException, execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { packageRoot } from '../../native/package-root.js';
-import { MESH_NAMESPACE } from '../lab/index.js';
+import { waitFor } from '../lab/index.js';
 import { type Cluster, startCluster } from './index.js';
-import { ClusterMesh } from './mesh.js';
 
-// culvertctl from outside of the cluster, with a kubeconfig: agents through `kubectl port-forward`, which lab kubelets serve.
+// culvertctl from outside of the cluster, with the kubeconfig of one who has nothing but the chart's Role: agents and controllers through
+// `kubectl port-forward`, which lab kubelets serve.
 
+const SYSTEM = 'culvert-system';
+const PATIENCE = { timeoutMs: 60_000, intervalMs: 500 };
 const program = join(packageRoot(), 'dist/cli/main.js');
 
 let cluster: Cluster;
-let mesh: ClusterMesh;
+/** Of one who may what the Role culvertctl allows. */
+let operator: string;
 
 interface Ran {
   readonly code: number;
@@ -20,7 +23,7 @@ interface Ran {
 }
 
 function ctl(...argv: string[]): Promise<Ran> {
-  return ctlIn(cluster.plane.kubeconfig, ...argv);
+  return ctlIn(operator, ...argv);
 }
 
 function ctlIn(kubeconfig: string, ...argv: string[]): Promise<Ran> {
@@ -39,20 +42,36 @@ function ctlIn(kubeconfig: string, ...argv: string[]): Promise<Ran> {
 
 beforeAll(async () => {
   cluster = await startCluster({ nodes: ['a', 'b'] });
-  mesh = await ClusterMesh.start(cluster);
-}, 600_000);
+  const chart = join(packageRoot(), 'charts/culvert');
+  await cluster.plane.helm(
+    ...['install', 'culvert', chart, '-n', SYSTEM, '--create-namespace', '--wait', '--timeout', '110s'],
+  );
+  const user = cluster.plane.credentials({ user: 'jane' });
+  operator = cluster.plane.kubeconfigOf('jane', user);
+  await cluster.kubectl(
+    ...['create', 'rolebinding', 'jane-culvertctl', '-n', SYSTEM, '--role=culvertctl', '--user=jane'],
+  );
+}, 3_600_000);
 
 afterAll(() => cluster?.close());
 
-test('status: every agent, as Kubernetes has its pod and as it says itself; what is not well is said', async () => {
-  const { code, out } = await ctl('status');
-  expect(out).toMatch(/^a +culvert-agent-\S+ +yes +/m);
-  expect(out).toMatch(/^b +culvert-agent-\S+ +yes +/m);
-  // The controller of this lab is no pod.
-  expect(out).toContain('no controller is ready');
-  expect(code).toBe(1);
-  const { agents, wantedAgents } = JSON.parse((await ctl('status', '-o', 'json')).out) as {
+async function agentPodOn(node: string): Promise<string> {
+  const label = 'app.kubernetes.io/name=culvert-agent';
+  return await cluster.kubectl(
+    ...['get', 'pods', '-n', SYSTEM, '-l', label, '--field-selector', `spec.nodeName=${node}`],
+    ...['-o', 'jsonpath={.items[0].metadata.name}'],
+  );
+}
+
+test('status: every agent and controller, as Kubernetes has its pod and as it says itself', async () => {
+  await waitFor('all to be well', async () => (await ctl('status')).code === 0, PATIENCE);
+  const { out } = await ctl('status');
+  expect(out).toMatch(/^a +culvert-agent-\S+ +yes +synced +0 /m);
+  expect(out).toMatch(/^b +culvert-agent-\S+ +yes +synced +0 /m);
+  expect([...out.matchAll(/^culvert-controller-\S+ +[ab] +yes +[0-2] +0 /gm)]).toHaveLength(2);
+  const { agents, controllers, wantedAgents } = JSON.parse((await ctl('status', '-o', 'json')).out) as {
     agents: { pod: { node: string }; dump: { xds: { isConnected: boolean } } }[];
+    controllers: { status: { agents: unknown[] } }[];
     wantedAgents: number;
   };
   expect(wantedAgents).toBe(2);
@@ -60,11 +79,12 @@ test('status: every agent, as Kubernetes has its pod and as it says itself; what
     ['a', true],
     ['b', true],
   ]);
-}, 120_000);
+  expect(controllers.reduce((sum, { status }) => sum + status.agents.length, 0)).toBe(2);
+}, 180_000);
 
 test('commands ask the agent of --node: a node, its pod, or any pod there', async () => {
-  const pod = await mesh.agentPodOn(cluster.nodes[1]!);
-  for (const where of ['b', pod, `${MESH_NAMESPACE}/${pod}`]) {
+  const pod = await agentPodOn('b');
+  for (const where of ['b', pod, `${SYSTEM}/${pod}`]) {
     const { code, out } = await ctl('log', '--node', where);
     expect({ code, out }).toEqual({ code: 0, out: 'level is info\n' });
   }
@@ -87,7 +107,7 @@ test('who is meant has to be said, and who is not there is said', async () => {
     code: 1,
     err: expect.stringContaining('c in culvert-system'),
   });
-  expect(await ctl('pods', '--node', 'a', '-i', 'elsewhere')).toMatchObject({
+  expect(await ctlIn(cluster.plane.kubeconfig, 'pods', '--node', 'a', '-i', 'elsewhere')).toMatchObject({
     code: 1,
     err: expect.stringContaining('namespace elsewhere'),
   });
@@ -102,16 +122,48 @@ test('who is meant has to be said, and who is not there is said', async () => {
   });
 }, 120_000);
 
-test('doctor: Kubernetes, what it serves, the pods of the mesh, and the kernel of a node', async () => {
-  const { out } = await ctl('doctor', '--node', 'a', '-o', 'json');
-  const findings = JSON.parse(out) as { check: string; verdict: string; found: string }[];
-  const verdicts = Object.fromEntries(findings.map(({ check, verdict }) => [check, verdict]));
+test('doctor: Kubernetes, what it serves, the pods of the mesh, NetworkPolicies in the way, and the kernel of a node', async () => {
+  const doctor = async () => {
+    const { out } = await ctl('doctor', '--node', 'a', '-o', 'json');
+    return JSON.parse(out) as { check: string; verdict: string; found: string }[];
+  };
+  const verdicts = Object.fromEntries((await doctor()).map(({ check, verdict }) => [check, verdict]));
   expect(verdicts).toMatchObject({
     Kubernetes: 'ok',
     'constrained impersonation': 'ok',
     ValidatingAdmissionPolicy: 'ok',
     agents: 'ok',
-    controllers: 'fails',
+    controllers: 'ok',
+    NetworkPolicies: 'ok',
     'capture on a': 'ok',
   });
-}, 120_000);
+  const namespace = 'shop';
+  await cluster.plane.apply(
+    {
+      apiVersion: 'v1',
+      kind: 'Namespace',
+      metadata: { name: namespace, labels: { 'istio.io/dataplane-mode': 'ambient' } },
+    },
+    {
+      apiVersion: 'v1',
+      kind: 'Pod',
+      metadata: { name: 'web', namespace },
+      spec: { containers: [{ name: 'web', image: 'pause' }] },
+    },
+    {
+      apiVersion: 'networking.k8s.io/v1',
+      kind: 'NetworkPolicy',
+      metadata: { name: 'web-only', namespace },
+      spec: { podSelector: {}, policyTypes: ['Ingress'], ingress: [{ ports: [{ port: 8080 }] }] },
+    },
+  );
+  await waitFor(
+    'the finding',
+    async () =>
+      (await doctor()).some(
+        ({ check, verdict, found }) =>
+          check === 'NetworkPolicies' && verdict === 'fails' && found.includes('shop/web-only'),
+      ),
+    PATIENCE,
+  );
+}, 180_000);
