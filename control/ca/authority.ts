@@ -49,6 +49,11 @@ export interface Authority {
   close(): void;
 }
 
+/** How far back a certificate begins: clocks of those who look at it may be behind ours, by an hour where it lives for a day. */
+export function backdateMs(lifetimeMs: number): number {
+  return Math.max(60_000, lifetimeMs / 20);
+}
+
 /** Those who hear of changes of an authority. */
 export class ChangeListeners {
   readonly #listeners = new Set<() => void>();

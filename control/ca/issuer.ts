@@ -7,7 +7,7 @@ import {
   readCsr,
   tryParseSpiffeId,
 } from '../../mesh/identity/index.js';
-import { type Authority, bundleOf } from './authority.js';
+import { type Authority, backdateMs, bundleOf } from './authority.js';
 import type { CaError } from './errors.js';
 import type { Caller, PodDirectory, Refusal } from './types.js';
 
@@ -55,9 +55,6 @@ export type IssueOutcome =
       readonly notAfterMs: number;
     }
   | Refusal;
-
-/** Clocks of nodes may be behind ours. */
-const BACKDATE_MS = 60_000;
 
 /** Decides who gets which certificate, and signs it. A node agent gets the identities of the pods on its node, any other pod its own, and nobody gets anything else. */
 export class Issuer {
@@ -153,7 +150,7 @@ export class Issuer {
     const { defaultLifetimeMs, maxLifetimeMs } = this.#options;
     const lifetime = Math.min(lifetimeMs > 0 ? lifetimeMs : defaultLifetimeMs, maxLifetimeMs);
     const notAfterMs = nowMs() + lifetime;
-    const notBeforeMs = nowMs() - BACKDATE_MS;
+    const notBeforeMs = nowMs() - backdateMs(lifetime);
     const leaf = await authority.sign({ csr, publicKey, uris: [identity], notBeforeMs, notAfterMs });
     const chain = [derToPem(leaf.certificate, 'CERTIFICATE'), ...leaf.intermediates, bundleOf(leaf)];
     return { chain, identity, notAfterMs: readCertificate(leaf.certificate).notAfterMs };

@@ -14,8 +14,8 @@ export interface RootCa {
 
 const YEAR_MS = 365 * 24 * 3_600_000;
 const LIFETIME_MS = 10 * YEAR_MS;
-/** Clocks of nodes may be behind ours. */
-const BACKDATE_MS = 60_000;
+/** Clocks of nodes may be behind ours, and a root is for all of them. */
+const BACKDATE_MS = 24 * 3_600_000;
 
 /** The root in `file` (key and certificate in one, so that no crash separates them), made if there is none. Throws CaError if what is there cannot be used: it is never replaced. */
 export function loadOrCreateRoot(file: string, trustDomain: string, nowMs = Date.now()): RootCa {

@@ -2,7 +2,7 @@ import type { experimental } from '@grpc/grpc-js';
 import { messageOf } from '../../mesh/common/errors.js';
 import { buildCsr, derToPem, generateKeyPair } from '../../mesh/identity/index.js';
 import type { Log } from '../../mesh/log/index.js';
-import type { Authority } from './authority.js';
+import { type Authority, backdateMs } from './authority.js';
 
 type Listener = experimental.IdentityCertificateUpdateListener;
 
@@ -18,8 +18,6 @@ export interface ServerCertificateDeps {
   readonly log: Log;
 }
 
-/** Clocks of clients may be behind ours. */
-const BACKDATE_MS = 60_000;
 /** After a failure. */
 const RETRY_MS = 30_000;
 
@@ -115,7 +113,7 @@ async function issue(
     publicKey: keys.publicKey,
     dnsNames,
     ipAddresses,
-    notBeforeMs: now - BACKDATE_MS,
+    notBeforeMs: now - backdateMs(lifetimeMs),
     notAfterMs: now + lifetimeMs,
   });
   return {
