@@ -22,7 +22,7 @@ metadata:
   namespace: shop
   uid: u-1
   labels: {app: cart}
-  annotations: {note: x}
+  annotations: {istio.io/note: x}
   ownerReferences: [{kind: Node, name: n}, {kind: ReplicaSet, name: cart-abc, controller: true}]
 spec:
   nodeName: n1
@@ -45,7 +45,7 @@ status:
         name: 'cart-1',
         uid: 'u-1',
         labels: { app: 'cart' },
-        annotations: { note: 'x' },
+        annotations: { 'istio.io/note': 'x' },
         owner: { kind: 'ReplicaSet', name: 'cart-abc' },
         nodeName: 'n1',
         serviceAccount: 'cart',
@@ -235,10 +235,10 @@ describe('what is worth knowing', () => {
     expect(remarksOn(object('v1', 'Pod'))).toEqual([]);
     expect(
       remarksOn(
-        '{apiVersion: v1, kind: Pod, metadata: {name: n, uid: u, annotations: {ambient.istio.io/dns-captured: "false"}}, spec: {nodeName: a}, status: {phase: Pending}}',
+        '{apiVersion: v1, kind: Pod, metadata: {name: n, uid: u, annotations: {istio.io/noted: "false"}}, spec: {nodeName: a}, status: {phase: Pending}}',
       ),
     ).toEqual([
-      'notice: metadata.annotations["ambient.istio.io/dns-captured"]: is not known: did you mean ambient.istio.io/dns-capture?: ignored: what it may mean to leave alone is captured',
+      'notice: metadata.annotations["istio.io/noted"]: is not known: did you mean ambient.istio.io/dns-capture?: ignored: what it may mean to leave alone is captured',
     ]);
   });
 

@@ -8,6 +8,7 @@ export interface PodFields {
   /** metadata.uid; may be empty in hand-written manifests. */
   readonly uid: string;
   readonly labels: Labels;
+  /** Those that mean something to the mesh. */
   readonly annotations: Labels;
   /** Empty while not scheduled. */
   readonly nodeName: string;
@@ -19,6 +20,8 @@ export interface PodFields {
 
 /** A static pod's cgroup is named after this, not after its mirror object's metadata.uid. */
 const STATIC_POD_ANNOTATION = 'kubernetes.io/config.hash';
+/** One for all: there may be thousands. */
+const NONE: Labels = Object.freeze({});
 /** What may name a pin on bpffs (no dot there) and a cgroup. */
 const UID = /^[A-Za-z0-9_-]{1,128}$/;
 
@@ -29,12 +32,20 @@ export function readPod(metadata: Fields, spec: Fields, status: Fields): PodFiel
   return {
     uid: metadata.text('uid'),
     labels,
-    annotations: metadata.textMap('annotations'),
+    annotations: ofTheMesh(metadata.textMap('annotations')),
     nodeName: spec.name('nodeName', 'subdomain'),
     serviceAccount: spec.name('serviceAccountName', 'subdomain', 'default'),
     hostNetwork: spec.flag('hostNetwork'),
     addresses: addressesOf(status),
   };
+}
+
+/** Others may be large, and change often: they are not kept, and a change of them is none. */
+function ofTheMesh(annotations: Labels): Labels {
+  const names = Object.keys(annotations).filter(
+    (name) => name === STATIC_POD_ANNOTATION || /^([a-z0-9-]+\.)*istio\.io\//.test(name),
+  );
+  return names.length === 0 ? NONE : Object.fromEntries(names.map((name) => [name, annotations[name]!]));
 }
 
 /** The uid that the pod's cgroup is named after; null: none that could name one. */
