@@ -235,10 +235,10 @@ describe('what is worth knowing', () => {
     expect(remarksOn(object('v1', 'Pod'))).toEqual([]);
     expect(
       remarksOn(
-        '{apiVersion: v1, kind: Pod, metadata: {name: n, uid: u, annotations: {istio.io/noted: "false"}}, spec: {nodeName: a}, status: {phase: Pending}}',
+        '{apiVersion: v1, kind: Pod, metadata: {name: n, uid: u, annotations: {ambient.istio.io/dns-captured: "false"}}, spec: {nodeName: a}, status: {phase: Pending}}',
       ),
     ).toEqual([
-      'notice: metadata.annotations["istio.io/noted"]: is not known: did you mean ambient.istio.io/dns-capture?: ignored: what it may mean to leave alone is captured',
+      'notice: metadata.annotations["ambient.istio.io/dns-captured"]: is not known: did you mean ambient.istio.io/dns-capture?: ignored: what it may mean to leave alone is captured',
     ]);
   });
 
