@@ -167,18 +167,33 @@ async function stopController(options: UninstallOptions, { client, say }: Deps):
 }
 
 async function removeTaints({ client, say }: Deps): Promise<void> {
-  for (const { metadata, spec } of await listAll<Node>(client, '/api/v1/nodes')) {
-    const isTainted = spec.taints?.some(({ key }) => key === TAINT) === true;
-    if (!isTainted && metadata.annotations?.[READY_BOOT] === undefined) continue;
-    const taints = isTainted ? { spec: { taints: [{ $patch: 'delete', key: TAINT }] } } : {};
-    await client.request({
-      method: 'PATCH',
-      path: `/api/v1/nodes/${metadata.name}`,
-      body: { metadata: { annotations: { [READY_BOOT]: null } }, ...taints },
-      contentType: 'application/strategic-merge-patch+json',
-    });
-    say(`taint and annotation removed from node ${metadata.name}`);
+  for (const node of await listAll<Node>(client, '/api/v1/nodes'))
+    if (isMarked(node) && (await unmark(node, client)))
+      say(`taint and annotation removed from node ${node.metadata.name}`);
+}
+
+function isMarked({ metadata, spec }: Node): boolean {
+  return (
+    metadata.annotations?.[READY_BOOT] !== undefined || spec.taints?.some(({ key }) => key === TAINT) === true
+  );
+}
+
+/** Taints are one list of all who write them: only over the version that was read. False: the node is gone. */
+async function unmark(seen: Node, client: Requests): Promise<boolean> {
+  const path = `/api/v1/nodes/${seen.metadata.name}`;
+  for (let node: Node | null = seen; node !== null; node = await tryGet<Node>(client, path)) {
+    const { resourceVersion } = node.metadata;
+    const taints = node.spec.taints?.filter(({ key }) => key !== TAINT) ?? [];
+    const metadata = { resourceVersion, annotations: { [READY_BOOT]: null } };
+    const contentType = 'application/merge-patch+json';
+    try {
+      await client.request({ method: 'PATCH', path, body: { metadata, spec: { taints } }, contentType });
+      return true;
+    } catch (error) {
+      if (statusOf(error) !== CONFLICT) throw error;
+    }
   }
+  return false;
 }
 
 /** Of pods whose agent was not reached. */
