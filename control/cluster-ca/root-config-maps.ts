@@ -43,18 +43,17 @@ export class RootConfigMaps {
   readonly #options: RootConfigMapsOptions;
   readonly #deps: RootConfigMapsDeps;
   readonly #source: KubernetesSource<Item>;
-  readonly #backoff: Backoff;
   readonly #unsubscribe: readonly (() => void)[];
   /** Where there may be something to do. */
   readonly #dirty = new Set<string>();
+  /** Where a write failed: each waits for itself, so that one tenant's obstinate ConfigMap holds up nobody else. */
+  readonly #failing = new Map<string, { readonly backoff: Backoff; timer: NodeJS.Timeout | null }>();
   #writes = 0;
-  #retry: NodeJS.Timeout | null = null;
   #isStopped = false;
 
   constructor(options: RootConfigMapsOptions, deps: RootConfigMapsDeps) {
     this.#options = options;
     this.#deps = deps;
-    this.#backoff = new Backoff(BACKOFF_DEFAULTS, { random: Math.random });
     const kinds = [
       { kind: 'Namespace', apiVersions: ['v1'] },
       { kind: 'ConfigMap', apiVersions: ['v1'], fieldSelector: `metadata.name=${options.name}` },
@@ -76,7 +75,7 @@ export class RootConfigMaps {
   stop(): void {
     this.#isStopped = true;
     for (const unsubscribe of this.#unsubscribe) unsubscribe();
-    if (this.#retry !== null) clearTimeout(this.#retry);
+    for (const { timer } of this.#failing.values()) if (timer !== null) clearTimeout(timer);
     this.#source.stop();
   }
 
@@ -97,9 +96,10 @@ export class RootConfigMaps {
 
   #work(): void {
     for (const namespace of this.#dirty) {
-      if (this.#writes >= this.#options.concurrency || this.#retry !== null || this.#isStopped) return;
+      if (this.#writes >= this.#options.concurrency || this.#isStopped) return;
       this.#dirty.delete(namespace);
-      if (this.#isWanting(namespace)) void this.#write(namespace);
+      const isWaiting = this.#failing.get(namespace)?.timer != null;
+      if (!isWaiting && this.#isWanting(namespace)) void this.#write(namespace);
     }
   }
 
@@ -128,23 +128,28 @@ export class RootConfigMaps {
           data: { [KEY]: bundleOf(authority) },
         },
       });
-      this.#backoff.reset();
+      this.#failing.delete(namespace);
     } catch (error) {
       log.warn({ namespace, reason: messageOf(error) }, "the mesh's roots could not be written; tried again");
-      this.#dirty.add(namespace);
-      this.#pause();
+      this.#failed(namespace);
     }
     this.#writes--;
     this.#work();
   }
 
-  #pause(): void {
+  #failed(namespace: string): void {
     if (this.#isStopped) return;
-    this.#retry ??= setTimeout(() => {
-      this.#retry = null;
+    const failing = this.#failing.get(namespace) ?? {
+      backoff: new Backoff(BACKOFF_DEFAULTS, { random: Math.random }),
+      timer: null,
+    };
+    this.#failing.set(namespace, failing);
+    failing.timer = setTimeout(() => {
+      failing.timer = null;
+      if (!this.#isWanting(namespace)) this.#failing.delete(namespace);
+      this.#dirty.add(namespace);
       this.#work();
-    }, this.#backoff.next());
-    this.#retry.unref();
+    }, failing.backoff.next()).unref();
   }
 }
 

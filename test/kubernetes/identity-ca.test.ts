@@ -12,7 +12,6 @@ import {
   makePod,
   PATIENCE,
   prepareCluster,
-  roleOf,
   SYSTEM,
   tokenOf,
 } from './identity-lab.js';
@@ -275,12 +274,42 @@ test('the roots are in every namespace: in new ones, after changes and removals;
   await everywhere('late');
   await plane.kubectl('delete', 'configmap', 'culvert-ca-root-cert', '-n', 'shop');
   await everywhere('shop');
+  // One that will not be changed holds up nobody.
+  await plane.apply({
+    apiVersion: 'v1',
+    kind: 'Namespace',
+    metadata: { name: 'obstinate' },
+  });
+  await everywhere('obstinate');
+  const obstinate = '/api/v1/namespaces/obstinate/configmaps/culvert-ca-root-cert';
+  await plane.api.delete(obstinate);
+  await plane.api
+    .post('/api/v1/namespaces/obstinate/configmaps', {
+      apiVersion: 'v1',
+      kind: 'ConfigMap',
+      metadata: { name: 'culvert-ca-root-cert' },
+      immutable: true,
+    })
+    .catch((error) =>
+      error.status === 409
+        ? plane.api.patch(obstinate, { immutable: true, data: { 'root-cert.pem': 'x' } })
+        : Promise.reject(error),
+    );
+  await waitFor(
+    'it to be told several times',
+    () => both.some(({ output }) => output.split('could not be written').length > 4),
+    PATIENCE,
+  );
+  await plane.kubectl('create', 'namespace', 'later');
+  const createdMs = performance.now();
+  await everywhere('later');
+  expect(performance.now() - createdMs).toBeLessThan(10_000);
+  await plane.kubectl('delete', 'namespace', 'obstinate');
   await plane.kubectl('delete', 'namespace', 'late'); // waits for its end: nothing is made in it any more
   const leader = both.findIndex(({ output }) => /"msg":"[^"]*lead/.test(output));
   await both[Math.max(0, leader)]!.stop('SIGKILL');
   await plane.kubectl('delete', 'configmap', 'culvert-ca-root-cert', '-n', 'shop');
   await everywhere('shop');
-  for (const { output } of both) expect(output).not.toContain('could not be written');
 }, 180_000);
 
 test('nobody else of ours may read the key', async () => {
@@ -291,5 +320,4 @@ test('nobody else of ours may read the key', async () => {
     plane.kubectl('auth', 'can-i', ...args).catch((error) => String(error.stdout));
   expect(await can('get', 'secret/culvert-ca-secret', '-n', SYSTEM, ...agent)).toMatch(/^no/);
   expect(await can('get', 'secret/x', '-n', 'shop', '--as', 'controller')).toMatch(/^no/);
-  expect(roleOf('x', [])).toHaveLength(2);
 });
