@@ -49,6 +49,14 @@ In another terminal (Ctrl-C here ends it all, with everything in it):
   kubectl exec shell -- curl -s http://$(kubectl get service web -o jsonpath={.spec.clusterIP})/
   kubectl logs -l app=web --prefix
 
+The mesh (docs/kubernetes.md goes on from here):
+
+  kubectl create namespace culvert-system
+  kubectl label namespace culvert-system pod-security.kubernetes.io/enforce=privileged
+  helm install culvert charts/culvert -n culvert-system --wait
+  kubectl label namespace default istio.io/dataplane-mode=ambient
+  cli/culvertctl status
+
 There are no images and no DNS: image names stand for programs of this machine, see test/kubernetes/README.md.
 Logs of kubelets and control plane: ${lab.names.state}/*/*.log
 `);
