@@ -271,6 +271,7 @@ test('an upgrade under load: every agent and controller is another, and no reque
 test('a rollback: the mesh goes on, CRDs and what users have declared stay', async () => {
   await helm('rollback', 'culvert', '1', '--wait', '--timeout', '5m');
   expect(await crds()).toBe(17);
+  expect(await jsonpath('.metadata.generation', 'crd', FOREIGN)).toBe('1');
   expect(await users()).toEqual([
     ['authorizationpolicy.security.istio.io/all'],
     ['httproute.gateway.networking.k8s.io/web'],
