@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { createSecureContext } from 'node:tls';
 import type { FleetAnswer, FleetCommand, Watch } from './fleet.js';
 import { ResponseReader } from './responses.js';
-import { SimAgent } from './sim-agent.js';
+import { Dials, SimAgent } from './sim-agent.js';
 
 interface Watching extends Watch {
   /** By id of a name: whether it counts; undefined: not looked at yet. */
@@ -11,6 +11,8 @@ interface Watching extends Watch {
   readonly counts: Map<SimAgent, number>;
   readonly timesMs: Map<SimAgent, number>;
 }
+
+const DIALS_AT_ONCE = 20;
 
 const reader = new ResponseReader();
 const watches = new Map<number, Watching>();
@@ -108,7 +110,7 @@ process.on('message', (command: FleetCommand) => {
   switch (command.kind) {
     case 'start': {
       const secureContext = createSecureContext({ ca: readFileSync(command.rootFile) });
-      const deps = { reader, onChange, onTaken, versionsOf };
+      const deps = { dials: new Dials(DIALS_AT_ONCE), reader, onChange, onTaken, versionsOf };
       agents = command.agents.map(
         ({ node, token }) =>
           new SimAgent({ url: command.url, secureContext, node, token: () => token }, deps),

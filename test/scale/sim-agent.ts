@@ -17,6 +17,7 @@ export interface SimAgentOptions {
 }
 
 export interface SimAgentDeps {
+  readonly dials: Dials;
   readonly reader: ResponseReader;
   /** Of one name: versions by id, 0 where there is none. */
   readonly onChange: (agent: SimAgent, nameId: number, before: number, now: number) => void;
@@ -56,6 +57,7 @@ export class SimAgent {
   #backoffMs = MIN_BACKOFF_MS;
   #openedMs = 0;
   #isStopped = false;
+  #isDialling = false;
 
   constructor(options: SimAgentOptions, deps: SimAgentDeps) {
     this.node = options.node;
@@ -64,13 +66,25 @@ export class SimAgent {
   }
 
   start(): void {
+    this.#deps.dials.begin(() => this.#connect());
+  }
+
+  #connect(): void {
+    if (this.#isStopped) {
+      this.#deps.dials.end();
+      return;
+    }
     this.reconnects++;
+    this.#isDialling = true;
     const session = connect(this.#options.url, { secureContext: this.#options.secureContext });
     this.#session = session;
     this.#openedMs = performance.now();
     session.on('error', (error) => this.#ended(session, error.message));
     session.on('close', () => this.#ended(session, 'closed'));
-    session.on('connect', () => clearTimeout(this.#timer ?? undefined));
+    session.on('connect', () => {
+      clearTimeout(this.#timer ?? undefined);
+      this.#dialled();
+    });
     this.#timer = setTimeout(() => this.#ended(session, 'no connection'), CONNECT_TIMEOUT_MS);
     this.#open(session);
   }
@@ -133,6 +147,11 @@ export class SimAgent {
     onChange(this, nameId, before, now);
   }
 
+  #dialled(): void {
+    if (this.#isDialling) this.#deps.dials.end();
+    this.#isDialling = false;
+  }
+
   #grow(names: number): void {
     const held = new Uint32Array(names * 2);
     held.set(this.held);
@@ -142,6 +161,7 @@ export class SimAgent {
   #ended(session: ClientHttp2Session, why: string): void {
     if (this.#session !== session) return;
     this.#session = null;
+    this.#dialled();
     this.isSynced = false;
     clearTimeout(this.#timer ?? undefined);
     session.destroy();
@@ -178,6 +198,32 @@ function send(stream: ClientHttp2Stream, request: Request): void {
   frame.writeUInt32BE(body.length, 1);
   body.copy(frame, 5);
   stream.write(frame);
+}
+
+/** So many connections of a process are made at once, in the order in which they are asked for: its agents share one CPU, where real ones have a node each. */
+export class Dials {
+  readonly #most: number;
+  readonly #waiting: (() => void)[] = [];
+  #underWay = 0;
+
+  constructor(most: number) {
+    this.#most = most;
+  }
+
+  begin(dial: () => void): void {
+    if (this.#underWay >= this.#most) this.#waiting.push(dial);
+    else {
+      this.#underWay++;
+      dial();
+    }
+  }
+
+  /** One has come about, or has failed. */
+  end(): void {
+    const next = this.#waiting.shift();
+    if (next === undefined) this.#underWay--;
+    else next();
+  }
 }
 
 /** Puts gRPC messages together. */
