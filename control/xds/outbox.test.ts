@@ -3,7 +3,7 @@ import { Outbox, type OutboxOptions, type Parcel, type Sender } from './outbox.j
 
 const OPTIONS: OutboxOptions = {
   ...{ maxBytes: 100, maxStalledBytes: 150 },
-  ...{ stallMs: 1000, cutMs: 10_000, turnMs: 1000 },
+  ...{ stallMs: 1000, cutMs: 10_000, cutOvertaken: 3, cutAlwaysMs: 30_000, turnMs: 1000 },
 };
 
 let log: string[];
@@ -56,17 +56,30 @@ test('who has nothing to send any more is left out; who asks twice is served onc
   expect(log).toEqual(['a', 'c']);
 });
 
-test('what has stalled makes room; of too much the oldest is cut off, when it is old enough', () => {
+test('what has stalled makes room, as long as there is not too much; where all are slow, it takes long until the oldest is cut off', () => {
   for (const name of ['a', 'b', 'c']) outbox.schedule(sender(name, 100));
   expect(log).toEqual(['a']);
   jest.advanceTimersByTime(1001);
   expect([log, outbox.bytes]).toEqual([['a', 'b'], 200]);
-  jest.advanceTimersByTime(8900);
-  expect([log, outbox.bytes]).toEqual([['a', 'b'], 200]); // all are slow, perhaps
+  jest.advanceTimersByTime(28_900);
+  expect([log, outbox.bytes]).toEqual([['a', 'b'], 200]);
   jest.advanceTimersByTime(300);
   expect([log, outbox.bytes]).toEqual([['a', 'b', 'a is too slow', 'c'], 200]);
   for (const name of ['b', 'a', 'c']) parcels.get(name)!.done(); // nothing of a counts any more
   expect(outbox.bytes).toBe(0);
+});
+
+test('one that many others have overtaken is cut off sooner', () => {
+  outbox.schedule(sender('a', 140));
+  jest.advanceTimersByTime(1001);
+  for (const name of ['b', 'c', 'd', 'e']) {
+    outbox.schedule(sender(name, 100));
+    if (name !== 'e') parcels.get(name)!.done();
+  }
+  jest.advanceTimersByTime(8800);
+  expect(log).toEqual(['a', 'b', 'c', 'd', 'e']);
+  jest.advanceTimersByTime(400);
+  expect(log.at(-1)).toBe('a is too slow');
 });
 
 test('one that sends to itself while it is served waits for its next turn', () => {

@@ -12,8 +12,11 @@ export interface OutboxOptions {
   readonly stallMs: number;
   /** as long as there is no more of it than this. */
   readonly maxStalledBytes: number;
-  /** Where there is, those that were sent so long ago are cut off, the oldest first: milliseconds. */
+  /** Where there is, the oldest are cut off that were sent so long ago (milliseconds), if so much has arrived since that it is not everybody who is slow; */
   readonly cutMs: number;
+  readonly cutOvertaken: number;
+  /** after so long, in any case. */
+  readonly cutAlwaysMs: number;
   /** Longest that senders are served without a pause, milliseconds. */
   readonly turnMs: number;
 }
@@ -23,6 +26,8 @@ export const OUTBOX_DEFAULTS: OutboxOptions = {
   stallMs: 1_000,
   maxStalledBytes: 64 << 20,
   cutMs: 10_000,
+  cutOvertaken: 100,
+  cutAlwaysMs: 30_000,
   turnMs: 10,
 };
 
@@ -39,6 +44,8 @@ interface UnderWay extends Parcel {
   readonly sender: Sender;
   readonly bytes: number;
   readonly sinceMs: number;
+  /** Parcels that had arrived before. */
+  readonly arrivedBefore: number;
 }
 
 /** Who sends next: one after another in the order in which they came, a bounded number of bytes at once, in short turns. A client that does not read costs its own bytes, and nobody else's time. */
@@ -50,6 +57,7 @@ export class Outbox {
   readonly #stalled = new Set<UnderWay>();
   #movingBytes = 0;
   #stalledBytes = 0;
+  #arrived = 0;
   #next: NodeJS.Immediate | null = null;
   #timer: NodeJS.Timeout | null = null;
   #isServing = false;
@@ -81,7 +89,13 @@ export class Outbox {
 
   /** So much was sent; its `done` is awaited. */
   sent(sender: Sender, bytes: number): Parcel {
-    const parcel: UnderWay = { sender, bytes, sinceMs: performance.now(), done: () => this.#done(parcel) };
+    const parcel: UnderWay = {
+      sender,
+      bytes,
+      sinceMs: performance.now(),
+      arrivedBefore: this.#arrived,
+      done: () => this.#done(parcel),
+    };
     this.#moving.add(parcel);
     this.#movingBytes += bytes;
     this.#timer ??= setTimeout(() => this.#lookForStalled(), this.#options.stallMs);
@@ -122,6 +136,8 @@ export class Outbox {
   #done(parcel: UnderWay): void {
     if (this.#moving.delete(parcel)) this.#movingBytes -= parcel.bytes;
     else if (this.#stalled.delete(parcel)) this.#stalledBytes -= parcel.bytes;
+    else return;
+    this.#arrived++;
     if (this.#waiting.size > 0 && this.#movingBytes < this.#options.maxBytes) this.#serveSoon();
   }
 
@@ -143,15 +159,19 @@ export class Outbox {
     if (this.#waiting.size > 0) this.#serveSoon();
   }
 
-  /** Where everybody is slow nobody is cut off: the machine may be busy. */
   #hasRoomForStalled({ bytes }: UnderWay, nowMs: number): boolean {
-    const { maxStalledBytes, cutMs } = this.#options;
     for (const oldest of this.#stalled) {
-      if (this.#stalledBytes + bytes <= maxStalledBytes) break;
-      if (oldest.sinceMs + cutMs > nowMs) return false;
+      if (this.#stalledBytes + bytes <= this.#options.maxStalledBytes) break;
+      if (!this.#mayBeCut(oldest, nowMs)) return false;
       this.#done(oldest);
       oldest.sender.tooSlow();
     }
     return true;
+  }
+
+  #mayBeCut({ sinceMs, arrivedBefore }: UnderWay, nowMs: number): boolean {
+    const { cutMs, cutOvertaken, cutAlwaysMs } = this.#options;
+    const ageMs = nowMs - sinceMs;
+    return ageMs > cutAlwaysMs || (ageMs > cutMs && this.#arrived - arrivedBefore >= cutOvertaken);
   }
 }
