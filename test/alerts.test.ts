@@ -29,6 +29,15 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(folder, { recursive: true }));
 
+/** As Grafana would ask them. */
+function dashboardQueries(): string[] {
+  const text = readFileSync(join(root, 'charts/culvert/dashboards/culvert.json'), 'utf8');
+  const { panels } = JSON.parse(text) as { panels: { targets?: { expr: string }[] }[] };
+  return panels.flatMap(({ targets = [] }) =>
+    targets.map(({ expr }) => expr.replaceAll('$__rate_interval', '5m').replaceAll('$namespace', '.*')),
+  );
+}
+
 /** Series every minute, and how many alerts fire at the end of it. */
 function testOf(name: string, series: Readonly<Record<string, string>>, firing: number): object {
   const query = `count(ALERTS{alertname="${name}", alertstate="firing"}) or vector(0)`;
@@ -79,13 +88,20 @@ describe('alerts', () => {
     },
   );
 
-  test('expressions are of metrics that docs/metrics.md lists', () => {
+  test('the dashboard asks what promtool can read', () => {
+    const file = join(folder, 'dashboard.rules');
+    const recorded = dashboardQueries().map((expr, at) => ({ record: `panel:${at}`, expr }));
+    writeFileSync(file, JSON.stringify({ groups: [{ name: 'dashboard', rules: recorded }] }));
+    expect(execFileSync('promtool', ['check', 'rules', file], { encoding: 'utf8' })).toContain('SUCCESS');
+  });
+
+  test('expressions, also of the dashboard, are of metrics that docs/metrics.md lists', () => {
     const documented = new Set(
       [...readFileSync(join(root, 'docs/metrics.md'), 'utf8').matchAll(/^\| `(\w+)` \|/gm)].map(
         (match) => match[1]!,
       ),
     );
-    const named = rules.flatMap(({ expr }) =>
+    const named = [...rules.map(({ expr }) => expr), ...dashboardQueries()].flatMap((expr) =>
       [...expr.matchAll(/\b(?:culvert|pilot|citadel|istio)_\w+/g)].map(([name]) =>
         name.replace(/_(bucket|count|sum)$/, ''),
       ),

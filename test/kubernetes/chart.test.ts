@@ -3,7 +3,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 
 import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
 import { beforeAll, describe, expect, test } from '@jest/globals';
-import { parseAllDocuments } from 'yaml';
+import { parse, parseAllDocuments } from 'yaml';
 import { agentOptions, checkOptions as checkAgent } from '../../agent/options.js';
 import {
   checkInstallationOptions,
@@ -65,6 +65,7 @@ interface Rendered {
     readonly annotations?: Readonly<Record<string, string>>;
   };
   readonly rules?: readonly Rule[];
+  readonly data?: Readonly<Record<string, string>>;
   readonly spec: {
     readonly template?: { readonly spec: PodSpec };
     readonly replicas?: number;
@@ -309,5 +310,13 @@ describe('rendered manifests', () => {
       writeFileSync(golden, text);
     }
     expect(text).toBe(readFileSync(golden, 'utf8'));
+  });
+  test('alerts and dashboard are the files of the chart, as they are', async () => {
+    const objects = await render('prometheusRule.enabled=true', 'grafanaDashboard.enabled=true');
+    const text = (name: string) => readFileSync(join(CHART, name), 'utf8');
+    const rules = objects.find(({ kind }) => kind === 'PrometheusRule');
+    expect(rules?.spec).toEqual(parse(text('rules/culvert.yaml')));
+    const dashboard = objects.find(({ metadata }) => metadata.name === 'culvert-dashboard');
+    expect(dashboard?.data?.['culvert.json']).toBe(text('dashboards/culvert.json'));
   });
 });
