@@ -26,6 +26,8 @@ export interface AdmissionServerDeps {
 
 /** An object of 1.5 MB, etcd's limit, as it is and as it was, both as JSON inside JSON. */
 const MAX_BODY_BYTES = 8 << 20;
+/** Of all bodies together: whoever reaches the port may send some, and this process is the mesh's CA, too. */
+const MAX_HELD_BYTES = 32 << 20;
 /** API servers wait 10 s at most by default, and give up before. */
 const TIMEOUT_MS = 8_000;
 /** API servers keep few connections each. */
@@ -36,10 +38,13 @@ export class AdmissionServer {
   readonly #options: AdmissionServerOptions;
   readonly #deps: AdmissionServerDeps;
   readonly #server: Server;
+  /** Of bodies that are being read. */
+  #heldBytes: number;
 
   private constructor(options: AdmissionServerOptions, deps: AdmissionServerDeps) {
     this.#options = options;
     this.#deps = deps;
+    this.#heldBytes = 0;
     this.#server = createServer({ ...deps.pair, minVersion: 'TLSv1.2' }, (request, response) => {
       this.#answer(request, response);
     });
@@ -89,19 +94,29 @@ export class AdmissionServer {
   #read(request: IncomingMessage, response: ServerResponse): void {
     const chunks: Buffer[] = [];
     let bytes = 0;
+    const release = () => {
+      this.#heldBytes -= bytes;
+      bytes = 0;
+      chunks.length = 0;
+    };
+    const refuse = (status: number, reason: string) => {
+      this.#fail(response, status, reason);
+      release();
+      response.once('finish', () => request.destroy());
+    };
     request.on('data', (chunk: Buffer) => {
+      if (response.headersSent) return;
       bytes += chunk.length;
-      if (bytes <= MAX_BODY_BYTES) chunks.push(chunk);
-      else if (!response.headersSent) {
-        this.#fail(response, 413, `more than ${MAX_BODY_BYTES} bytes`);
-        chunks.length = 0;
-        response.once('finish', () => request.destroy());
-      }
+      this.#heldBytes += chunk.length;
+      chunks.push(chunk);
+      if (bytes > MAX_BODY_BYTES) refuse(413, `more than ${MAX_BODY_BYTES} bytes`);
+      else if (this.#heldBytes > MAX_HELD_BYTES) refuse(503, 'too much at once');
     });
     request.on('end', () => {
       if (!response.headersSent) this.#review(Buffer.concat(chunks, bytes).toString('utf8'), response);
     });
     request.on('error', () => response.destroy());
+    request.on('close', release);
   }
 
   #review(text: string, response: ServerResponse): void {

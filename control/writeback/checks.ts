@@ -13,6 +13,7 @@ import {
   type NetworkPolicy,
   type NetworkRule,
   portsText,
+  sizeOf,
   takes,
 } from './network-policy.js';
 import type { Finding } from './types.js';
@@ -109,19 +110,17 @@ function isUsed(value: string | undefined): boolean {
   return value !== undefined && value.trim() !== '' && value.trim() !== 'false';
 }
 
+/** Policies, rules, ports and values of one namespace: whoever may write policies there must not keep the controller busy with them. */
+const MAX_SIZE = 2000;
+
 /** Policies add up: what one does not admit to a pod, another may. */
 function* ofNetworkPolicies(context: CheckContext): Iterable<Finding> {
-  const byNamespace = new Map<string, NetworkPolicy[]>();
-  for (const policy of context.networkPolicies)
-    byNamespace.set(policy.namespace, [...(byNamespace.get(policy.namespace) ?? []), policy]);
-  for (const [namespace, policies] of byNamespace) {
+  for (const [namespace, policies] of byNamespace(context.networkPolicies)) {
     const troubles = new Map<NetworkPolicy, { readonly text: string; readonly pods: Pod[] }>();
     for (const pod of context.model.relations.ofNamespace(namespace)) {
       if (pod.kind !== 'Pod' || !isMeshed(context, pod)) continue;
       const own = policies.filter(({ podSelector }) => takes(podSelector, pod.labels));
-      for (const policy of own) {
-        const text = troubleOf(policy, own);
-        if (text === null) continue;
+      for (const [policy, text] of troublesOf(own)) {
         const known = troubles.get(policy) ?? { text, pods: [] };
         known.pods.push(pod);
         troubles.set(policy, known);
@@ -129,6 +128,18 @@ function* ofNetworkPolicies(context: CheckContext): Iterable<Finding> {
     }
     for (const [policy, { text, pods }] of troubles) yield blocking(context, policy, text, pods);
   }
+}
+
+/** Without namespaces that have too much to look at: half of what adds up says nothing. */
+function* byNamespace(policies: Iterable<NetworkPolicy>): Iterable<readonly [string, NetworkPolicy[]]> {
+  const found = new Map<string, NetworkPolicy[]>();
+  for (const policy of policies) {
+    const known = found.get(policy.namespace);
+    if (known === undefined) found.set(policy.namespace, [policy]);
+    else known.push(policy);
+  }
+  for (const entry of found)
+    if (entry[1].reduce((sum, policy) => sum + sizeOf(policy), 0) <= MAX_SIZE) yield entry;
 }
 
 function blocking(
@@ -149,24 +160,28 @@ function blocking(
   };
 }
 
-function troubleOf(policy: NetworkPolicy, all: readonly NetworkPolicy[]): string | null {
+/** What is wrong with those that take one pod. */
+function troublesOf(policies: readonly NetworkPolicy[]): ReadonlyMap<NetworkPolicy, string> {
+  const troubles = new Map<NetworkPolicy, string>();
   for (const direction of ['ingress', 'egress'] as const) {
-    const rules = all.flatMap((one) => one[direction] ?? []);
-    for (const rule of policy[direction] ?? []) {
-      const text = troubleOfRule(rule, rules);
-      if (text !== null) return `${direction} ${text}`;
-    }
+    const rules = policies.flatMap((one) => one[direction] ?? []);
+    const tunnelled = new Set(rules.filter((one) => admits(one, HBONE_PORT)).map(({ peers }) => peers));
+    const admitsOthers = rules.some((one) => admitsOtherThan(one, HBONE_PORT));
+    for (const policy of policies)
+      for (const rule of policy[direction] ?? []) {
+        const isTunnelled = tunnelled.has(rule.peers) || tunnelled.has('');
+        const text = troubleOfRule(rule, isTunnelled, admitsOthers);
+        if (text !== null && !troubles.has(policy)) troubles.set(policy, `${direction} ${text}`);
+      }
   }
-  return null;
+  return troubles;
 }
 
-function troubleOfRule(rule: NetworkRule, all: readonly NetworkRule[]): string | null {
+/** `isTunnelled`: some rule admits the tunnel's port from the same peers, or from all. */
+function troubleOfRule(rule: NetworkRule, isTunnelled: boolean, admitsOthers: boolean): string | null {
   if (rule.ports?.length === 0) return null;
-  const forSame = all.filter(({ peers }) => peers === rule.peers || peers === '');
-  if (!forSame.some((one) => admits(one, HBONE_PORT)))
-    return isNamesOnly(rule) ? null : `admits ${portsText(rule)} and not ${HBONE_PORT}`;
-  if (!all.some((one) => admitsOtherThan(one, HBONE_PORT))) return `admits ${HBONE_PORT} only`;
-  return null;
+  if (!isTunnelled) return isNamesOnly(rule) ? null : `admits ${portsText(rule)} and not ${HBONE_PORT}`;
+  return admitsOthers ? null : `admits ${HBONE_PORT} only`;
 }
 
 /** DNS only, as nearly every egress policy has it: names are asked without a tunnel. */

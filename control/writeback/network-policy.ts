@@ -74,6 +74,14 @@ function readPort(fields: Fields): { first: number | string; last: number }[] {
   return [{ first, last: fields.port('endPort') || (typeof first === 'number' ? first : 0) }];
 }
 
+/** How much there is to look at. */
+export function sizeOf({ podSelector: { labels, expressions }, ingress, egress }: NetworkPolicy): number {
+  const rules = [...(ingress ?? []), ...(egress ?? [])];
+  const values = expressions.reduce((sum, one) => sum + 1 + one.values.length, 0);
+  const ports = rules.reduce((sum, { ports }) => sum + 1 + (ports?.length ?? 0), 0);
+  return 1 + Object.keys(labels).length + values + ports;
+}
+
 export function takes({ labels, expressions }: LabelSelector, of: Labels): boolean {
   for (const [key, value] of Object.entries(labels)) if (of[key] !== value) return false;
   return expressions.every(({ key, operator, values }) => {
