@@ -10,7 +10,7 @@ export const OWNER_LABEL = 'culvert.io/crd';
 /** Of what is installed: an older chart (a rollback) leaves a newer one as it is, since there may be objects that need it. */
 export const REVISION_ANNOTATION = 'culvert.io/crd-revision';
 /** Raised with every change of a file in crds/. */
-export const CRD_REVISION = 1;
+export const CRD_REVISION = 2;
 
 const COLLECTION = '/apis/apiextensions.k8s.io/v1/customresourcedefinitions';
 const FIELD_MANAGER = 'culvert';

@@ -176,7 +176,6 @@ describe('the webhook', () => {
 
 describe('without code', () => {
   test.each([
-    ['action', { action: 'PERMIT' }, /spec\.action: must be one of/],
     ['provider', { action: 'CUSTOM' }, /spec\.provider: is required/],
     [
       'scope',

@@ -1,60 +1,37 @@
-/** The mesh's kinds, as little of them as tests of the controller need: the chart's own definitions are tested with the chart. */
+import { type CrdManifest, loadCrds } from '../../control/installation/index.js';
 
-const CONDITION = {
-  type: 'object',
-  required: ['type', 'status'],
-  properties: {
-    type: { type: 'string' },
-    status: { type: 'string' },
-    reason: { type: 'string' },
-    message: { type: 'string' },
-    observedGeneration: { type: 'integer' },
-    lastTransitionTime: { type: 'string', format: 'date-time' },
-  },
-};
-const MAP = { 'x-kubernetes-list-type': 'map', 'x-kubernetes-list-map-keys': ['type'] };
-
-const KINDS: Readonly<Record<string, readonly string[]>> = {
-  'networking.istio.io': ['ServiceEntry', 'WorkloadEntry', 'DestinationRule', 'Sidecar'],
-  'security.istio.io': ['AuthorizationPolicy', 'PeerAuthentication'],
-  'telemetry.istio.io': ['Telemetry'],
-};
-
-/** Definitions of all kinds; those of `atomicKinds` take conditions for one value, as Istio's do. */
-export function meshCrds(atomicKinds: readonly string[] = []): object[] {
-  return Object.entries(KINDS).flatMap(([group, kinds]) =>
-    kinds.map((kind) => crd(group, kind, atomicKinds.includes(kind))),
-  );
+interface Conditions {
+  'x-kubernetes-list-type'?: string;
+  'x-kubernetes-list-map-keys'?: readonly string[];
 }
 
-function crd(group: string, kind: string, isAtomic: boolean): object {
-  const singular = kind.toLowerCase();
-  const plural = singular.endsWith('y') ? `${singular.slice(0, -1)}ies` : `${singular}s`;
-  const conditions = { type: 'array', items: CONDITION, ...(isAtomic ? {} : MAP) };
-  const openAPIV3Schema = {
-    type: 'object',
-    properties: {
-      spec: { type: 'object', 'x-kubernetes-preserve-unknown-fields': true },
-      status: { type: 'object', 'x-kubernetes-preserve-unknown-fields': true, properties: { conditions } },
-    },
-  };
-  return {
-    apiVersion: 'apiextensions.k8s.io/v1',
-    kind: 'CustomResourceDefinition',
-    metadata: { name: `${plural}.${group}` },
-    spec: {
-      group,
-      names: { kind, plural, singular, listKind: `${kind}List` },
-      scope: 'Namespaced',
-      versions: [
-        {
-          name: 'v1',
-          served: true,
-          storage: true,
-          schema: { openAPIV3Schema },
-          subresources: { status: {} },
-        },
-      ],
-    },
-  };
+interface Spec {
+  readonly group: string;
+  readonly names: { readonly kind: string };
+  readonly versions: readonly {
+    readonly schema: {
+      readonly openAPIV3Schema: {
+        readonly properties: {
+          readonly status: { readonly properties: { readonly conditions: Conditions } };
+        };
+      };
+    };
+  }[];
+}
+
+/** The chart's definitions of the kinds that the controller reads; those of `atomicKinds` take conditions for one value, as Istio's own do. */
+export function meshCrds(atomicKinds: readonly string[] = []): readonly CrdManifest[] {
+  return loadCrds()
+    .map((crd) => structuredClone(crd))
+    .filter(({ spec }) => (spec as Spec).group.endsWith('.istio.io'))
+    .map((crd) => {
+      const { names, versions } = crd.spec as Spec;
+      if (!atomicKinds.includes(names.kind)) return crd;
+      for (const { schema } of versions) {
+        const { conditions } = schema.openAPIV3Schema.properties.status.properties;
+        delete conditions['x-kubernetes-list-type'];
+        delete conditions['x-kubernetes-list-map-keys'];
+      }
+      return crd;
+    });
 }

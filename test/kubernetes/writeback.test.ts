@@ -146,10 +146,10 @@ describe('statuses', () => {
     expect((await eventOf('one', 'UnsupportedValue')).note).toBe(unsupported.message);
 
     // Sound for the CRD, and not for us.
-    await plane.apply(policy('one', { action: 'PERMIT' }));
+    await plane.apply(policy('one', { rules: [{ from: [{ source: { ipBlocks: ['300.1.2.3'] } }] }] }));
     const invalid = await judged(policyPath('one'));
     expect(invalid).toMatchObject({ status: 'False', reason: 'Invalid', observedGeneration: 3 });
-    expect(invalid.message).toContain('spec.action: must be one of');
+    expect(invalid.message).toContain('spec.rules[0].from[0].source.ipBlocks: must be an IP address');
     expect(invalid.lastTransitionTime).toBe(unsupported.lastTransitionTime);
     await eventOf('one', 'Invalid');
 
