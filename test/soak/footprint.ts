@@ -21,9 +21,9 @@ export interface Footprint {
 
 /**
  * More is a leak. Within it: pooled connections, one per worker, pod and peer; label sets of the last 15 minutes; and what a program that is still being compiled
- * gains: machine code and its feedback (live), the compiler's high-water mark in malloc's arenas, and pages that collected garbage has left in pieces (resident).
+ * gains: machine code and its feedback (live: 8 MB in 20 minutes, 9 in 40), the compiler's high-water mark in malloc's arenas, and pages that collected garbage has left in pieces (resident).
  */
-const mayGrow = { rssMb: 25, liveMb: 6, descriptors: 30, mapEntries: 0 } as const;
+const mayGrow = { rssMb: 25, liveMb: 12, descriptors: 30, mapEntries: 0 } as const;
 
 /** V8 gives the pages back on threads of its own. */
 const pagesMs = 2_000;

@@ -44,7 +44,9 @@ try {
   }
   const minutes = number(values.minutes, 20);
   const seed = Math.floor(number(values.seed, 1 + Math.random() * 1e9));
-  const result = await Soak.run({ minutes, seed }, print);
+  const result = await Soak.run({ minutes, seed }, (line) =>
+    print(`${new Date().toISOString().slice(11, 19)} ${line}`),
+  );
   summary(result);
   const passed = result.unexplained.length === 0 && result.grown.length === 0;
   print(
