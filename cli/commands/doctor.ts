@@ -18,6 +18,7 @@ export const doctor = command({
     'culvertctl doctor -o json',
     'culvertctl doctor --kubeconfig ~/.kube/config',
     'culvertctl doctor --node worker-1',
+    'culvertctl doctor --agent 127.0.0.1:15000',
   ],
   async run({ bpffs }, { cluster, ...deps }) {
     const findings =
