@@ -2,6 +2,7 @@ import { hostname } from 'node:os';
 import { meshOptions, type OptionValues, option } from '../mesh/config/index.js';
 import { LOG_LEVELS } from '../mesh/log/index.js';
 import type { OutlierDetection } from '../mesh/store/index.js';
+import type { CniInstallerOptions } from './cni/index.js';
 
 /** Options of the node agent: `--kebab-case`, or CULVERT_KEBAB_CASE in the environment. */
 export const agentOptions = {
@@ -77,6 +78,20 @@ export const agentOptions = {
     fallback: '/run/culvert',
     metavar: 'DIR',
   }),
+  cniBinDir: option.text({
+    help: "Where the container runtime has its CNI plugins; with --cni-conf-dir a chained plugin is kept there that holds back pods' starts while no hook is in place. Empty: none.",
+    fallback: '',
+    metavar: 'DIR',
+  }),
+  cniConfDir: option.text({
+    help: "Where the container runtime's network configuration is.",
+    fallback: '',
+    metavar: 'DIR',
+  }),
+  cniExcludedNamespaces: option.list({
+    help: "Pods of these always come up; the agent's own namespace is one of them.",
+    fallback: ['kube-system'],
+  }),
   metricsListen: option.socketAddress({ help: 'Metrics.', fallback: { address: '0.0.0.0', port: 15020 } }),
   readinessListen: option.socketAddress({
     help: 'Readiness.',
@@ -128,7 +143,18 @@ export type AgentOptions = OptionValues<typeof agentOptions>;
 /** Rules over several options. */
 export function checkOptions(options: AgentOptions): readonly string[] {
   const needsFolder = options.source === 'files' && options.manifests === '';
-  return needsFolder ? ['--manifests is required, or --source kubernetes'] : [];
+  const problems = needsFolder ? ['--manifests is required, or --source kubernetes'] : [];
+  if ((options.cniBinDir === '') !== (options.cniConfDir === ''))
+    problems.push('--cni-bin-dir and --cni-conf-dir go together');
+  return problems;
+}
+
+/** Of the CNI plugin; null: there is to be none. */
+export function cniOf(options: AgentOptions): CniInstallerOptions | null {
+  const { cniBinDir: binDir, cniConfDir: confDir, bpffs: pins, podNamespace } = options;
+  if (confDir === '') return null;
+  const excludedNamespaces = [...new Set([podNamespace, ...options.cniExcludedNamespaces])];
+  return { binDir, confDir, pins, excludedNamespaces };
 }
 
 /** Where the controller is, and who we are to it. */

@@ -22,15 +22,17 @@ import {
   type PodSource,
   type PodState,
 } from './capture/index.js';
+import { CniInstaller } from './cni/index.js';
 import { DnsProxy } from './dns/index.js';
 import { DrainRecord } from './drain-record.js';
 import { LocalIdentities } from './identities.js';
 import { agentMetrics } from './metrics.js';
-import { type AgentOptions, controllerOf, outlierDetectionOf } from './options.js';
+import { type AgentOptions, cniOf, controllerOf, outlierDetectionOf } from './options.js';
 import { openPodSource } from './pods/index.js';
 import { HostLookups } from './routing/index.js';
 import { Succession } from './succession.js';
 import type { FromWorker, ToWorker, WorkerData, WorkerReport } from './tunnel/index.js';
+import type { AgentDeps } from './types.js';
 import { Uninstall } from './uninstall.js';
 import { Workers } from './workers.js';
 
@@ -40,14 +42,6 @@ const adminPatienceMs = 5_000;
 
 /** Nothing is accepted any more; the process may end. */
 type Ending = Readonly<Record<'stopped' | 'ended', Promise<void>>>;
-
-export interface AgentDeps {
-  readonly log: Log;
-  /** Another agent has taken over, and the last connection here has ended. */
-  readonly onSucceeded: () => void;
-  /** The node was released, and is to be captured again: by a new process. The last connection here has ended. */
-  readonly onWithdrawn: () => void;
-}
 
 /** The agent's rooms, put together. One per process; nobody imports it but `main.ts`. */
 export class Agent implements CaptureListener {
@@ -81,6 +75,7 @@ export class Agent implements CaptureListener {
   #ending: Ending | null = null;
   #dnsRetired: Promise<void> | null = null;
   readonly #uninstall: Uninstall;
+  readonly #cni: CniInstaller | null;
   readonly #onSucceeded: () => void;
 
   constructor(options: AgentOptions, deps: AgentDeps) {
@@ -124,6 +119,8 @@ export class Agent implements CaptureListener {
     this.#pods = openPodSource(options, { log: deps.log.child({ room: 'pods' }) });
     this.#capture = this.#makeCapture();
     this.#succession = this.#makeSuccession();
+    const cni = cniOf(options);
+    this.#cni = cni && new CniInstaller(cni, { log: deps.log.child({ room: 'cni' }) });
     this.#uninstall = new Uninstall(options, {
       release: () => this.#release(),
       onWithdrawn: () => void this.stop().then(deps.onWithdrawn),
@@ -156,6 +153,7 @@ export class Agent implements CaptureListener {
   async start(): Promise<void> {
     // Our own cgroup is listed before we connect to anything.
     this.#capture.prepare();
+    this.#cni?.start();
     this.#pool.start();
     this.#xds.start();
     // Known before anything is taken over from an agent that runs here. Its error is capture.start's, too.
@@ -191,6 +189,7 @@ export class Agent implements CaptureListener {
   /** For good: what runs here goes on, nothing new comes. */
   async #release(): Promise<void> {
     if (this.#draining) return; // the next agent's
+    this.#cni?.uninstall();
     await this.#capture.release();
     this.#succession.stop();
     await this.#pods.release();
@@ -217,6 +216,7 @@ export class Agent implements CaptureListener {
     this.#drainRecord.write();
     this.#succession.stop();
     this.#uninstall.stop();
+    this.#cni?.stop();
     this.#workers.giveUpAnswers();
     await this.#dnsRetired;
     this.#dns.close();
@@ -388,6 +388,7 @@ export class Agent implements CaptureListener {
   #pending(): string[] {
     const pending = [...this.#xds.state.pending, ...this.#pods.pending.map((what) => `pods: ${what}`)];
     if (!this.#captureStarted) pending.push(`capture: ${this.#capture.trouble || 'hooks are not in place'}`);
+    if (this.#cni?.trouble) pending.push(`cni: ${this.#cni.trouble}`);
     if (this.#draining) pending.push('draining');
     if (this.#uninstall.isMarked) pending.push('released: the mesh is being uninstalled');
     return pending;

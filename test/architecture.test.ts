@@ -20,6 +20,7 @@ const MESH_FLOORS = [
 /** Of its own program a room imports only those named before it. */
 const PROGRAM_ROOMS = [
   'agent/handover',
+  'agent/cni',
   'agent/pods',
   'agent/capture',
   'agent/routing',
@@ -35,7 +36,7 @@ const PROGRAM_ROOMS = [
   'control/writeback',
   'control/admission',
 ];
-const NATIVE_USERS = ['mesh/io', 'agent/handover', 'agent/pods', 'agent/capture'];
+const NATIVE_USERS = ['mesh/io', 'agent/handover', 'agent/cni', 'agent/pods', 'agent/capture'];
 /** Who may use which package; a package that is not here may be used by tests only. */
 const PACKAGE_USERS: Readonly<Record<string, readonly string[]>> = {
   koffi: ['native'],

@@ -13,6 +13,7 @@ import {
 } from '../../lab/cgroup.js';
 import { addressPlan, deletePodNetwork, makePodNetwork } from '../../lab/network.js';
 import { spawnIn } from '../../lab/process.js';
+import { runChainedPlugins } from './cni.js';
 import type { KubeletConfig, Pod } from './types.js';
 
 const MAX_PODS = 250;
@@ -74,6 +75,7 @@ export class Sandbox {
       makeCgroup(sandbox.cgroup);
       mkdirSync(sandbox.folder, { recursive: true });
       if (sandbox.#index > 0) await sandbox.#wire();
+      if (sandbox.#index > 0) await runChainedPlugins('ADD', config, pod, sandbox.#place);
       spawnIn({ cgroup: sandbox.container().cgroup, netns: sandbox.netns }, ['sleep', 'infinity']);
       sandbox.#writeFiles();
       return sandbox;
@@ -93,11 +95,16 @@ export class Sandbox {
   async remove(): Promise<void> {
     killCgroup(this.cgroup);
     if (this.#index > 0) {
+      await runChainedPlugins('DEL', this.#config, this.pod, this.#place).catch(() => undefined);
       await deletePodNetwork(this.#config.netns, `vk${this.#index}`, this.netns).catch(() => undefined);
       this.#addresses.give(this.#index);
     }
     removeCgroup(this.cgroup);
     rmSync(this.folder, { recursive: true, force: true });
+  }
+
+  get #place(): { readonly id: string; readonly netns: string; readonly ips: readonly string[] } {
+    return { id: this.pod.metadata.uid!, netns: this.netns, ips: this.ips };
   }
 
   async #wire(): Promise<void> {

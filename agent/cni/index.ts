@@ -1,0 +1,1 @@
+export { CniInstaller, type CniInstallerOptions, cniPlugin } from './installer.js';
