@@ -82,6 +82,7 @@ export class SimAgent {
     session.on('error', (error) => this.#ended(session, error.message));
     session.on('close', () => this.#ended(session, 'closed'));
     session.on('connect', () => {
+      if (this.#session !== session) return; // given up
       clearTimeout(this.#timer ?? undefined);
       this.#dialled();
     });
