@@ -118,7 +118,7 @@ const EVERYTHING = [
     'prometheusRule.enabled=true',
   ],
   ...['image.pullSecrets[0].name=s', 'certificates.signer.name=example.com/mesh'],
-  'certificates.signer.rootsConfigMap=roots',
+  ...['certificates.signer.rootsConfigMap=roots', 'cni.enabled=true'],
 ];
 
 describe('programs', () => {
