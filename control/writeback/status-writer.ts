@@ -47,7 +47,10 @@ const SETTLE_MS = 100;
 export class StatusWriter {
   readonly #deps: StatusWriterDeps;
   readonly #queue: WriteQueue;
+  /** Perhaps still on their way to the model. */
   readonly #touched: Set<ObjectKey>;
+  /** In the model, and to be judged with the change that it hands on next. */
+  readonly #unjudged: Set<ObjectKey>;
   /** Kinds whose CRD takes conditions for one value: others' must be written along. */
   readonly #atomicKinds: Set<string>;
   /** Kinds whose CRD drops observedGeneration. */
@@ -59,6 +62,7 @@ export class StatusWriter {
     this.#deps = deps;
     this.#queue = new WriteQueue(WRITE_QUEUE_DEFAULTS, { write: (key) => this.#write(key), log: deps.log });
     this.#touched = new Set();
+    this.#unjudged = new Set();
     this.#atomicKinds = new Set();
     this.#withoutGenerations = new Set();
     this.#settling = null;
@@ -66,7 +70,7 @@ export class StatusWriter {
   }
 
   get counts(): { readonly written: number; readonly failed: number; readonly waiting: number } {
-    return { ...this.#queue.counts, waiting: this.#queue.size + this.#touched.size };
+    return { ...this.#queue.counts, waiting: this.#queue.size + this.#touched.size + this.#unjudged.size };
   }
 
   /** Begins a term: everything is looked at. */
@@ -81,6 +85,7 @@ export class StatusWriter {
     if (this.#settling !== null) clearTimeout(this.#settling);
     this.#settling = null;
     this.#touched.clear();
+    this.#unjudged.clear();
     this.#queue.clear();
   }
 
@@ -91,14 +96,18 @@ export class StatusWriter {
     this.#settling ??= setTimeout(() => this.#settle(), SETTLE_MS);
   }
 
+  /** A change of the model has been translated. */
+  judged(): void {
+    for (const key of this.#unjudged) this.#queue.add(key);
+    this.#unjudged.clear();
+  }
+
+  /** Where pods come and go all the time, the model always has changes that it has not handed on. */
   #settle(): void {
     this.#settling = null;
-    if (!this.#deps.model.isSettled) {
-      this.#settling = setTimeout(() => this.#settle(), SETTLE_MS);
-      return;
-    }
-    for (const key of this.#touched) this.#queue.add(key);
+    for (const key of this.#touched) this.#unjudged.add(key);
     this.#touched.clear();
+    if (this.#deps.model.isSettled) this.judged();
   }
 
   async #write(key: ObjectKey): Promise<boolean> {
@@ -107,7 +116,7 @@ export class StatusWriter {
     if (known === undefined) vips.forget(key);
     if (known === undefined || !leadership.isLeader) return false;
     // Another change came while this one waited for its turn.
-    if (this.#touched.has(key)) return false;
+    if (this.#touched.has(key) || this.#unjudged.has(key)) return false;
     const desired = this.#desiredOf(key, known);
     if (this.#isWritten(known, desired)) return false;
     const status = this.#statusOf(known, desired);

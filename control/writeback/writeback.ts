@@ -107,9 +107,9 @@ export class Writeback {
   onReports(keys: Iterable<ObjectKey>): void {
     for (const key of keys) {
       this.#touch(key);
-      if (!this.#deps.leadership.isLeader || STATUS_KINDS.has(key.slice(0, key.indexOf('/')))) continue;
-      this.#tellReport(key);
+      if (this.#deps.leadership.isLeader) this.#tellReport(key);
     }
+    this.#statuses.judged();
   }
 
   /** Once everything has been seen. */
@@ -120,6 +120,7 @@ export class Writeback {
         this.#statuses.start();
         this.#taints.start();
         this.#findings.tells = true;
+        for (const key of this.#facts.keys) this.#tellReport(key);
       },
       onFollow: () => {
         this.#statuses.stop();
@@ -177,6 +178,7 @@ export class Writeback {
 
   /** Of kinds whose status is not ours. */
   #tellReport(key: ObjectKey): void {
+    if (STATUS_KINDS.has(key.slice(0, key.indexOf('/')))) return;
     const limitations = this.#deps.limitationsOf(key);
     const regarding = this.#facts.get(key)?.object;
     if (limitations.length === 0 || regarding === undefined) return;
