@@ -10,6 +10,7 @@ import {
   installOptions,
   uninstallOptions,
 } from '../../control/installation-options.js';
+import { OBJECT_KINDS } from '../../control/model/index.js';
 import { checkOptions as checkController, OPTIONS as controllerOptions } from '../../control/options.js';
 import { type OptionTable, parseOptions } from '../../mesh/config/index.js';
 import { packageRoot } from '../../native/package-root.js';
@@ -202,17 +203,46 @@ describe('what the mesh may do', () => {
     ]);
   });
 
-  test('no rule is for every verb or every group; every resource only where it is but read', async () => {
+  test('no rule is for every verb, every group or every resource', async () => {
     const rules = (await render(...EVERYTHING)).flatMap(({ metadata, rules: own = [] }) =>
       own.map((rule) => ({ ...rule, of: metadata.name })),
     );
-    const wide = rules.filter(
-      ({ verbs, apiGroups, resources }) =>
-        verbs.includes('*') ||
-        apiGroups.includes('*') ||
-        (resources.includes('*') && verbs.some((verb) => verb !== 'list' && verb !== 'watch')),
+    const wide = rules.filter(({ verbs, apiGroups, resources }) =>
+      [...verbs, ...apiGroups, ...resources].includes('*'),
     );
     expect(wide).toEqual([]);
+  });
+
+  test('what is made by server-side apply may be made under its name only', async () => {
+    const rules = (await render(...EVERYTHING)).flatMap(({ metadata, rules: own = [] }) =>
+      own.map((rule) => ({ ...rule, of: metadata.name })),
+    );
+    const made = rules.filter(({ verbs }) => verbs.includes('create') && verbs.includes('patch'));
+    const unnamed = made.filter(({ resourceNames }) => resourceNames === undefined);
+    expect(unnamed.map(({ of, resources }) => `${of} ${resources.join(' ')}`)).toEqual([
+      'culvert-controller events',
+    ]);
+  });
+
+  test('the controller may read the kinds that it reads', async () => {
+    const rules = (await render()).find(
+      ({ kind, metadata }) => kind === 'ClusterRole' && metadata.name === 'culvert-controller',
+    )!.rules!;
+    const isReadable = (group: string, resource: string) =>
+      rules.some(
+        ({ apiGroups, resources, resourceNames, verbs }) =>
+          apiGroups.includes(group) &&
+          resources.includes(resource) &&
+          resourceNames === undefined &&
+          verbs.includes('list') &&
+          verbs.includes('watch'),
+      );
+    const unreadable = OBJECT_KINDS.filter((text) => {
+      const [apiVersion = '', kind = ''] = text.split(' ');
+      const plural = `${kind.toLowerCase()}s`.replace(/ys$/, 'ies');
+      return !isReadable(apiVersion.includes('/') ? apiVersion.split('/')[0]! : '', plural);
+    });
+    expect(unreadable).toEqual([]);
   });
 
   test('every account of a binding is one of the chart', async () => {
