@@ -167,9 +167,9 @@ export class Model {
     );
   }
 
-  /** Whether the entry is what the whole mesh means by the host: no Service and no older entry has it. */
+  /** Whether the entry is what the whole mesh means by the host: no older entry has it, and it is no name of a Service, were there one. */
   isCanonical(entry: ServiceEntry, host: string): boolean {
-    return this.serviceOfHost(host) === undefined && this.relations.entriesOfHost(host)[0] === entry;
+    return this.relations.serviceNameOf(host) === null && this.relations.entriesOfHost(host)[0] === entry;
   }
 
   /** The rule in force for clients of a service: of its namespace before the root's, the exact host before the longest wildcard, the oldest. */

@@ -57,6 +57,15 @@ class NaiveStore implements Omit<Store, 'stage'> {
   }
 
   serviceByVip(network: string, address: string, namespace: string) {
+    const service = this.#serviceOf(network, address, namespace);
+    const there = this.workloadByAddress(network, address);
+    const namespaces = [namespace, there?.namespace];
+    if (there?.uid.includes('//Pod/') && service !== undefined && !namespaces.includes(service.namespace))
+      return undefined;
+    return service;
+  }
+
+  #serviceOf(network: string, address: string, namespace: string) {
     const visible = this.#services.filter((s) => s.visibility === 'public' || s.namespace === namespace);
     const vips = visible.flatMap((service) => service.vips.map((vip) => ({ service, vip })));
     const exact = vips.filter(
@@ -65,6 +74,7 @@ class NaiveStore implements Omit<Store, 'stage'> {
     const rank = (s: Service) => [
       s.namespace !== namespace,
       !s.canonical,
+      !s.hostname.startsWith(`${s.name}.${s.namespace}.svc.`),
       s.namespace !== 'preferred',
       nameOf(s),
     ];

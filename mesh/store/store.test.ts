@@ -94,6 +94,34 @@ describe('services', () => {
     expect(store.serviceByVip('', '10.96.0.1', 'client')).toBeUndefined();
   });
 
+  test("a Service's address is not drawn away by what another namespace declares, canonical or not", () => {
+    const vips = [vip('10.96.0.1')];
+    const service = serviceWith({
+      name: 'pay',
+      namespace: 'shop',
+      hostname: 'pay.shop.svc.cluster.local',
+      canonical: true,
+      vips,
+    });
+    const entry = serviceWith({ name: 'e', namespace: 'a', hostname: 'e.test', canonical: true, vips });
+    const store = storeWith({ services: [entry, service] });
+    expect(store.serviceByVip('', '10.96.0.1', 'client')).toBe(service);
+    expect(store.serviceByVip('', '10.96.0.1', 'a')).toBe(entry);
+  });
+
+  test.each([
+    ['its address', vip('10.0.0.1')],
+    ['a range that holds it', vip('10.0.0.0', 8)],
+  ])("a pod is not hidden from others by another namespace's service of %s", (_what, range) => {
+    const entry = serviceWith({ namespace: 'a', hostname: 'e.test', canonical: true, vips: [range] });
+    const pod = (uid: string) => workloadWith({ uid, namespace: 'shop', addresses: ['10.0.0.1'] });
+    const store = storeWith({ services: [entry], workloads: [pod('c//Pod/shop/p')] });
+    expect(store.serviceByVip('', '10.0.0.1', 'client')).toBeUndefined();
+    expect(store.serviceByVip('', '10.0.0.1', 'a')).toBe(entry);
+    store.apply(updateWith({ removed: ['c//Pod/shop/p'], workloads: [pod('c/other/p')] }));
+    expect(store.serviceByVip('', '10.0.0.1', 'client')).toBe(entry);
+  });
+
   test('CIDR VIPs come after exact ones: own namespace, longest prefix, canonical', () => {
     const wide = serviceWith({ hostname: 'wide', namespace: 'client', vips: [vip('10.0.0.0', 8)] });
     const narrow = serviceWith({ hostname: 'narrow', namespace: 'a', vips: [vip('10.1.0.0', 16)] });

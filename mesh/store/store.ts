@@ -57,7 +57,12 @@ class IndexedStore implements Store {
   }
 
   serviceByVip(network: string, address: string, namespace: string): Service | undefined {
-    return this.#vips.find(network, address, namespace);
+    const service = this.#vips.find(network, address, namespace);
+    if (service === undefined || service.namespace === namespace) return service;
+    // Whoever may declare services in one namespace must not draw to it what clients of others send to pods.
+    const there = this.workloadByAddress(network, address);
+    const isOfPod = there !== undefined && isPod(there) && there.namespace !== service.namespace;
+    return isOfPod ? undefined : service;
   }
 
   serviceByHostname(namespace: string, hostname: string): Service | undefined {

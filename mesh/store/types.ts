@@ -231,7 +231,10 @@ export interface Store {
   /** Local pods: namespace, name, service account must all agree (sheet 6.1). */
   workloadOfPod(namespace: string, name: string, serviceAccount: string): Workload | undefined;
   workloadByAddress(network: string, address: string): Workload | undefined;
-  /** The service visible to clients in `namespace` that has this VIP, exact before CIDR, by the order of preference of sheet 6.2. */
+  /**
+   * The service visible to clients in `namespace` that has this VIP, exact before CIDR, by the order of preference of sheet 6.2; undefined where the address is a pod's, and
+   * the service neither of the pod's namespace nor of the client's.
+   */
   serviceByVip(network: string, address: string, namespace: string): Service | undefined;
   serviceByHostname(namespace: string, hostname: string): Service | undefined;
   /** Those of all namespaces that have this hostname. Valid until the next `apply`. */

@@ -81,6 +81,7 @@ export class VipIndex {
       trueFirst(a.defect === undefined, b.defect === undefined) ||
       trueFirst(a.namespace === namespace, b.namespace === namespace) ||
       trueFirst(a.canonical, b.canonical) ||
+      trueFirst(isOfCluster(a), isOfCluster(b)) ||
       trueFirst(a.namespace === this.#preferredNamespace, b.namespace === this.#preferredNamespace) ||
       compareText(serviceKeyOf(a), serviceKeyOf(b))
     );
@@ -94,6 +95,11 @@ function compareCidr(a: CidrEntry, b: CidrEntry, namespace: string): number {
     trueFirst(a.service.canonical, b.service.canonical) ||
     compareText(serviceKeyOf(a.service), serviceKeyOf(b.service))
   );
+}
+
+/** A Service: what is declared beside it (a ServiceEntry) must not draw its address to itself. */
+function isOfCluster({ name, namespace, hostname }: Service): boolean {
+  return hostname.startsWith(`${name}.${namespace}.svc.`);
 }
 
 function isVisible(service: Service, namespace: string): boolean {
