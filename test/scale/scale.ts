@@ -58,6 +58,7 @@ export class ScaleRun {
   #port = 0;
   #probes = 0;
   #recording: Recording | null = null;
+  #rolledPerSecond = 0;
 
   constructor(options: ScaleRunOptions, say: (line: string) => void) {
     this.#options = options;
@@ -200,7 +201,8 @@ export class ScaleRun {
     const done = await rolled;
     const spent = usage();
     const what = `${rollPerSecond} pods/s for ${rollSeconds} s`;
-    this.#row(`${what}: pods/s come and gone`, done / spent.seconds, '/s');
+    this.#rolledPerSecond = done / spent.seconds;
+    this.#row(`${what}: pods/s come and gone`, this.#rolledPerSecond, '/s');
     this.#row(`${what}: CPU of the controller`, (spent.cpuSeconds / spent.seconds) * 100, '%', 100);
     this.#row(
       `${what}: CPU of the simulated agents`,
@@ -216,7 +218,7 @@ export class ScaleRun {
 
   /** Another controller begins with what was there before the rolling, and is told the recording. */
   async #replay(): Promise<void> {
-    const { replayPerSecond, rollPerSecond } = this.#options;
+    const { replayPerSecond } = this.#options;
     await this.#controller.stop();
     const server = await ReplayServer.start(this.#recording!, this.#cluster.plane);
     try {
@@ -232,7 +234,7 @@ export class ScaleRun {
       this.#usage('controller restarted', restart());
       await sleep(3000);
       const usage = this.#controller.phase();
-      const seconds = await server.play(replayPerSecond / rollPerSecond);
+      const seconds = await server.play(replayPerSecond / this.#rolledPerSecond);
       const { cpuSeconds, peakMb } = usage();
       const what = `${replayPerSecond} pods/s of the recorded feed`;
       this.#row(`${what}: seconds`, seconds, 's');
