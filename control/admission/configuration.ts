@@ -1,6 +1,5 @@
 import { type ApiClient, recordOf, statusOf, textOf } from '../../mesh/kube/index.js';
-
-const TIMEOUT_MS = 10_000;
+import { WRITE_TIMEOUT_MS } from '../../mesh/kube-write/index.js';
 
 /**
  * Writes into every webhook of a ValidatingWebhookConfiguration whose certificates to trust. False: it was so already, or there is no such configuration.
@@ -12,7 +11,7 @@ export async function publishCaBundle(
   bundle: string,
 ): Promise<boolean> {
   const path = `/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/${name}`;
-  const signal = AbortSignal.timeout(TIMEOUT_MS);
+  const signal = AbortSignal.timeout(WRITE_TIMEOUT_MS);
   const configuration = await tryGet(client, path, signal);
   if (configuration === null) return false;
   const caBundle = Buffer.from(bundle).toString('base64');

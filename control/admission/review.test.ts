@@ -26,6 +26,11 @@ describe('review', () => {
     expect(answer?.status?.details?.causes[0]).toMatchObject({ field: 'spec.action' });
   });
 
+  test('one whose name is yet to be generated is no less looked at', () => {
+    const object = policy({ action: 'PERMIT' }, { name: undefined, generateName: 'one-' });
+    expect(reviewOf(object)).toMatchObject({ allowed: false });
+  });
+
   test.each([
     ['what acts at L7 only', policy({ rules: [{ to: [{ operation: { methods: ['GET'] } }] }] }), /methods/],
     [

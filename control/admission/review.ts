@@ -80,13 +80,13 @@ function warningsOf(texts: readonly string[]): Pick<AdmissionResponse, 'warnings
 }
 
 function tryObject(value: unknown): RawObject | null {
-  if (recordOf(value) === undefined) return null;
-  try {
-    const object = objectOf(value);
-    return textOf(object.kind) === '' || textOf(object.apiVersion) === '' ? null : object;
-  } catch {
-    return null; // a name that is yet to be generated
-  }
+  const record = recordOf(value);
+  if (record === undefined) return null;
+  const metadata = recordOf(record['metadata']) ?? {};
+  // A name that is yet to be generated.
+  const name = textOf(metadata['name']) || `${textOf(metadata['generateName'])}x`;
+  const object = objectOf({ ...record, metadata: { ...metadata, name } });
+  return textOf(object.kind) === '' || textOf(object.apiVersion) === '' ? null : object;
 }
 
 function textOfProblem({ path, reason }: FieldProblem): string {

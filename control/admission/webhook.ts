@@ -86,7 +86,9 @@ export class Webhook {
     }
     if (this.#isStopped) return;
     const { onVerdict, log, leadership } = this.#deps;
-    this.#server = await AdmissionServer.start(this.#options, { pair: this.#issue(), onVerdict, log });
+    const server = await AdmissionServer.start(this.#options, { pair: this.#issue(), onVerdict, log });
+    if (this.#isStopped) return await server.close();
+    this.#server = server;
     this.#unsubscribe = leadership.subscribe({
       onLead: () => this.#queue.add('caBundle'),
       onFollow: () => this.#queue.clear(),

@@ -1,12 +1,11 @@
-import { messageOf } from '../../mesh/common/errors.js';
+import { type ApiClient, KUBERNETES_SOURCE_DEFAULTS, KubernetesSource } from '../../mesh/kube/index.js';
 import {
-  type ApiClient,
-  BACKOFF_DEFAULTS,
-  Backoff,
-  KUBERNETES_SOURCE_DEFAULTS,
-  KubernetesSource,
-} from '../../mesh/kube/index.js';
-import type { Leadership } from '../../mesh/kube-write/index.js';
+  type Leadership,
+  WRITE_QUEUE_DEFAULTS,
+  WRITE_TIMEOUT_MS,
+  WriteQueue,
+  type WriteQueueOptions,
+} from '../../mesh/kube-write/index.js';
 import type { Log } from '../../mesh/log/index.js';
 import type { Decoded, RawObject, SourceBatch } from '../../mesh/manifests/types.js';
 import { type Authority, bundleOf } from '../ca/index.js';
@@ -14,13 +13,13 @@ import { type Authority, bundleOf } from '../ca/index.js';
 export interface RootConfigMapsOptions {
   /** Of the ConfigMap in each namespace. */
   readonly name: string;
-  /** Writes at once. */
-  readonly concurrency: number;
+  readonly queue: WriteQueueOptions;
 }
 
 export const ROOT_CONFIG_MAPS_DEFAULTS: RootConfigMapsOptions = {
   name: 'culvert-ca-root-cert',
-  concurrency: 4,
+  // Thousands of namespaces within a minute.
+  queue: { ...WRITE_QUEUE_DEFAULTS, perSecond: 100, burst: 100 },
 };
 
 export interface RootConfigMapsDeps {
@@ -44,16 +43,16 @@ export class RootConfigMaps {
   readonly #deps: RootConfigMapsDeps;
   readonly #source: KubernetesSource<Item>;
   readonly #unsubscribe: readonly (() => void)[];
-  /** Where there may be something to do. */
-  readonly #dirty = new Set<string>();
-  /** Where a write failed: each waits for itself, so that one tenant's obstinate ConfigMap holds up nobody else. */
-  readonly #failing = new Map<string, { readonly backoff: Backoff; timer: NodeJS.Timeout | null }>();
-  #writes = 0;
-  #isStopped = false;
+  /** By namespace: each waits for itself, so that one tenant's obstinate ConfigMap holds up nobody else. */
+  readonly #queue: WriteQueue;
 
   constructor(options: RootConfigMapsOptions, deps: RootConfigMapsDeps) {
     this.#options = options;
     this.#deps = deps;
+    this.#queue = new WriteQueue(options.queue, {
+      write: (namespace) => this.#write(namespace),
+      log: deps.log,
+    });
     const kinds = [
       { kind: 'Namespace', apiVersions: ['v1'] },
       { kind: 'ConfigMap', apiVersions: ['v1'], fieldSelector: `metadata.name=${options.name}` },
@@ -64,7 +63,10 @@ export class RootConfigMaps {
     );
     this.#unsubscribe = [
       deps.authority.subscribe(() => this.#lookEverywhere()),
-      deps.leadership.subscribe({ onLead: () => this.#lookEverywhere(), onFollow: () => {} }),
+      deps.leadership.subscribe({
+        onLead: () => this.#lookEverywhere(),
+        onFollow: () => this.#queue.clear(),
+      }),
     ];
   }
 
@@ -73,37 +75,28 @@ export class RootConfigMaps {
   }
 
   stop(): void {
-    this.#isStopped = true;
     for (const unsubscribe of this.#unsubscribe) unsubscribe();
-    for (const { timer } of this.#failing.values()) if (timer !== null) clearTimeout(timer);
+    this.#queue.clear();
     this.#source.stop();
   }
 
   #changed({ upserted, removed }: SourceBatch<Item>): void {
-    for (const item of upserted.values())
-      this.#dirty.add(item.kind === 'Namespace' ? item.name : item.namespace);
+    for (const item of upserted.values()) this.#touch(item.kind === 'Namespace' ? item.name : item.namespace);
     for (const key of removed) {
       const [kind, namespace] = key.split('/') as [string, string];
-      if (kind === 'ConfigMap') this.#dirty.add(namespace);
+      if (kind === 'ConfigMap') this.#touch(namespace);
     }
-    this.#work();
   }
 
   #lookEverywhere(): void {
-    for (const item of this.#source.values()) if (item.kind === 'Namespace') this.#dirty.add(item.name);
-    this.#work();
+    for (const item of this.#source.values()) if (item.kind === 'Namespace') this.#touch(item.name);
   }
 
-  #work(): void {
-    for (const namespace of this.#dirty) {
-      if (this.#writes >= this.#options.concurrency || this.#isStopped) return;
-      this.#dirty.delete(namespace);
-      const isWaiting = this.#failing.get(namespace)?.timer != null;
-      if (!isWaiting && this.#isWanting(namespace)) void this.#write(namespace);
-    }
+  /** Who comes to lead looks everywhere. */
+  #touch(namespace: string): void {
+    if (this.#deps.leadership.isLeader) this.#queue.add(namespace);
   }
 
-  /** Who does not lead forgets it: who comes to lead looks everywhere. */
   #isWanting(namespace: string): boolean {
     const found = this.#source.get(`Namespace/${namespace}`);
     if (found?.kind !== 'Namespace' || found.isEnding || !this.#deps.leadership.isLeader) return false;
@@ -111,45 +104,23 @@ export class RootConfigMaps {
     return map?.kind !== 'ConfigMap' || map.bundle !== bundleOf(this.#deps.authority);
   }
 
-  async #write(namespace: string): Promise<void> {
-    const { client, log, authority } = this.#deps;
+  async #write(namespace: string): Promise<boolean> {
+    if (!this.#isWanting(namespace)) return false;
     const { name } = this.#options;
-    this.#writes++;
-    try {
-      await client.request({
-        method: 'PATCH',
-        path: `/api/v1/namespaces/${namespace}/configmaps/${name}`,
-        query: { fieldManager: OWNER, force: 'true' },
-        contentType: 'application/apply-patch+yaml',
-        body: {
-          apiVersion: 'v1',
-          kind: 'ConfigMap',
-          metadata: { name, labels: { 'app.kubernetes.io/managed-by': 'culvert' } },
-          data: { [KEY]: bundleOf(authority) },
-        },
-      });
-      this.#failing.delete(namespace);
-    } catch (error) {
-      log.warn({ namespace, reason: messageOf(error) }, "the mesh's roots could not be written; tried again");
-      this.#failed(namespace);
-    }
-    this.#writes--;
-    this.#work();
-  }
-
-  #failed(namespace: string): void {
-    if (this.#isStopped) return;
-    const failing = this.#failing.get(namespace) ?? {
-      backoff: new Backoff(BACKOFF_DEFAULTS, { random: Math.random }),
-      timer: null,
-    };
-    this.#failing.set(namespace, failing);
-    failing.timer = setTimeout(() => {
-      failing.timer = null;
-      if (!this.#isWanting(namespace)) this.#failing.delete(namespace);
-      this.#dirty.add(namespace);
-      this.#work();
-    }, failing.backoff.next()).unref();
+    await this.#deps.client.request({
+      method: 'PATCH',
+      path: `/api/v1/namespaces/${namespace}/configmaps/${name}`,
+      query: { fieldManager: OWNER, force: 'true' },
+      contentType: 'application/apply-patch+yaml',
+      body: {
+        apiVersion: 'v1',
+        kind: 'ConfigMap',
+        metadata: { name, labels: { 'app.kubernetes.io/managed-by': 'culvert' } },
+        data: { [KEY]: bundleOf(this.#deps.authority) },
+      },
+      signal: AbortSignal.timeout(WRITE_TIMEOUT_MS),
+    });
+    return true;
   }
 }
 

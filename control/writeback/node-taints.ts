@@ -1,5 +1,10 @@
 import { type ApiClient, recordOf, statusOf, textOf } from '../../mesh/kube/index.js';
-import { type Leadership, WRITE_QUEUE_DEFAULTS, WriteQueue } from '../../mesh/kube-write/index.js';
+import {
+  type Leadership,
+  WRITE_QUEUE_DEFAULTS,
+  WRITE_TIMEOUT_MS,
+  WriteQueue,
+} from '../../mesh/kube-write/index.js';
 import type { Log } from '../../mesh/log/index.js';
 import { keyOf } from '../../mesh/manifests/index.js';
 import type { Model, ObjectKey, Pod } from '../model/index.js';
@@ -92,9 +97,10 @@ export class NodeTaints {
 
   async #write(key: ObjectKey): Promise<boolean> {
     const { facts, client, leadership, log } = this.#deps;
-    const node = facts.get(key)?.node ?? null;
-    if (node === null || !leadership.isLeader) return false;
     const name = key.slice('Node/'.length);
+    const node = facts.get(key)?.node ?? null;
+    if (node === null) this.#boots.delete(name);
+    if (node === null || !leadership.isLeader) return false;
     const wanted = this.#wantedOf(name, node);
     if (isSo(node, wanted)) return false;
     const path = `/api/v1/nodes/${name}`;
@@ -102,7 +108,8 @@ export class NodeTaints {
       // Taints are one list of all writers: read, changed, and written only if nobody else has written since.
       const body = patchOf(recordOf(await client.request({ path })) ?? {}, wanted);
       const contentType = 'application/merge-patch+json';
-      await client.request({ method: 'PATCH', path, contentType, body });
+      const signal = AbortSignal.timeout(WRITE_TIMEOUT_MS);
+      await client.request({ method: 'PATCH', path, contentType, body, signal });
     } catch (error) {
       if (statusOf(error) === 404) return false;
       throw error;

@@ -1,4 +1,5 @@
 import { type ApiClient, recordOf } from '../kube/index.js';
+import { WRITE_TIMEOUT_MS } from './lease.js';
 import type { ObjectReference } from './types.js';
 
 /** Whose fields they are, in the managedFields of what we write. */
@@ -48,6 +49,7 @@ export async function applyStatus(
     query: { fieldManager: FIELD_MANAGER, force: 'true' },
     contentType: 'application/apply-patch+yaml',
     body: { apiVersion, kind, metadata, status },
+    signal: AbortSignal.timeout(WRITE_TIMEOUT_MS),
   });
   return recordOf(answer) ?? {};
 }

@@ -55,6 +55,12 @@ async function until(what: () => boolean): Promise<void> {
 }
 
 describe('EventRecorder', () => {
+  test("an object's long name is cut to what an Event may be called", async () => {
+    make().record(event(`${'a'.repeat(199)}.${'b'.repeat(50)}`));
+    await until(() => recorder.counts.sent === 1);
+    expect([...events.keys()][0]).toMatch(/\/a{199}\.[0-9a-f]{16}$/);
+  });
+
   test('says of which object, what, and who says it', async () => {
     make().record(event('a'));
     await until(() => recorder.counts.sent === 1);

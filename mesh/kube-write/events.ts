@@ -144,7 +144,8 @@ export class EventRecorder {
   async #send(key: string, event: ClusterEvent): Promise<void> {
     const namespace = event.regarding.namespace || 'default';
     const folder = `/apis/events.k8s.io/v1/namespaces/${namespace}/events`;
-    const name = `${event.regarding.name.slice(0, 200)}.${key.slice(0, 16)}`;
+    // Cut, it must not end in a dash or dot.
+    const name = `${event.regarding.name.slice(0, 200).replace(/[^a-z0-9]+$/, '')}.${key.slice(0, 16)}`;
     const told = this.#told.get(key) ?? { path: `${folder}/${name}`, count: 1, toldMs: 0, toldCount: 0 };
     // Made by us before, or by the replica that led before us.
     const isThere =

@@ -5,7 +5,13 @@ export {
   type EventRecorderDeps,
   type EventRecorderOptions,
 } from './events.js';
-export { LEASE_DEFAULTS, LeaseElection, type LeaseElectionDeps, type LeaseElectionOptions } from './lease.js';
+export {
+  LEASE_DEFAULTS,
+  LeaseElection,
+  type LeaseElectionDeps,
+  type LeaseElectionOptions,
+  WRITE_TIMEOUT_MS,
+} from './lease.js';
 export type { ClusterEvent, Leadership, LeadershipListener, ObjectReference } from './types.js';
 export {
   WRITE_QUEUE_DEFAULTS,

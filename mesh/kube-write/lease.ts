@@ -37,6 +37,8 @@ interface LeaseObject {
   };
 }
 
+/** A leader's write that has no answer by then is given up: should we cease to lead meanwhile, nobody else has begun to. */
+export const WRITE_TIMEOUT_MS = LEASE_DEFAULTS.leaseMs - LEASE_DEFAULTS.renewMs;
 /** At the end there is no time to wait for an API server that hangs. */
 const RELEASE_MS = 2_000;
 

@@ -1,6 +1,9 @@
 import type { RawObject } from '../manifests/types.js';
 import { KubeError } from './errors.js';
 
+/** A proxy may say anything; timers that are set for more than 24 days end at once. */
+const MAX_RETRY_AFTER_SECONDS = 120;
+
 /** One event of a watch. */
 export type WatchEvent =
   | { readonly type: 'put' | 'removed'; readonly object: RawObject }
@@ -46,7 +49,7 @@ export function refusal(
     ...data,
     status: code,
     reason,
-    retryAfterMs: Number.isFinite(seconds) ? seconds * 1000 : 0,
+    retryAfterMs: seconds > 0 ? Math.min(seconds, MAX_RETRY_AFTER_SECONDS) * 1000 : 0,
   });
 }
 

@@ -297,7 +297,7 @@ test('the roots are in every namespace: in new ones, after changes and removals;
     );
   await waitFor(
     'it to be told several times',
-    () => both.some(({ output }) => output.split('could not be written').length > 4),
+    () => both.some(({ output }) => output.split('"key":"obstinate"').length > 4),
     PATIENCE,
   );
   await plane.kubectl('create', 'namespace', 'later');
