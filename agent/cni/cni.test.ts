@@ -14,7 +14,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { createLog } from '../../mesh/log/index.js';
 import { packageRoot } from '../../native/index.js';
-import { CniInstaller, cniPlugin } from './index.js';
+import { CniInstaller, cniPlugin, uninstallPlugin } from './index.js';
 
 const log = createLog({ level: 'silent', component: 'test' });
 const plugin = join(packageRoot(), 'native/build', cniPlugin);
@@ -156,6 +156,19 @@ describe('the installer', () => {
     expect(read('10-pods.conflist').plugins).toEqual([{ type: 'bridge' }, entry]);
     installer.stop();
   }, 30_000);
+
+  test('is taken away where no agent is left to do it; where nothing is, that is fine', () => {
+    write('10-pods.conflist', list);
+    const installer = make();
+    installer.start();
+    installer.stop();
+    const folders = { binDir: bin(), confDir: join(folder, 'net.d') };
+    expect(uninstallPlugin(folders)).toBe(1);
+    expect(read('10-pods.conflist')).toEqual(list);
+    expect(existsSync(join(bin(), cniPlugin))).toBe(false);
+    expect(uninstallPlugin(folders)).toBe(0);
+    expect(uninstallPlugin({ binDir: join(folder, 'none'), confDir: join(folder, 'none') })).toBe(0);
+  });
 
   test('a single configuration is not chained, and that is said', () => {
     write('10-pods.conf', { cniVersion: '0.4.0', name: 'pods', type: 'bridge' });

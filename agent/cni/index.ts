@@ -1,1 +1,1 @@
-export { CniInstaller, type CniInstallerOptions, cniPlugin } from './installer.js';
+export { CniInstaller, type CniInstallerOptions, cniPlugin, uninstallPlugin } from './installer.js';

@@ -13,7 +13,7 @@ import {
   watch,
   writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { messageOf } from '../../mesh/common/errors.js';
 import type { Log } from '../../mesh/log/index.js';
 import { packageRoot } from '../../native/index.js';
@@ -81,14 +81,10 @@ export class CniInstaller {
     this.#settling = null;
   }
 
-  /** For good: no list names the plugin any more, and its file is gone. Throws where something cannot be written. */
+  /** As `uninstallPlugin`, and it is not put back. */
   uninstall(): void {
     this.stop();
-    for (const name of this.#configurations()) {
-      const list = readList(join(this.#options.confDir, name));
-      if (list?.plugins.some(isOurs)) this.#write(name, list, false);
-    }
-    rmSync(join(this.#options.binDir, cniPlugin), { force: true });
+    uninstallPlugin(this.#options);
     this.#trouble = 'uninstalled';
   }
 
@@ -118,41 +114,59 @@ export class CniInstaller {
 
   /** Of the list that the runtime uses. Why it cannot be chained, or ''. */
   #chain(): string {
-    for (const name of this.#configurations()) {
+    for (const name of configurations(this.#options.confDir)) {
       const file = join(this.#options.confDir, name);
       const list = readList(file);
       if (list === null) continue; // no runtime can use it either
       if (list.plugins.length === 0) return `${file} is no list of plugins: nothing can be chained to it`;
       const isThere = JSON.stringify(list.plugins.at(-1)) === JSON.stringify(this.#entry());
       if (isThere && list.plugins.filter(isOurs).length === 1) return '';
-      this.#write(name, list, true);
+      writePlugins(file, list, [this.#entry()]);
       this.#log.info({ file }, 'the CNI plugin stands in the network configuration');
       return '';
     }
     return `${this.#options.confDir} has no network configuration yet`;
   }
 
-  #write(name: string, list: NetworkList, isWanted: boolean): void {
-    const file = join(this.#options.confDir, name);
-    const others = list.plugins.filter((plugin) => !isOurs(plugin));
-    const changed = { ...list, plugins: isWanted ? [...others, this.#entry()] : others };
-    // No name that a runtime would read.
-    const temporary = join(this.#options.confDir, `.${name}.culvert`);
-    writeFileSync(temporary, `${JSON.stringify(changed, null, 2)}\n`, { mode: statSync(file).mode & 0o777 });
-    renameSync(temporary, file);
-  }
-
   #entry(): { readonly type: string } & Record<string, unknown> {
     const { pins, excludedNamespaces } = this.#options;
     return { type: cniPlugin, pins, exclude: excludedNamespaces };
   }
+}
 
-  /** In the order in which runtimes try them. */
-  #configurations(): readonly string[] {
-    return readdirSync(this.#options.confDir)
-      .filter((name) => /^[^.].*\.(?:conf|conflist|json)$/.test(name))
-      .sort();
+/**
+ * For good: no list names the plugin any more, and its file is gone. How many lists did; none where the runtime has no such folder.
+ * Throws where something cannot be written.
+ */
+export function uninstallPlugin({
+  binDir,
+  confDir,
+}: Pick<CniInstallerOptions, 'binDir' | 'confDir'>): number {
+  let changed = 0;
+  for (const name of existsSync(confDir) ? configurations(confDir) : []) {
+    const list = readList(join(confDir, name));
+    if (!list?.plugins.some(isOurs)) continue;
+    writePlugins(join(confDir, name), list, []);
+    changed += 1;
   }
+  rmSync(join(binDir, cniPlugin), { force: true });
+  return changed;
+}
+
+/** In the order in which runtimes try them. */
+function configurations(folder: string): readonly string[] {
+  return readdirSync(folder)
+    .filter((name) => /^[^.].*\.(?:conf|conflist|json)$/.test(name))
+    .sort();
+}
+
+/** The list with these of ours behind all others'. */
+function writePlugins(file: string, list: NetworkList, ours: readonly { readonly type: string }[]): void {
+  const changed = { ...list, plugins: [...list.plugins.filter((plugin) => !isOurs(plugin)), ...ours] };
+  // No name that a runtime would read.
+  const temporary = join(dirname(file), `.${basename(file)}.culvert`);
+  writeFileSync(temporary, `${JSON.stringify(changed, null, 2)}\n`, { mode: statSync(file).mode & 0o777 });
+  renameSync(temporary, file);
 }
 
 function isOurs({ type }: { readonly type?: string }): boolean {
