@@ -188,7 +188,6 @@ export class Agent implements CaptureListener {
 
   /** For good: what runs here goes on, nothing new comes. */
   async #release(): Promise<void> {
-    if (this.#draining) return; // the next agent's
     this.#cni?.uninstall();
     await this.#capture.release();
     this.#succession.stop();
@@ -199,6 +198,8 @@ export class Agent implements CaptureListener {
     if (this.#ending === null) {
       this.#draining = true;
       this.#pods.stopNoting(); // or it would write against the next agent
+      this.#uninstall.stop(); // to release the node, and to say so, is the next agent's
+      this.#cni?.stop(); // or it would put back what that one takes away
       this.#succession.abandon();
       let onStopped = () => {};
       const stopped = new Promise<void>((resolve) => {
@@ -213,10 +214,8 @@ export class Agent implements CaptureListener {
     const { drain } = this.#options;
     await this.#workers.drain(drain, onStopped);
     this.#log.info({ ...this.#workers.drainCounts }, 'drained');
-    this.#drainRecord.write();
+    if (!this.#uninstall.isMarked) this.#drainRecord.write();
     this.#succession.stop();
-    this.#uninstall.stop();
-    this.#cni?.stop();
     this.#workers.giveUpAnswers();
     await this.#dnsRetired;
     this.#dns.close();

@@ -115,7 +115,7 @@ describe('the installer', () => {
     );
   const entry = { type: cniPlugin, pins: '/sys/fs/bpf/culvert', exclude: ['kube-system'] };
 
-  test('stands last in the first list, once, and leaves the rest as it was; uninstalled, nothing of it is left', () => {
+  test('stands behind the others in the first list, once, and leaves the rest as it was; uninstalled, nothing of it is left', () => {
     write('20-other.conflist', list);
     write('10-pods.conflist', list);
     writeFileSync(net('05-broken.conflist'), '{');
@@ -168,6 +168,17 @@ describe('the installer', () => {
     expect(existsSync(join(bin(), cniPlugin))).toBe(false);
     expect(uninstallPlugin(folders)).toBe(0);
     expect(uninstallPlugin({ binDir: join(folder, 'none'), confDir: join(folder, 'none') })).toBe(0);
+  });
+
+  test('another that wants to be last too is let be, whatever the order of its fields', () => {
+    const { type, ...rest } = entry;
+    const plugins = [...list.plugins, { ...rest, type }, { type: 'tuning' }];
+    write('10-pods.conflist', { ...list, plugins });
+    const installer = make();
+    installer.start();
+    expect([installer.trouble, read('10-pods.conflist').plugins]).toEqual(['', plugins]);
+    installer.uninstall();
+    expect(read('10-pods.conflist').plugins).toEqual([...list.plugins, { type: 'tuning' }]);
   });
 
   test('a single configuration is not chained, and that is said', () => {

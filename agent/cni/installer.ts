@@ -1,7 +1,6 @@
 /** Keeps the chained CNI plugin in the container runtime's network configuration. */
 import {
   chmodSync,
-  copyFileSync,
   existsSync,
   type FSWatcher,
   mkdirSync,
@@ -14,6 +13,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { messageOf } from '../../mesh/common/errors.js';
 import type { Log } from '../../mesh/log/index.js';
 import { packageRoot } from '../../native/index.js';
@@ -107,9 +107,7 @@ export class CniInstaller {
     const target = join(this.#options.binDir, cniPlugin);
     if (existsSync(target) && readFileSync(target).equals(readFileSync(source))) return;
     mkdirSync(this.#options.binDir, { recursive: true });
-    copyFileSync(source, `${target}.new`);
-    chmodSync(`${target}.new`, 0o755);
-    renameSync(`${target}.new`, target);
+    replaceFile(target, readFileSync(source), 0o755);
   }
 
   /** Of the list that the runtime uses. Why it cannot be chained, or ''. */
@@ -119,13 +117,18 @@ export class CniInstaller {
       const list = readList(file);
       if (list === null) continue; // no runtime can use it either
       if (list.plugins.length === 0) return `${file} is no list of plugins: nothing can be chained to it`;
-      const isThere = JSON.stringify(list.plugins.at(-1)) === JSON.stringify(this.#entry());
-      if (isThere && list.plugins.filter(isOurs).length === 1) return '';
+      if (this.#isChained(list)) return '';
       writePlugins(file, list, [this.#entry()]);
       this.#log.info({ file }, 'the CNI plugin stands in the network configuration');
       return '';
     }
     return `${this.#options.confDir} has no network configuration yet`;
+  }
+
+  /** Behind another plugin, which makes the network. What came behind ours is none of our business: two that want to be the last would never end. */
+  #isChained({ plugins }: NetworkList): boolean {
+    const [own, ...more] = plugins.filter(isOurs);
+    return more.length === 0 && plugins[0] !== own && isDeepStrictEqual(own, this.#entry());
   }
 
   #entry(): { readonly type: string } & Record<string, unknown> {
@@ -163,14 +166,25 @@ function configurations(folder: string): readonly string[] {
 /** The list with these of ours behind all others'. */
 function writePlugins(file: string, list: NetworkList, ours: readonly { readonly type: string }[]): void {
   const changed = { ...list, plugins: [...list.plugins.filter((plugin) => !isOurs(plugin)), ...ours] };
-  // No name that a runtime would read.
-  const temporary = join(dirname(file), `.${basename(file)}.culvert`);
-  writeFileSync(temporary, `${JSON.stringify(changed, null, 2)}\n`, { mode: statSync(file).mode & 0o777 });
-  renameSync(temporary, file);
+  replaceFile(file, `${JSON.stringify(changed, null, 2)}\n`, statSync(file).mode & 0o777);
 }
 
 function isOurs({ type }: { readonly type?: string }): boolean {
   return type === cniPlugin;
+}
+
+/** In one step, also for whoever reads after a power cut. */
+function replaceFile(target: string, content: string | Buffer, mode: number): void {
+  // No name that a runtime would read, and our own: two agents may be at it, while one follows the other.
+  const temporary = join(dirname(target), `.${basename(target)}.${process.pid}`);
+  try {
+    writeFileSync(temporary, content, { mode, flush: true });
+    chmodSync(temporary, mode); // whatever our umask
+    renameSync(temporary, target);
+  } catch (error) {
+    rmSync(temporary, { force: true });
+    throw error;
+  }
 }
 
 /** Without plugins: a single configuration. Null: neither. */

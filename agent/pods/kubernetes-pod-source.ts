@@ -78,7 +78,11 @@ export class KubernetesPodSource implements PodSource {
   async release(): Promise<void> {
     this.#isReleased = true;
     this.#snapshot?.remove();
-    await this.#opened?.marks.takeBack();
+    // Marks of an agent before us, too: none is known until the API server has told all pods.
+    const opened = await this.#open();
+    this.#publish = () => opened.marks.setPods(opened.markedPods());
+    this.#publish();
+    await opened.marks.takeBack();
   }
 
   async stop(): Promise<void> {

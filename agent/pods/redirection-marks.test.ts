@@ -86,6 +86,24 @@ test('what fails is tried again; a pod that is gone is forgotten', async () => {
   expect(written.length).toBe(4);
 });
 
+test('a pod that went while it was written, in vain, is not tried again', async () => {
+  start();
+  let fail = () => {};
+  answer = () =>
+    new Promise((_resolve, reject) => {
+      fail = () => reject(new KubeError('KUBE_REFUSED', 'gone', { status: 404 }));
+    });
+  marks.setPods([pod('a')]);
+  marks.setCaptured('uid-a', true);
+  marks.setPods([]);
+  fail();
+  await settled();
+  // One of that uid would be written at once: nothing of the old one is kept.
+  marks.setPods([pod('a')]);
+  marks.setCaptured('uid-a', true);
+  expect(written.length).toBe(2);
+});
+
 test('at most eight at a time', async () => {
   start();
   const done: (() => void)[] = [];

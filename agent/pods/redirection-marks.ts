@@ -105,7 +105,7 @@ export class RedirectionMarks {
 
   /** 404, 422: the pod is gone, or another one of that name is there; its end comes by the watch. */
   #failed({ uid, namespace, name }: MarkedPod, error: unknown): void {
-    if (this.#isStopped) return;
+    if (this.#isStopped || !this.#captured.has(uid)) return;
     const isGone = [404, 422].includes(statusOf(error));
     const retry = this.#retries.get(uid) ?? {
       backoff: new Backoff(BACKOFF_DEFAULTS, this.#deps),

@@ -15,9 +15,16 @@ export interface FakeRequest {
   readonly body: unknown;
 }
 
+const verbs = ['get', 'list', 'watch'];
+const KINDS = [
+  { name: 'configmaps', kind: 'ConfigMap', namespaced: true, verbs },
+  { name: 'pods', kind: 'Pod', namespaced: true, verbs },
+  { name: 'namespaces', kind: 'Namespace', namespaced: false, verbs },
+];
+
 type Script = (request: FakeRequest, response: ServerResponse) => void;
 
-/** For faults only, which a real API server cannot be brought to show: it says what the test's script says. ConfigMaps of v1 are discovered, unless the script answers. */
+/** For faults only, which a real API server cannot be brought to show: it says what the test's script says. Of v1 three kinds are discovered. */
 export class FakeApiServer {
   readonly requests: FakeRequest[] = [];
   /** Of everything but discovery. */
@@ -81,8 +88,7 @@ export class FakeApiServer {
     const body: unknown = text === '' ? undefined : JSON.parse(text);
     const request = { path, query, token, user, isWatch: query['watch'] === 'true', method, body };
     if (path === '/api/v1') {
-      const verbs = ['get', 'list', 'watch'];
-      sendJson(response, { resources: [{ name: 'configmaps', kind: 'ConfigMap', namespaced: true, verbs }] });
+      sendJson(response, { resources: KINDS });
       return;
     }
     this.requests.push(request);
