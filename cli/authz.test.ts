@@ -26,17 +26,24 @@ const workload = (name: string, address: string, fields: object = {}) =>
     ...fields,
   });
 const ofService = { services: new Map([[key, [{ servicePort: 80, targetPort: 8080 }]]]) };
+const mixed = 'shop/mixed.shop.svc.cluster.local';
+const ofMixed = { services: new Map([[mixed, [{ servicePort: 80, targetPort: 8080 }]]]) };
 const update: StoreUpdate = updateWith({
   snapshot: true,
   workloads: [
     workload('cart', '10.0.0.1'),
     workload('web-1', '10.0.0.2', ofService),
     workload('web-2', '10.0.0.3', { ...ofService, node: 'b' }),
-    workload('old', '10.0.0.4', { tunnelProtocol: 'none', node: 'b' }),
+    workload('old', '10.0.0.4', { ...ofMixed, tunnelProtocol: 'none', node: 'b' }),
     workload('broken', '10.0.0.5'),
-    workload('by-path', '10.0.0.6', { node: 'b', authorizationPolicies: ['other/l7-only'] }),
+    workload('by-path', '10.0.0.6', {
+      ...ofMixed,
+      node: 'b',
+      authorizationPolicies: ['other/l7-only'],
+    }),
   ],
   services: [
+    serviceWith({ hostname: 'mixed.shop.svc.cluster.local', name: 'mixed', namespace: 'shop' }),
     serviceWith({
       hostname: 'web.shop.svc.cluster.local',
       name: 'web',
@@ -195,5 +202,11 @@ describe('authz explain', () => {
     expect(out).toContain(`port 80 of ${key} is port 8080 of the pod, by which policies judge`);
     expect(await explain('shop/cart', 'shop/nobody', 80)).toBe(1);
     expect(err).toContain('no workload or service shop/nobody');
+  });
+
+  test('a service with an endpoint where nothing is enforced: there it comes in', async () => {
+    expect(await explain('shop/cart', 'shop/mixed', 80)).toBe(1);
+    expect(out).toMatch(/^shop\/old +10\.0\.0\.4 +8080 +yes +whatever policies say it comes in/m);
+    expect(out).toMatch(/^shop\/by-path +10\.0\.0\.6 +8080 +no /m);
   });
 });

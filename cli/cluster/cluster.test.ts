@@ -48,6 +48,12 @@ esac
     };
   }
 
+  async function forwardEnds(): Promise<void> {
+    const pid = Number(readFileSync(join(folder, 'pid'), 'utf8'));
+    for (let i = 0; i < 100 && isAlive(pid); i++) await new Promise((resolve) => setTimeout(resolve, 20));
+    expect(isAlive(pid)).toBe(false);
+  }
+
   beforeEach(async () => {
     folder = mkdtempSync(join(tmpdir(), 'culvertctl-'));
     asked = [];
@@ -77,10 +83,19 @@ esac
       `${common} get pods -n mesh -l app.kubernetes.io/name=culvert-agent -o json`,
       `${common} port-forward -n mesh pod/culvert-agent-new :15000 --address 127.0.0.1`,
     ]);
-    const pid = Number(readFileSync(join(folder, 'pid'), 'utf8'));
     cluster.close();
-    for (let i = 0; i < 100 && isAlive(pid); i++) await new Promise((resolve) => setTimeout(resolve, 20));
-    expect(isAlive(pid)).toBe(false);
+    await forwardEnds();
+  });
+
+  test('each of many is asked by a port-forward that ends with the answer', async () => {
+    const { cluster } = clusterOf([pod('culvert-agent-a', 'a', 'True', old)]);
+    const [agent] = await cluster.pods('agent');
+    expect(await cluster.ask('agent', agent!, (admin) => admin.json('/one'))).toEqual({ a: 1 });
+    await forwardEnds();
+    const failing = cluster.ask('agent', agent!, () => Promise.reject(new Error('no')));
+    await expect(failing).rejects.toThrow('no');
+    await forwardEnds();
+    cluster.close();
   });
 
   test('of several nodes one has to be named, where their answers differ', async () => {

@@ -1,6 +1,7 @@
+import type { SocketAddress } from '../../mesh/common/address.js';
 import { AdminClient } from '../admin-client.js';
 import { CliError } from '../errors.js';
-import type { Kubectl } from './kubectl.js';
+import type { Forward, Kubectl } from './kubectl.js';
 
 /** agent/options.ts, --admin-listen; control/options.ts. */
 const ports = { agent: 15000, controller: 15016 } as const;
@@ -64,9 +65,18 @@ export class Cluster {
     return found;
   }
 
-  /** A pod's admin port; it is forwarded when it is asked for the first time. */
-  adminOf(program: Program, pod: MeshPod): AdminClient {
-    return this.#client(program, async () => pod.name);
+  /** Asks a pod at its admin port, which is forwarded for as long as that takes. */
+  async ask<Answer>(
+    program: Program,
+    pod: MeshPod,
+    question: (admin: AdminClient) => Promise<Answer>,
+  ): Promise<Answer> {
+    const { at, end } = await this.#forward(program, pod.name);
+    try {
+      return await question(new AdminClient({ program, at: async () => at }));
+    } finally {
+      end();
+    }
   }
 
   /** The agent that `where` means: a node, an agent's pod, or any pod as NAMESPACE/NAME. Empty: the only one, or, with `isAny`, whichever is ready. */
@@ -88,16 +98,18 @@ export class Cluster {
   }
 
   #client(program: Program, nameOf: () => Promise<string>): AdminClient {
-    let at: ReturnType<Kubectl['forward']> | null = null;
+    let at: Promise<SocketAddress> | null = null;
     return new AdminClient({
       program,
       at: () => {
-        at ??= nameOf().then((name) =>
-          this.#kubectl.forward({ namespace: this.#namespace, name, port: ports[program] }),
-        );
+        at ??= nameOf().then(async (name) => (await this.#forward(program, name)).at);
         return at;
       },
     });
+  }
+
+  #forward(program: Program, name: string): Promise<Forward> {
+    return this.#kubectl.forward({ namespace: this.#namespace, name, port: ports[program] });
   }
 
   async #agentAt(where: string, isAny: boolean): Promise<MeshPod> {

@@ -16,11 +16,18 @@ export interface KubectlOptions {
   readonly context: string;
 }
 
+/** A port of loopback that leads to a port of a pod, as long as `end` was not called. */
+export interface Forward {
+  readonly at: SocketAddress;
+  end(): void;
+}
+
 /** The user's kubectl, whose credentials and plugins are his own. Errors: CLUSTER, with what kubectl said. */
 export class Kubectl {
   readonly #program: string;
   readonly #common: readonly string[];
   readonly #forwards = new Set<ChildProcess>();
+  readonly #onExit = () => this.close();
   #isClosed = false;
 
   constructor({ program, kubeconfig, context }: KubectlOptions) {
@@ -51,32 +58,31 @@ export class Kubectl {
     }
   }
 
-  /** Opens a port of loopback that leads to a port of the pod's, until `close`. */
+  /** Ends at `close` at the latest. */
   async forward(pod: {
     readonly namespace: string;
     readonly name: string;
     readonly port: number;
-  }): Promise<SocketAddress> {
+  }): Promise<Forward> {
     const { namespace, name, port } = pod;
     // A child that came now would be nobody's, and keep us from ending.
     if (this.#isClosed) throw new CliError('CLUSTER', 'kubectl is not asked any more', {});
     const args = ['port-forward', '-n', namespace, `pod/${name}`, `:${port}`, '--address', '127.0.0.1'];
     const child = spawn(this.#program, [...this.#common, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
-    const end = () => void child.kill('SIGTERM');
-    process.once('exit', end);
+    if (this.#forwards.size === 0) process.once('exit', this.#onExit);
     this.#forwards.add(child);
     child.once('close', () => {
       this.#forwards.delete(child);
-      process.off('exit', end);
+      if (this.#forwards.size === 0) process.off('exit', this.#onExit);
     });
-    return { address: '127.0.0.1', port: await this.#portOf(child, args) };
+    const at = { address: '127.0.0.1', port: await this.#portOf(child, args) };
+    return { at, end: () => void child.kill('SIGTERM') };
   }
 
   /** Ends what was forwarded. */
   close(): void {
     this.#isClosed = true;
     for (const child of this.#forwards) child.kill('SIGTERM');
-    this.#forwards.clear();
   }
 
   #portOf(child: ChildProcess, args: readonly string[]): Promise<number> {

@@ -118,7 +118,7 @@ function endpointsTable(answers: readonly Answer[]): Rows {
         answer.to,
         destinationAddress,
         destinationPort,
-        ['yes', 'no'][exitCodeOf(answer) & 1],
+        exitCodeOf(answer) === 1 ? 'no' : 'yes',
         whyOf(answer),
       ];
     }),

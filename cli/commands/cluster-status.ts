@@ -30,13 +30,13 @@ export async function clusterStatus(cluster: Cluster): Promise<Result> {
     wantedAgents(cluster),
   ]);
   const controllers = await inTurns(controllerPods, async (pod): Promise<ControllerRow> => {
-    const status = cluster.adminOf('controller', pod).json('/status') as Promise<ControllerStatus>;
-    return { pod, status: await orError(status) };
+    const status = cluster.ask('controller', pod, (admin) => admin.json('/status'));
+    return { pod, status: await orError(status as Promise<ControllerStatus>) };
   });
   const asked = new Set(agentPods.slice(0, askedAtMost));
   const agents = await inTurns(agentPods, async (pod): Promise<AgentRow> => {
     const dump = asked.has(pod)
-      ? await orError(readDump(cluster.adminOf('agent', pod), 'xds', 'certificates', 'capture'))
+      ? await orError(cluster.ask('agent', pod, (admin) => readDump(admin, 'xds', 'certificates', 'capture')))
       : null;
     return { pod, dump, configuration: configurationOf(pod.node, controllers) };
   });
