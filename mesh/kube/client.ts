@@ -114,7 +114,7 @@ export class ApiClient {
       });
       sent.on('error', (error) => {
         clearTimeout(timer);
-        failed(signal?.aborted === true ? 'stopped' : messageOf(error), error);
+        failed(signal?.aborted === true ? endOf(signal) : messageOf(error), error);
       });
     });
   }
@@ -215,6 +215,11 @@ export class ApiClient {
       response.on('close', () => lost('cut'));
     });
   }
+}
+
+/** Why a request was given up. */
+function endOf({ reason }: AbortSignal): string {
+  return (reason as Error).name === 'TimeoutError' ? 'no answer in time' : 'stopped';
 }
 
 /** The answer's `Status`, or one made of whatever a proxy says in its stead. */
