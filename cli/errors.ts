@@ -8,3 +8,13 @@ export type CliErrorCode =
 
 /** What a person at a terminal reads; `data` names the address or the object. */
 export class CliError extends MeshError<CliErrorCode> {}
+
+/** A CliError as a value: one of many that are asked may be away. */
+export async function orError<Value>(promise: Promise<Value>): Promise<Value | CliError> {
+  try {
+    return await promise;
+  } catch (error) {
+    if (error instanceof CliError) return error;
+    throw error;
+  }
+}

@@ -2,14 +2,16 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
-import { added, bookmark, FakeApiServer, send, sendJson } from '../../mesh/kube/fake-api-server.js';
+import { added, bookmark, deleted, FakeApiServer, send, sendJson } from '../../mesh/kube/fake-api-server.js';
 import { createLog } from '../../mesh/log/index.js';
 import { until } from '../../test/support/wait.js';
 import { KubernetesPodSource } from './kubernetes-pod-source.js';
+import { PodSnapshot } from './pod-snapshot.js';
 
 const log = createLog({ level: 'silent', component: 'test' });
 let folder: string;
 let server: FakeApiServer;
+let snapshot: PodSnapshot;
 let source: KubernetesPodSource;
 
 beforeEach(async () => {
@@ -24,7 +26,8 @@ beforeEach(async () => {
     users: [{ name: 'u', user: { token: 'secret' } }],
   };
   writeFileSync(kubeconfig, JSON.stringify(config), { mode: 0o600 });
-  source = new KubernetesPodSource({ kubeconfig, nodeName: 'a' }, { log, snapshot: null });
+  snapshot = new PodSnapshot({ folder, nodeName: 'a' }, { liveUids: () => [marked.metadata.uid], log });
+  source = new KubernetesPodSource({ kubeconfig, nodeName: 'a' }, { log, snapshot });
 });
 
 afterEach(async () => {
@@ -36,6 +39,7 @@ afterEach(async () => {
 const marked = {
   metadata: {
     name: 'one',
+    labels: { 'istio.io/dataplane-mode': 'none' },
     namespace: 'shop',
     uid: '11111111-2222-3333-4444-555555555555',
     resourceVersion: '7',
@@ -76,3 +80,25 @@ test.each([
     ]);
   },
 );
+
+test('who gives way saves what it has seen so far, and nothing later: the next agent does', async () => {
+  let tell = (..._events: object[]) => {};
+  server.script = ({ path }, response) => {
+    if (path === '/api/v1/namespaces') send(response, bookmark(7, true));
+    else {
+      tell = (...events) => send(response, ...events);
+      tell(added(marked), bookmark(7, true));
+    }
+  };
+  let seen = -1;
+  await source.start((pods) => {
+    seen = pods.length;
+  });
+  expect(seen).toBe(1);
+  source.stopNoting();
+  expect(snapshot.load()?.length).toBe(1);
+  tell(deleted(marked));
+  await until(() => seen === 0);
+  await source.stop();
+  expect(snapshot.load()?.length).toBe(1);
+});

@@ -19,7 +19,7 @@ export class KubernetesPodSource implements PodSource {
   #opened: KubernetesPods | null;
   #publish: () => void;
   #isStopped: boolean;
-  #isReleased: boolean;
+  #isSaving: boolean;
 
   /** `snapshot`: null: without the API server nothing is known at start. */
   constructor(
@@ -33,7 +33,7 @@ export class KubernetesPodSource implements PodSource {
     this.#opened = null;
     this.#publish = () => {};
     this.#isStopped = false;
-    this.#isReleased = false;
+    this.#isSaving = true;
   }
 
   get pending(): readonly string[] {
@@ -73,10 +73,13 @@ export class KubernetesPodSource implements PodSource {
 
   stopNoting(): void {
     this.#opened?.marks.stop();
+    // What the next agent saves is not to be overwritten by what we see late.
+    this.#snapshot?.flush();
+    this.#isSaving = false;
   }
 
   async release(): Promise<void> {
-    this.#isReleased = true;
+    this.#isSaving = false;
     this.#snapshot?.remove();
     // Marks of an agent before us, too: none is known until the API server has told all pods.
     const opened = await this.#open();
@@ -99,7 +102,7 @@ export class KubernetesPodSource implements PodSource {
       const text = JSON.stringify(pods);
       if (text !== lastPods) {
         onPods(pods);
-        if (!this.#isReleased) this.#snapshot?.save(pods);
+        if (this.#isSaving) this.#snapshot?.save(pods);
       }
       lastPods = text;
       opened.marks.setPods(opened.markedPods());

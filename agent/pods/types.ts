@@ -35,7 +35,7 @@ export interface PodSource {
   stop(): Promise<void>;
   /** Whether a pod's traffic is truly in our hands; for those who ask the source (on Kubernetes: the redirection annotation). */
   noteCaptured(uid: string, isCaptured: boolean): void;
-  /** Nothing is told any more: another agent of this node does, or none. */
+  /** Nothing is told or saved any more: another agent of this node does, or none. */
   stopNoting(): void;
   /** Takes back all that was told, by whichever agent of this node, and saves nothing any more. Resolves when nothing of it is left. */
   release(): Promise<void>;

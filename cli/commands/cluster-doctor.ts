@@ -2,7 +2,7 @@ import { readDump } from '../agent-dump.js';
 import type { Cluster } from '../cluster/cluster.js';
 import type { CommandDeps } from '../command.js';
 import type { ControllerStatus } from '../controller-status.js';
-import { CliError } from '../errors.js';
+import { CliError, orError } from '../errors.js';
 import { type Finding, finding } from '../finding.js';
 
 /** charts/culvert/Chart.yaml, kubeVersion. */
@@ -150,12 +150,3 @@ const adviceOf: Readonly<Record<string, string>> = {
   NotCaptured: 'culvertctl pods --node NAMESPACE/POD says why',
   ExclusionUsed: 'value exemptions.allow says who may do that',
 };
-
-async function orError<Value>(promise: Promise<Value>): Promise<Value | CliError> {
-  try {
-    return await promise;
-  } catch (error) {
-    if (error instanceof CliError) return error;
-    throw error;
-  }
-}

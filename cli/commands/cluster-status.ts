@@ -2,7 +2,7 @@ import { type AgentDump, readDump } from '../agent-dump.js';
 import type { Cluster, MeshPod } from '../cluster/cluster.js';
 import type { Result } from '../command.js';
 import { type ControllerStatus, problemText, shortType } from '../controller-status.js';
-import { CliError } from '../errors.js';
+import { CliError, orError } from '../errors.js';
 import { formatAge, type Rows } from '../output.js';
 
 /** Each agent that is asked is a kubectl of its own for a moment. */
@@ -186,15 +186,6 @@ function jsonOf<Row extends object>(row: Row): unknown {
       value instanceof CliError ? { unreachable: value.message } : value,
     ]),
   );
-}
-
-async function orError<Value>(promise: Promise<Value>): Promise<Value | CliError> {
-  try {
-    return await promise;
-  } catch (error) {
-    if (error instanceof CliError) return error;
-    throw error;
-  }
 }
 
 async function inTurns<Item, Out>(items: readonly Item[], run: (item: Item) => Promise<Out>): Promise<Out[]> {
