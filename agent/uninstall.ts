@@ -31,8 +31,10 @@ export class Uninstall {
   readonly #options: UninstallOptions;
   readonly #deps: UninstallDeps;
   #client: ApiClient | null = null;
-  #source: KubernetesSource<true> | null = null;
-  #isMarked = false;
+  #source: KubernetesSource<string> | null = null;
+  /** Of the marker, its uid; null: there was none. */
+  #marker: string | null = null;
+  #released: Promise<void> = Promise.resolve();
   #isStopped = false;
 
   constructor(options: UninstallOptions, deps: UninstallDeps) {
@@ -42,7 +44,7 @@ export class Uninstall {
 
   /** The node is released, or about to be. */
   get isMarked(): boolean {
-    return this.#isMarked;
+    return this.#marker !== null;
   }
 
   /** Looks from now on. Throws KUBE_ACCESS. */
@@ -55,14 +57,14 @@ export class Uninstall {
     this.#client = new ApiClient({ ...API_CLIENT_DEFAULTS, userAgent: 'culvert-agent' }, { access });
     const fieldSelector = `metadata.name=${MARKER}`;
     const kinds = [{ kind: 'ConfigMap', apiVersions: ['v1'], namespace, fieldSelector }];
-    this.#source = new KubernetesSource<true>(
+    this.#source = new KubernetesSource<string>(
       { ...KUBERNETES_SOURCE_DEFAULTS, kinds },
       {
         client: this.#client,
-        decode: ({ kind, metadata: { name } }) => ({
+        decode: ({ kind, metadata: { name, uid } }) => ({
           outcome: 'object',
           key: keyOf(kind, namespace, name),
-          value: true,
+          value: String(uid),
         }),
         onBatch: () => this.#look(),
         log: this.#deps.log,
@@ -78,11 +80,14 @@ export class Uninstall {
   }
 
   #look(): void {
-    const isThere = this.#source?.get(keyOf('ConfigMap', this.#options.podNamespace, MARKER)) !== undefined;
-    if (isThere && !this.#isMarked) {
-      this.#isMarked = true;
-      void this.#release();
-    } else if (this.#isMarked && !isThere && !this.#isStopped) {
+    const before = this.#marker;
+    const marker = this.#source?.get(keyOf('ConfigMap', this.#options.podNamespace, MARKER));
+    if (marker === before || this.#isStopped) return;
+    if (marker !== undefined) {
+      this.#marker = marker;
+      // In another one, whoever uninstalls again has not read yet that we have released the node.
+      this.#released = before === null ? this.#release() : this.#released.then(() => this.#report());
+    } else if (before !== null) {
       this.#deps.log.warn(
         { configMap: MARKER },
         'the uninstall marker is gone: this agent ends, the next one captures again',
