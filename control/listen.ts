@@ -1,11 +1,13 @@
+import type { Socket } from 'node:net';
 import { hostname, networkInterfaces } from 'node:os';
 import { experimental, Server, type ServerCredentials } from '@grpc/grpc-js';
-import { formatSocketAddress, type SocketAddress, tryCanonicalAddress } from '../mesh/common/address.js';
+import { type SocketAddress, tryCanonicalAddress } from '../mesh/common/address.js';
 import type { Log } from '../mesh/log/index.js';
 import { AggregatedDiscoveryService, IstioCertificateService } from '../mesh/proto/index.js';
 import { Webhook } from './admission/index.js';
 import { type Authority, type CertificateService, ServerCertificate } from './ca/index.js';
 import type { Cluster } from './cluster.js';
+import { FRONT_DOOR_DEFAULTS, FrontDoor } from './front-door.js';
 import type { AdmissionEvents } from './metrics.js';
 import type { ControllerOptions } from './options.js';
 import type { XdsServer } from './xds/index.js';
@@ -61,19 +63,21 @@ export function createWebhook(
   );
 }
 
-/** Resolves to the port as bound. */
-export function bind(server: Server, listen: SocketAddress, certificate: ServerCertificate): Promise<number> {
+/** Where the server's clients come in; it listens at once. Resolves to the port as bound, too. */
+export async function bind(
+  server: Server,
+  listen: SocketAddress,
+  certificate: ServerCertificate,
+): Promise<{ readonly door: FrontDoor; readonly port: number }> {
   const credentials: ServerCredentials = experimental.createCertificateProviderServerCredentials(
     certificate,
     null,
     false,
   );
-  return new Promise((resolve, reject) => {
-    server.bindAsync(formatSocketAddress(listen), credentials, (error, port) => {
-      if (error === null) resolve(port);
-      else reject(error);
-    });
-  });
+  const injector = server.createConnectionInjector(credentials);
+  const letIn = (socket: Socket) => injector.injectConnection(socket);
+  const door = new FrontDoor(FRONT_DOOR_DEFAULTS, { letIn });
+  return { door, port: await door.listen(listen) };
 }
 
 /** Names and addresses of the server certificate. */

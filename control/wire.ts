@@ -66,8 +66,9 @@ class Start {
     const certificate = await this.#serverCertificate(authority);
     const plane = await this.#plane(authority, cluster);
     const grpc = createGrpcServer(plane.xds, plane.certificates);
-    const port = await bind(grpc, options.listen, certificate);
+    const { door, port } = await bind(grpc, options.listen, certificate);
     this.#ends.push(async () => {
+      door.close();
       plane.xds.close(); // clients are told to go elsewhere, or to come back
       await shutDown(grpc, options.shutdownTimeout);
     });

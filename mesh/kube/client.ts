@@ -47,7 +47,8 @@ export interface StreamSink {
 const MAX_ERROR_BYTES = 64 << 10;
 /** A dead peer of an idle watch is found after this and ten probes a second apart. */
 const TCP_KEEPALIVE_MS = 15_000;
-const MAX_IDLE_CONNECTIONS = 2;
+/** As many as ask at once where much is asked (TokenReviews when all agents come back): a connection made for each costs both sides a handshake. */
+const MAX_IDLE_CONNECTIONS = 32;
 
 /**
  * HTTP/1.1 to the API server: a connection for each watch, so that none can starve another, a few kept ones for everything else. Every request

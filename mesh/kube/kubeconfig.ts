@@ -21,12 +21,20 @@ export function openAccess(options: { readonly kubeconfig: string }): ClusterAcc
 
 /** The current context of a kubeconfig: client certificates and tokens, inline or in files. @throws KubeError KUBE_ACCESS */
 export function kubeconfigAccess(file: string): ClusterAccess {
-  const { server } = readKubeconfig(file); // what is wrong is said at once
-  return { origin: `${file} at ${server}`, read: () => readKubeconfig(file) };
+  // Read for every request, and nearly always what it was.
+  let text = readText(file);
+  let config = parseConfig(file, text);
+  const read = (): Credentials => {
+    const now = readText(file);
+    if (now !== text) [config, text] = [parseConfig(file, now), now];
+    return credentialsOf(config, file);
+  };
+  const { server } = read(); // what is wrong is said at once
+  return { origin: `${file} at ${server}`, read };
 }
 
-function readKubeconfig(file: string): Credentials {
-  const config = parseConfig(file);
+/** Files that it names are read anew. */
+function credentialsOf(config: Section, file: string): Credentials {
   const context = named(config, 'contexts', 'context', textOf(config['current-context']), file);
   const cluster = named(config, 'clusters', 'cluster', textOf(context['cluster']), file);
   const user = named(config, 'users', 'user', textOf(context['user']), file);
@@ -44,12 +52,12 @@ function readKubeconfig(file: string): Credentials {
   };
 }
 
-function parseConfig(file: string): Section {
+function parseConfig(file: string, text: string): Section {
   let config: Section | undefined;
   try {
-    config = recordOf(parse(readText(file)));
+    config = recordOf(parse(text));
   } catch (error) {
-    throw error instanceof KubeError ? error : wrong(file, messageOf(error));
+    throw wrong(file, messageOf(error));
   }
   if (config === undefined) throw wrong(file, 'is not a kubeconfig');
   return config;

@@ -1,3 +1,4 @@
+import { decodeDeltaRequest } from './delta-request.js';
 import { envoy, istio } from './gen/messages.js';
 import type { Method } from './types.js';
 
@@ -19,7 +20,7 @@ export const AggregatedDiscoveryService = {
     requestStream: true,
     responseStream: true,
     requestSerialize: serializer(envoy.service.discovery.v3.DeltaDiscoveryRequest),
-    requestDeserialize: deserializer(envoy.service.discovery.v3.DeltaDiscoveryRequest),
+    requestDeserialize: decodeDeltaRequest,
     responseSerialize: passBytes,
     responseDeserialize: passBytes,
   } satisfies Method<DeltaDiscoveryRequest, Buffer>,

@@ -24,7 +24,7 @@ import type { ControllerOptions, NodeOptions, TerminationReason, XdsState } from
 export interface XdsClientOptions {
   readonly controller: ControllerOptions;
   readonly node: NodeOptions;
-  /** TCP and TLS to the controller must be up within this. @default 5000 */
+  /** TCP and TLS to the controller must be up within this; where they were not, the next time within twice that, up to `MAX_CONNECT_TIMEOUT_MS`. @default 5000 */
   readonly connectTimeoutMs?: number;
   /** First delay before connecting again; doubles up to `maxBackoffMs`, each shortened at random by up to half. @default 10 */
   readonly minBackoffMs?: number;
@@ -49,6 +49,9 @@ const DeltaDiscoveryResponse = envoy.service.discovery.v3.DeltaDiscoveryResponse
 
 /** A stream that lived this long was no failure: the next connect follows at once. */
 const HEALTHY_STREAM_MS = 1_000;
+const DEFAULT_CONNECT_TIMEOUT_MS = 5_000;
+/** Where all agents come at once, a busy controller takes longer than agents wait: were they not to wait longer the next time, it would work for those only who have left. */
+const MAX_CONNECT_TIMEOUT_MS = 40_000;
 /** Longest text of a NACK. */
 const MAX_NACK_CHARS = 64 * 1024;
 
@@ -74,6 +77,7 @@ export class XdsClient {
   #timer: NodeJS.Timeout | null = null;
   #connectedAtMs: number | null = null;
   #backoffMs: number;
+  #connectTimeoutMs: number;
   #lastError: string | null = null;
 
   constructor(options: XdsClientOptions, deps: XdsClientDeps) {
@@ -81,6 +85,7 @@ export class XdsClient {
     this.#deps = deps;
     this.#trustBundle = deps.onTrustBundle === undefined ? null : new TrustBundleSubscription();
     this.#backoffMs = options.minBackoffMs ?? 10;
+    this.#connectTimeoutMs = options.connectTimeoutMs ?? DEFAULT_CONNECT_TIMEOUT_MS;
   }
 
   start(): void {
@@ -118,7 +123,8 @@ export class XdsClient {
   }
 
   #connect(): void {
-    const { controller, node, connectTimeoutMs = 5_000 } = this.#options;
+    const { controller, node } = this.#options;
+    const connectTimeoutMs = this.#connectTimeoutMs;
     const { path, requestSerialize, responseDeserialize } =
       AggregatedDiscoveryService.deltaAggregatedResources;
     try {
@@ -165,6 +171,7 @@ export class XdsClient {
   #connected(): void {
     if (this.#connectedAtMs !== null) return;
     this.#connectedAtMs = performance.now();
+    this.#connectTimeoutMs = this.#options.connectTimeoutMs ?? DEFAULT_CONNECT_TIMEOUT_MS;
     this.#deps.log.info({ controller: this.#options.controller.address }, 'connected to the controller');
     this.#deps.onConnected?.();
   }
@@ -173,7 +180,13 @@ export class XdsClient {
   #checkConnected(connectTimeoutMs: number): void {
     this.#timer = null;
     if (this.#client !== null && isReady(this.#client)) this.#connected();
-    else this.#ended('ConnectionError', `no connection within ${connectTimeoutMs} ms`);
+    else {
+      this.#connectTimeoutMs = Math.max(
+        connectTimeoutMs,
+        Math.min(MAX_CONNECT_TIMEOUT_MS, connectTimeoutMs * 2),
+      );
+      this.#ended('ConnectionError', `no connection within ${connectTimeoutMs} ms`);
+    }
   }
 
   #receive(stream: Stream, bytes: Buffer): void {

@@ -54,7 +54,7 @@ export class ScaleCluster {
       this.#create(`/api/v1/namespaces/${name}/serviceaccounts`, { metadata: { name: 'default' } }),
     );
     await this.#each(nodes, (node) => this.#create('/api/v1/nodes', node));
-    await this.#each(pods, (pod) => this.startPod(pod));
+    await this.#each(pods, (pod) => this.#writePod(pod));
     await this.#each(services, (service) =>
       this.#create(`/api/v1/namespaces/${service.metadata.namespace}/services`, service),
     );
@@ -99,6 +99,12 @@ export class ScaleCluster {
       },
     );
     return status.token;
+  }
+
+  /** As it is long after its start, in two requests. */
+  async #writePod(pod: PodPlan): Promise<void> {
+    await this.plane.api.post(podsOf(pod), podObject(pod, pod.meshed ? REDIRECTED : {}));
+    await this.plane.api.patch(`${pathOf(pod)}/status`, { status: runningStatus(pod) });
   }
 
   /** Creates it, says that it runs, and, if it is in the mesh, that it is captured: what scheduler, kubelet and agent do. */

@@ -123,7 +123,10 @@ export function podName(number: number, generation = 0): string {
   return `web-${Math.floor(number / PODS_PER_SERVICE)}-6d5f7c9b8d-${hash.toString(36).padStart(7, '0')}`;
 }
 
-export function podObject(plan: PodPlan): KubeObject & Record<string, unknown> {
+export function podObject(
+  plan: PodPlan,
+  annotations: Readonly<Record<string, string>> = {},
+): KubeObject & Record<string, unknown> {
   const app = plan.name.split('-6d5f7c9b8d-')[0]!;
   const owner = { apiVersion: 'apps/v1', kind: 'ReplicaSet', name: `${app}-6d5f7c9b8d`, controller: true };
   return {
@@ -132,6 +135,7 @@ export function podObject(plan: PodPlan): KubeObject & Record<string, unknown> {
     metadata: {
       name: plan.name,
       namespace: plan.namespace,
+      annotations: { ...annotations },
       labels: { app, version: 'v1', 'app.kubernetes.io/part-of': 'scale', 'pod-template-hash': '6d5f7c9b8d' },
       ownerReferences: [{ ...owner, uid: '3b5a2c9e-8a4e-4f0e-9d43-0d6a0d0f3a11' }],
     },

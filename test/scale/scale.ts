@@ -256,7 +256,7 @@ export class ScaleRun {
     let most = 0;
     while (!isOver) {
       most = Math.max(most, (await this.#controller.metrics()).get('culvert_xds_under_way_bytes') ?? 0);
-      await sleep(300);
+      await sleep(1000); // a scrape costs the controller some 10 ms
     }
     return most / 1e6;
   }

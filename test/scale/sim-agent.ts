@@ -32,6 +32,7 @@ type Request = envoy.service.discovery.v3.DeltaDiscoveryRequest.$Properties;
 /** As the agent asks (mesh/xds/client.ts). */
 const TYPE_URLS = [AUTHORIZATION_TYPE_URL, ADDRESS_TYPE_URL, PROXY_CONFIG_TYPE_URL] as const;
 const CONNECT_TIMEOUT_MS = 5_000;
+const MAX_CONNECT_TIMEOUT_MS = 40_000;
 const MIN_BACKOFF_MS = 10;
 const MAX_BACKOFF_MS = 15_000;
 const HEALTHY_STREAM_MS = 1_000;
@@ -55,6 +56,7 @@ export class SimAgent {
   #stream: ClientHttp2Stream | null = null;
   #timer: NodeJS.Timeout | null = null;
   #backoffMs = MIN_BACKOFF_MS;
+  #connectTimeoutMs = CONNECT_TIMEOUT_MS;
   #openedMs = 0;
   #isStopped = false;
   #isDialling = false;
@@ -78,15 +80,20 @@ export class SimAgent {
     this.#isDialling = true;
     const session = connect(this.#options.url, { secureContext: this.#options.secureContext });
     this.#session = session;
-    this.#openedMs = performance.now();
+    this.#openedMs = Number.POSITIVE_INFINITY;
     session.on('error', (error) => this.#ended(session, error.message));
     session.on('close', () => this.#ended(session, 'closed'));
     session.on('connect', () => {
       if (this.#session !== session) return; // given up
       clearTimeout(this.#timer ?? undefined);
+      this.#openedMs = performance.now();
+      this.#connectTimeoutMs = CONNECT_TIMEOUT_MS;
       this.#dialled();
     });
-    this.#timer = setTimeout(() => this.#ended(session, 'no connection'), CONNECT_TIMEOUT_MS);
+    this.#timer = setTimeout(() => {
+      this.#connectTimeoutMs = Math.min(MAX_CONNECT_TIMEOUT_MS, this.#connectTimeoutMs * 2);
+      this.#ended(session, 'no connection');
+    }, this.#connectTimeoutMs);
     this.#open(session);
   }
 
@@ -168,8 +175,7 @@ export class SimAgent {
     session.destroy();
     if (this.#isStopped) return;
     this.lastEnd = why;
-    if (performance.now() - this.#openedMs >= HEALTHY_STREAM_MS + CONNECT_TIMEOUT_MS)
-      this.#backoffMs = MIN_BACKOFF_MS;
+    if (performance.now() - this.#openedMs >= HEALTHY_STREAM_MS) this.#backoffMs = MIN_BACKOFF_MS;
     this.#timer = setTimeout(() => this.start(), this.#backoffMs * (0.5 + Math.random() / 2));
     this.#backoffMs = Math.min(MAX_BACKOFF_MS, this.#backoffMs * 2);
   }
