@@ -153,7 +153,12 @@ describe('culvertctl', () => {
       ...['--node', 'n1', '--state', '/var/lib/culvert', '--lifetime', '24h', '--out', 'n1.token'],
     ]);
     await run('node', 'release', '--force');
-    expect(ran).toEqual(['agent/clean.js', '--bpffs', '/sys/fs/bpf/culvert', '--force']);
+    expect(ran).toEqual([
+      'agent/clean.js',
+      ...['--bpffs', '/sys/fs/bpf/culvert'],
+      ...['--cni-bin-dir', '/opt/cni/bin', '--cni-conf-dir', '/etc/cni/net.d'],
+      '--force',
+    ]);
   });
 
   test('options stand before or behind an argument, in their short forms, too', async () => {

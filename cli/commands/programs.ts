@@ -66,10 +66,27 @@ export const nodeRelease = command({
     "Frees a node whose agent is gone for good: takes the mesh's programs out of the kernel. Its pods are in clear afterwards.",
   options: {
     bpffs: bpffsOption,
+    cniBinDir: option.text({
+      help: 'Where the container runtime has its CNI plugins, as given to the agent: ours is taken out.',
+      fallback: '/opt/cni/bin',
+      metavar: 'DIR',
+    }),
+    cniConfDir: option.text({
+      help: 'Where its network configuration is.',
+      fallback: '/etc/cni/net.d',
+      metavar: 'DIR',
+    }),
     force: option.flag({ help: 'Also while an agent lives.' }),
   },
   printsItself: true,
-  examples: ['culvertctl node release', 'culvertctl node release --force'],
-  run: ({ bpffs, force }, { runProgram }) =>
-    runProgram('agent/clean.js', ['--bpffs', bpffs, ...(force ? ['--force'] : [])]),
+  examples: [
+    'culvertctl node release',
+    'culvertctl node release --force',
+    'culvertctl node release --cni-conf-dir /var/lib/rancher/k3s/agent/etc/cni/net.d',
+  ],
+  run: ({ bpffs, cniBinDir, cniConfDir, force }, { runProgram }) =>
+    runProgram('agent/clean.js', [
+      ...['--bpffs', bpffs, '--cni-bin-dir', cniBinDir, '--cni-conf-dir', cniConfDir],
+      ...(force ? ['--force'] : []),
+    ]),
 });
