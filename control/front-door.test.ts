@@ -90,12 +90,21 @@ describe('the front door', () => {
     expect(greetings).toEqual([]);
   });
 
-  test('no more wait than may', async () => {
+  test('no more wait than may: of many that say nothing the oldest gives way to one that comes', async () => {
     const { greetings, port } = await open({ maxWaiting: 2 });
-    await client(port);
-    await client(port);
-    const third = await client(port);
-    await closed(third);
+    const silent = [await client(port), await client(port)];
+    await client(port, 'hello');
+    await until(() => greetings.length === 1);
+    await closed(silent[0]!);
+    expect(silent[1]!.closed).toBe(false);
+  });
+
+  test('where all that wait have greeted, one that comes is closed', async () => {
+    const { greetings, port } = await open({ maxWaiting: 2, turnMs: 0 }); // nobody is let in
+    await client(port, 'one');
+    await client(port, 'two');
+    await sleep(100);
+    await closed(await client(port, 'three'));
     expect(greetings).toEqual([]);
   });
 });

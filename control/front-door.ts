@@ -4,7 +4,7 @@ import type { SocketAddress } from '../mesh/common/address.js';
 export interface FrontDoorOptions {
   /** Longest that connections are let in without a pause, milliseconds. */
   readonly turnMs: number;
-  /** That wait, and that have not said anything yet; more are closed. */
+  /** That wait, and that have not said anything yet. Where there are so many, the oldest that says nothing gives way to one that comes; without any that one is closed. */
   readonly maxWaiting: number;
   /** A connection that says nothing for so long is closed; milliseconds. */
   readonly greetingTimeoutMs: number;
@@ -36,6 +36,8 @@ export class FrontDoor {
   readonly #server: Server;
   /** Not let in yet, and still there. */
   readonly #guests = new Map<Socket, Guest>();
+  /** Of those, who has said nothing, oldest first: to keep others out by silence must cost more than to come. */
+  readonly #silent = new Set<Socket>();
   /** Those that have greeted, oldest first; some have gone. */
   readonly #waiting = new Set<Guest>();
   #next: NodeJS.Immediate | null = null;
@@ -68,15 +70,19 @@ export class FrontDoor {
 
   #receive(socket: Socket): void {
     socket.on('error', ignore); // `close` follows
-    if (this.#guests.size >= this.#options.maxWaiting) {
+    if (this.#guests.size >= this.#options.maxWaiting && !this.#makeRoom()) {
       socket.destroy();
       return;
     }
     const said: Buffer[] = [];
-    const gone = () => this.#guests.delete(socket);
+    const gone = () => {
+      this.#guests.delete(socket);
+      this.#silent.delete(socket);
+    };
     const leave = () => socket.destroy();
     const hear = (chunk: Buffer) => {
       said.push(chunk);
+      this.#silent.delete(socket);
       guest.bytes += chunk.length;
       if (guest.bytes > MAX_GREETING_BYTES) leave();
       else this.#queue(guest);
@@ -88,8 +94,19 @@ export class FrontDoor {
     };
     const guest: Guest = { socket, enter, bytes: 0 };
     this.#guests.set(socket, guest);
+    this.#silent.add(socket);
     socket.on('data', hear).on('end', leave).on('close', gone);
     socket.setTimeout(this.#options.greetingTimeoutMs, leave);
+  }
+
+  #makeRoom(): boolean {
+    for (const socket of this.#silent) {
+      this.#silent.delete(socket);
+      this.#guests.delete(socket);
+      socket.destroy();
+      return true;
+    }
+    return false;
   }
 
   #queue(guest: Guest): void {
