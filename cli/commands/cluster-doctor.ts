@@ -9,6 +9,7 @@ import { type Finding, finding } from '../finding.js';
 const oldestMinor = 32;
 /** Agents read as the node that they are on: constrained impersonation. */
 const impersonationMinor = 36;
+const reportsAtMost = 10;
 
 /** What of a cluster keeps the mesh from working, or from being as safe as it can be; with a node, also that node's agent. */
 export async function clusterFindings(
@@ -118,6 +119,27 @@ async function fromController(controller: CommandDeps['controller']): Promise<Fi
       found.problems.length === 0 ? 'sound' : `${found.problems.length} problems`,
       'culvertctl status names them',
     ),
+    ...notAsWritten(found.reports),
+  ];
+}
+
+/** What was accepted and is not in force as its author wrote it: a policy that selects pods outside of the mesh, fields that are L7 only. */
+function notAsWritten(reports: ControllerStatus['reports']): Finding[] {
+  const check = 'as written';
+  const advice = 'the status and the events of the object say so, too';
+  const rest = reports.length - reportsAtMost;
+  return [
+    ...reports
+      .slice(0, reportsAtMost)
+      .map(({ object, field, reason, effect }) =>
+        finding(
+          check,
+          'warning',
+          [object, field, reason, effect].filter((part) => part !== '').join(': '),
+          advice,
+        ),
+      ),
+    ...(rest > 0 ? [finding(check, 'warning', `${rest} more`, 'culvertctl status -o json has all')] : []),
   ];
 }
 

@@ -122,7 +122,7 @@ test('who is meant has to be said, and who is not there is said', async () => {
   });
 }, 120_000);
 
-test('doctor: Kubernetes, what it serves, the pods of the mesh, NetworkPolicies in the way, and the kernel of a node', async () => {
+test('doctor: Kubernetes, what it serves, the pods of the mesh, NetworkPolicies in the way, what is not in force as written, and the kernel of a node', async () => {
   const doctor = async () => {
     const { out } = await ctl('doctor', '--node', 'a', '-o', 'json');
     return JSON.parse(out) as { check: string; verdict: string; found: string }[];
@@ -156,14 +156,30 @@ test('doctor: Kubernetes, what it serves, the pods of the mesh, NetworkPolicies 
       metadata: { name: 'web-only', namespace },
       spec: { podSelector: {}, policyTypes: ['Ingress'], ingress: [{ ports: [{ port: 8080 }] }] },
     },
+    {
+      apiVersion: 'security.istio.io/v1',
+      kind: 'AuthorizationPolicy',
+      metadata: { name: 'only-get', namespace },
+      spec: { rules: [{ to: [{ operation: { methods: ['GET'] } }] }] },
+    },
   );
   await waitFor(
-    'the finding',
-    async () =>
-      (await doctor()).some(
-        ({ check, verdict, found }) =>
-          check === 'NetworkPolicies' && verdict === 'fails' && found.includes('shop/web-only'),
-      ),
+    'the findings',
+    async () => {
+      const findings = await doctor();
+      const has = (wanted: string, as: string, text: string) =>
+        findings.some(
+          ({ check, verdict, found }) => check === wanted && verdict === as && found.includes(text),
+        );
+      return (
+        has('NetworkPolicies', 'fails', 'shop/web-only') &&
+        has(
+          'as written',
+          'warning',
+          'AuthorizationPolicy/shop/only-get: spec.rules[0].to[0].operation.methods',
+        )
+      );
+    },
     PATIENCE,
   );
 }, 180_000);

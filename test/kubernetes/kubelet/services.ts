@@ -56,6 +56,8 @@ export async function serveServices(
 ): Promise<void> {
   const { services, slices } = deps;
   let [due, synced] = [false, 0];
+  // One after another: of two at once, the older might be the last to be in force.
+  let last = Promise.resolve();
   const change =
     <T extends KubeObject>(map: Map<string, T>) =>
     (object: T, type: string): void => {
@@ -66,7 +68,7 @@ export async function serveServices(
   const schedule = (): void => {
     if (due) return;
     due = true;
-    void delay(DEBOUNCE_MS).then(async () => {
+    last = Promise.all([last, delay(DEBOUNCE_MS)]).then(async () => {
       due = false;
       if (synced < 2 || options.signal.aborted) return;
       const rules = rulesOf([...services.values()], [...slices.values()], options.node);

@@ -74,10 +74,10 @@ function bindVolume(source: string, target: string, readOnly: boolean): string {
   return `${find}; ${make}; mount --rbind ${from} ${to}${readOnly ? `; mount -o remount,bind,ro ${to}` : ''}`;
 }
 
-/** This tree, where it is on a file system of its own: the layer over the root does not show those. */
+/** This tree, where it is on a file system of its own or below /tmp: the layer over the root does not show those. */
 function ownMounts(): string[] {
   const root = packageRoot();
-  if (statSync(root).dev === statSync('/').dev) return [];
+  if (statSync(root).dev === statSync('/').dev && !root.startsWith('/tmp/')) return [];
   return [`mkdir -p merged${quote(root)}; mount --rbind ${quote(root)} merged${quote(root)}`];
 }
 
