@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { Cluster } from './cluster.js';
+import { stuckHooks } from './hooks.js';
 import { Kubectl } from './kubectl.js';
 
 // With a kubectl of our own making; test/kubernetes/culvertctl.test.ts has the real one.
@@ -111,6 +112,36 @@ esac
     expect(await cluster.agent('', true).json('/any')).toEqual({ a: 1 });
     await expect(cluster.agent('c', false).json('/')).rejects.toMatchObject({ code: 'NOT_FOUND' });
     cluster.close();
+  });
+
+  test('hooks of the chart that are stuck, with what keeps their pod; nothing where Jobs may not be read', async () => {
+    const waiting = { state: { waiting: { reason: 'ErrImagePull', message: 'no such image' } } };
+    const answers = {
+      jobs: [
+        { metadata: { name: 'culvert-install' }, status: {} },
+        { metadata: { name: 'culvert-uninstall' }, status: { failed: 1 } },
+        { metadata: { name: 'another' }, status: {} },
+      ],
+      pods: [
+        {
+          metadata: { labels: { 'batch.kubernetes.io/job-name': 'culvert-install' } },
+          status: { containerStatuses: [waiting] },
+        },
+      ],
+      events: [
+        { involvedObject: { kind: 'Job', name: 'culvert-uninstall' }, message: 'violates PodSecurity' },
+      ],
+    };
+    const cases = Object.entries(answers).map(
+      ([kind, items]) => `*'get ${kind} '*) echo '${JSON.stringify({ items })}'; exit ;;`,
+    );
+    const { cluster } = clusterOf([], `case "$*" in\n${cases.join('\n')}\nesac`);
+    expect(await stuckHooks(cluster)).toEqual([
+      { job: 'culvert-install', why: 'ErrImagePull: no such image' },
+      { job: 'culvert-uninstall', why: 'violates PodSecurity' },
+    ]);
+    const { cluster: closed } = clusterOf([], 'echo "jobs is forbidden" >&2; exit 1');
+    expect(await stuckHooks(closed)).toEqual([]);
   });
 
   test('what kubectl complains of is what is said', async () => {

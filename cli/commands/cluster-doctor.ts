@@ -1,5 +1,6 @@
 import { readDump } from '../agent-dump.js';
 import type { Cluster } from '../cluster/cluster.js';
+import { stuckHooks } from '../cluster/hooks.js';
 import type { CommandDeps } from '../command.js';
 import type { ControllerStatus } from '../controller-status.js';
 import { CliError, orError } from '../errors.js';
@@ -19,6 +20,7 @@ export async function clusterFindings(
   return [
     ...(await kubernetes(cluster)),
     await namespaceAdmits(cluster),
+    ...(await hooks(cluster)),
     ...(await pods(cluster)),
     ...(await fromController(controller)),
     ...(node === '' ? [] : await fromAgent(agent, node)),
@@ -78,6 +80,17 @@ async function namespaceAdmits(cluster: Cluster): Promise<Finding> {
   );
 }
 
+async function hooks(cluster: Cluster): Promise<Finding[]> {
+  return (await stuckHooks(cluster)).map(({ job, why }) =>
+    finding(
+      'installation',
+      'fails',
+      `Job ${job} has not succeeded${why === '' ? '' : `: ${why}`}`,
+      `${why === '' ? `kubectl -n ${cluster.namespace} logs job/${job}` : 'mend that'}, then helm upgrade --install --reset-values, with your values`,
+    ),
+  );
+}
+
 async function pods(cluster: Cluster): Promise<Finding[]> {
   const [agents, controllers] = await Promise.all([cluster.pods('agent'), cluster.pods('controller')]);
   return (['agent', 'controller'] as const).map((program) => {
@@ -92,7 +105,7 @@ async function pods(cluster: Cluster): Promise<Finding[]> {
           ? `${all.length} ready`
           : `not ready: ${unready.map(({ name, node }) => `${name} (${node})`).join(', ')}`,
       all.length === 0
-        ? 'helm install culvert charts/culvert'
+        ? 'helm upgrade --install culvert charts/culvert'
         : 'culvertctl status says what they wait for; kubectl describe pod',
     );
   });

@@ -57,7 +57,7 @@ The mesh (docs/kubernetes.md goes on from here):
   kubectl label namespace default istio.io/dataplane-mode=ambient
   cli/culvertctl status
 
-There are no images and no DNS: image names stand for programs of this machine, see test/kubernetes/README.md.
+There are no images, and no DNS but for Services: image names stand for programs of this machine, see test/kubernetes/README.md.
 Logs of kubelets and control plane: ${lab.names.state}/*/*.log
 `);
   const forever = setInterval(() => undefined, 1 << 30);
