@@ -1,4 +1,4 @@
-import type { CertificateManager } from '../mesh/identity/index.js';
+import { type CertificateManager, parseSpiffeId } from '../mesh/identity/index.js';
 import { identityOf, type Store } from '../mesh/store/index.js';
 import type { LocalPod } from './capture/index.js';
 
@@ -19,6 +19,7 @@ export class LocalIdentities {
   readonly #certificates: CertificateManager;
   readonly #pods = new Map<string, LocalPod>();
   #wanted: ReadonlySet<string> = new Set();
+  #queued: NodeJS.Immediate | null = null;
 
   constructor(
     options: LocalIdentitiesOptions,
@@ -30,9 +31,13 @@ export class LocalIdentities {
     this.#certificates = deps.certificates;
   }
 
+  /** Its certificate is wanted from the end of this turn on: pods that start together are looked at once. Throws IdentityError BAD_SPIFFE_ID. */
   add(pod: LocalPod): void {
+    const identity = this.identityOf(pod);
+    parseSpiffeId(identity);
     this.#pods.set(pod.uid, pod);
-    if (!this.#wanted.has(this.identityOf(pod))) this.refresh();
+    if (this.#wanted.has(identity)) return;
+    this.#queued ??= setImmediate(() => this.refresh());
   }
 
   remove(uid: string): void {
@@ -42,6 +47,8 @@ export class LocalIdentities {
 
   /** The store or the pods changed: fetch what is new, forget what nobody has any more. */
   refresh(): void {
+    if (this.#queued !== null) clearImmediate(this.#queued);
+    this.#queued = null;
     const wanted = new Set([...this.#pods.values()].map((pod) => this.identityOf(pod)));
     for (const identity of wanted) if (!this.#wanted.has(identity)) this.#certificates.prefetch(identity);
     for (const identity of this.#wanted) {

@@ -15,6 +15,7 @@ import {
 import { TlsContexts } from '../mesh/tls/index.js';
 import { CertificateClient, XdsClient } from '../mesh/xds/index.js';
 import { adminDeps, openAdmin } from './admin.js';
+import { Arrivals } from './arrivals.js';
 import {
   Capture,
   type CapturedPod,
@@ -58,6 +59,7 @@ export class Agent implements CaptureListener {
   readonly #capture: Capture;
   readonly #succession: Succession;
   readonly #drainRecord: DrainRecord;
+  readonly #arrivals: Arrivals;
   readonly #tcpMetrics: TcpMetrics;
   readonly #metrics = new MetricsRegistry();
   /** As of the last scrape. */
@@ -87,6 +89,7 @@ export class Agent implements CaptureListener {
     this.#pool = this.#makePool();
     this.#dns = new DnsProxy(options, { store: this.#store, log: deps.log.child({ room: 'dns' }) });
     this.#workers = new Workers({ count: options.workers }, { pool: this.#pool, store: this.#store });
+    this.#arrivals = new Arrivals({}, { workers: this.#workers, dns: this.#dns });
     const controller = { ...controllerOf(options), learntRoots: () => this.#trustBundlePem };
     this.#xds = new XdsClient(
       {
@@ -218,6 +221,7 @@ export class Agent implements CaptureListener {
     this.#succession.stop();
     this.#workers.giveUpAnswers();
     await this.#dnsRetired;
+    this.#arrivals.close();
     this.#dns.close();
     await this.#capture.stop();
     this.#xds.stop();
@@ -233,7 +237,7 @@ export class Agent implements CaptureListener {
     try {
       this.#identities.add(pod.pod);
       await this.#succession.ready(pod);
-      this.#workers.addPod(pod, this.#capture.handles);
+      this.#arrivals.add(pod, this.#capture.handles);
     } catch (error) {
       this.#dns.releasePod(pod.pod.uid); // the descriptor of its namespace is closed now
       throw error;
@@ -241,6 +245,7 @@ export class Agent implements CaptureListener {
   }
 
   async onReleased(uid: string, reason: 'unenrolled' | 'deleted'): Promise<void> {
+    this.#arrivals.remove(uid);
     this.#dns.releasePod(uid);
     await this.#workers.releasePod(uid, reason);
     this.#identities.remove(uid);

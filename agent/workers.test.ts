@@ -22,7 +22,7 @@ function lab() {
 
 test('a pod is released when every worker has let go of it, or has been started again', async () => {
   const { workers, pod, handles } = lab();
-  workers.addPod(pod, handles);
+  workers.addPods([pod], handles);
   let isReleased = false;
   const released = workers.releasePod('u', 'deleted').then(() => {
     isReleased = true;
@@ -36,7 +36,7 @@ test('a pod is released when every worker has let go of it, or has been started 
 
 test('a worker that is started again during a drain gets no pods, and counts as drained', async () => {
   const { posted, workers, pod, handles } = lab();
-  workers.addPod(pod, handles);
+  workers.addPods([pod], handles);
   let hasStopped = false;
   const drained = workers.drain(60_000, () => {
     hasStopped = true;

@@ -21,7 +21,8 @@ export class Workers {
   readonly #pool: WorkerPool<ToWorker, FromWorker>;
   readonly #count: number;
   readonly #store: Store;
-  readonly #pods = new Map<string, { readonly pod: CapturedPod; readonly handles: CaptureHandles }>();
+  readonly #pods = new Map<string, CapturedPod>();
+  #handles: CaptureHandles | null = null;
   readonly #contexts = new Map<string, number>();
   readonly #awaited = new Map<string, (message: FromWorker | null) => void>();
   #revoked: ReadonlySet<string> | null = null;
@@ -72,10 +73,10 @@ export class Workers {
     this.#pool.post(worker, { kind: 'telemetry-taken' });
   }
 
-  addPod(pod: CapturedPod, handles: CaptureHandles): void {
-    this.#pods.set(pod.pod.uid, { pod, handles });
-    for (let worker = 0; worker < this.#count; worker++)
-      this.#pool.post(worker, { kind: 'pod', pod: podFor(pod, worker, this.#count), handles });
+  addPods(pods: readonly CapturedPod[], handles: CaptureHandles): void {
+    this.#handles = handles;
+    for (const pod of pods) this.#pods.set(pod.pod.uid, pod);
+    for (let worker = 0; worker < this.#count; worker++) this.#postPods(worker, pods);
   }
 
   /**
@@ -135,8 +136,7 @@ export class Workers {
     this.#postParts(worker, this.#store.snapshot());
     for (const [identity, context] of this.#contexts)
       this.#pool.post(worker, { kind: 'certificate', identity, context });
-    for (const { pod, handles } of this.#pods.values())
-      this.#pool.post(worker, { kind: 'pod', pod: podFor(pod, worker, this.#count), handles });
+    this.#postPods(worker, [...this.#pods.values()]);
   }
 
   /** For answers; others are ignored. */
@@ -155,6 +155,12 @@ export class Workers {
         isFirst: index === 0,
         isLast: index === parts.length - 1,
       });
+  }
+
+  #postPods(worker: number, captured: readonly CapturedPod[]): void {
+    if (this.#handles === null || captured.length === 0) return;
+    const pods = captured.map((pod) => podFor(pod, worker, this.#count));
+    this.#pool.post(worker, { kind: 'pods', pods, handles: this.#handles });
   }
 
   #toAll(message: ToWorker): void {

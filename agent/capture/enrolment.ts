@@ -219,17 +219,19 @@ export class Enrolment {
 
   async #capture(pod: LocalPod, seen: SeenNamespace, cgroupId: bigint): Promise<void> {
     if (pod.fault !== '' && this.#presence === null) throw new CaptureError('INVALID_POD', pod.fault);
+    const isNew = this.#presence === null;
     if (this.#presence === null) await this.#enter(pod, seen);
     else if (this.#isDoubtful) this.#setRight(this.#presence);
     this.#isDoubtful = false;
     if (this.#presence === null) return;
-    const { netnsCookie } = this.#presence.captured;
+    const { netnsCookie, addresses: found } = this.#presence.captured;
     // Its last good exclusions stay in force.
     if (pod.fault === '' && !sameExclusions(pod.exclusions, this.#exclusions)) {
       this.#deps.tables.setExclusions(netnsCookie, pod.exclusions);
       this.#exclusions = pod.exclusions;
     }
-    this.#setAddresses({ ...podAddresses(pod.addresses, seen.pid), dns: pod.dnsCapture });
+    const addresses = podAddresses(isNew ? found : pod.addresses, seen.pid);
+    this.#setAddresses({ ...addresses, dns: pod.dnsCapture });
     this.#list(cgroupId, 'captured');
     this.#become('captured', pod.fault);
   }
@@ -336,10 +338,11 @@ export class Enrolment {
     this.#reason = reason;
     if (state === this.#state) return;
     this.#enterState(state);
-    this.#deps.log.info(
-      { uid: this.uid, pod: this.#pod?.name, namespace: this.#pod?.namespace, state },
-      'pod',
-    );
+    const fields = { uid: this.uid, pod: this.#pod?.name, namespace: this.#pod?.namespace, state };
+    const tell = () => this.#deps.log.info(fields, 'pod');
+    // Pods that start at the same moment do not wait for one another's lines.
+    if (state === 'captured') setImmediate(tell);
+    else tell();
   }
 
   #enterState(state: PodState): void {

@@ -151,11 +151,13 @@ function openNamespace(net: Net, seen: SeenNamespace): NetworkNamespace {
 
 /** Where an interface takes 127.0.0.0/8 from the network, anybody there could pass for the agent and reach the application in clear text. */
 function refuseRouteLocalnet(namespace: NetworkNamespace, pid: number): void {
-  for (const name of ['all', ...interfaceNames(pid)]) {
-    const path = `/proc/sys/net/ipv4/conf/${name}/route_localnet`;
-    if (namespace.readFile(path).trim() === '0') continue;
-    throw new CaptureError('ROUTE_LOCALNET', `${path} is not 0 in the pod's namespace`, { interface: name });
-  }
+  const names = ['all', ...interfaceNames(pid)];
+  const paths = names.map((name) => `/proc/sys/net/ipv4/conf/${name}/route_localnet`);
+  const on = namespace.areOff(paths).indexOf(false);
+  if (on < 0) return;
+  throw new CaptureError('ROUTE_LOCALNET', `${paths[on]} is not 0 in the pod's namespace`, {
+    interface: names[on],
+  });
 }
 
 function listen(namespace: NetworkNamespace, port: number, backlog: number): number {

@@ -7,7 +7,7 @@ import type { Store } from '../../mesh/store/index.js';
 import type { MetricFamily } from '../../mesh/telemetry/index.js';
 import { type CapturedPod, type CaptureHandles, OriginalDestinationMap } from '../capture/index.js';
 import { InFlight, RateLimit } from './limits.js';
-import { dnsPort, PodListeners } from './listeners.js';
+import { dnsPort, PodListeners, PodSockets } from './listeners.js';
 import { DnsCells, DnsMetrics, type DnsSource, dnsMetricFamilies } from './metrics.js';
 import { Names } from './names.js';
 import { PodServers } from './pod-servers.js';
@@ -66,6 +66,8 @@ export class DnsProxy {
   readonly #upstream: Upstream;
   readonly #inFlight = new InFlight(dnsDefaults.inFlight);
   readonly #cells = new DnsCells();
+  /** Added, and not served yet. */
+  readonly #waiting = new Map<string, { readonly captured: CapturedPod; readonly sockets: PodSockets }>();
   readonly #pods = new Map<string, ServedPod>();
   readonly #refreshing: NodeJS.Timeout;
   #originals: OriginalDestinationMap | null = null;
@@ -79,31 +81,43 @@ export class DnsProxy {
     this.#refreshing = setInterval(() => this.#refresh(), refreshMs).unref();
   }
 
-  /** The pod's questions may come from here on. Throws where its listeners cannot be opened (EADDRINUSE, …). */
+  /** The pod's questions may come from here on; they wait until `serve`. Throws where its sockets cannot be opened (EADDRINUSE, …). */
   addPod(captured: CapturedPod, handles: CaptureHandles): void {
-    this.releasePod(captured.pod.uid);
+    const { netnsFd, addresses, pod } = captured;
+    this.releasePod(pod.uid);
     // One for all pods: binding the C functions for each would leave some KB behind.
     this.#originals ??= new OriginalDestinationMap({ handles });
-    const originals = this.#originals;
-    const { netnsFd, netnsCookie, addresses, pod } = captured;
+    const sockets = new PodSockets({ netnsFd, addresses }, { sockets: this.#sockets });
+    this.#waiting.set(pod.uid, { captured, sockets });
+  }
+
+  /** Its questions are answered from here on. Nothing happens for a pod that was not added, or has been released. */
+  serve(uid: string): void {
+    const waiting = this.#waiting.get(uid);
+    if (waiting === undefined) return;
+    this.#waiting.delete(uid);
+    const { captured, sockets } = waiting;
+    const { netnsCookie } = captured;
     const servers = this.#serversOf(captured);
     const resolver = this.#resolverOf(captured, servers);
     const listeners = new PodListeners(
-      { netnsFd, addresses },
+      { sockets },
       {
-        sockets: this.#sockets,
         rate: new RateLimit(dnsDefaults.rate, { nowMs }),
-        isRedirected: (address, port) => originals.take(netnsCookie, { address, port }, dnsPort) !== null,
+        isRedirected: (address, port) =>
+          this.#originals!.take(netnsCookie, { address, port }, dnsPort) !== null,
         handle: (bytes, transport, respond) => resolver.handle(bytes, transport, respond),
-        onError: (error) => this.#log.warn({ uid: pod.uid, err: error }, 'a socket for names failed'),
+        onError: (error) => this.#log.warn({ uid, err: error }, 'a socket for names failed'),
       },
     );
-    this.#pods.set(pod.uid, { captured, servers, resolver, listeners, failureLoggedMs: -failureLogMs });
+    this.#pods.set(uid, { captured, servers, resolver, listeners, failureLoggedMs: -failureLogMs });
     servers.refresh();
   }
 
   /** Nothing of the pod's namespace is used from here on: what is under way has its own descriptors. */
   releasePod(uid: string): void {
+    this.#waiting.get(uid)?.sockets.close();
+    this.#waiting.delete(uid);
     this.#pods.get(uid)?.listeners.close();
     this.#pods.delete(uid);
   }
@@ -124,7 +138,7 @@ export class DnsProxy {
 
   close(): void {
     clearInterval(this.#refreshing);
-    for (const uid of [...this.#pods.keys()]) this.releasePod(uid);
+    for (const uid of [...this.#waiting.keys(), ...this.#pods.keys()]) this.releasePod(uid);
   }
 
   metrics(): MetricFamily[] {

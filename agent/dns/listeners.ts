@@ -1,5 +1,6 @@
 /** Where a pod's questions come in: port 15053 in its own namespace, on the addresses that BPF redirects to. */
 import { createSocket, type Socket as UdpSocket } from 'node:dgram';
+import { closeSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { isIpv6, tryCanonicalAddress } from '../../mesh/common/address.js';
 import type { NamespaceSockets } from '../../mesh/io/index.js';
@@ -16,14 +17,46 @@ const tcpBacklog = 64;
 /** Of a connection whose pod has asked as often as it may: until it is looked at again. */
 const tcpRateWaitMs = 20;
 
+type SocketMaker = Pick<NamespaceSockets, 'bindUdp' | 'listenTcp'>;
+
+/** A pod's sockets for names: questions wait in them until listeners take them over. */
+export class PodSockets {
+  readonly #udp = new Map<string, number>();
+  readonly #tcp: number;
+
+  /** Throws the native boundary's error (EADDRINUSE, …). */
+  constructor(
+    options: { readonly netnsFd: number; readonly addresses: readonly string[] },
+    deps: { readonly sockets: SocketMaker },
+  ) {
+    const { netnsFd, addresses } = options;
+    try {
+      for (const address of addresses)
+        this.#udp.set(address, deps.sockets.bindUdp(netnsFd, address, dnsPort));
+      const family = addresses.some(isIpv6) ? 'dual' : 'ipv4';
+      this.#tcp = deps.sockets.listenTcp(netnsFd, { port: dnsPort, family, backlog: tcpBacklog });
+    } catch (error) {
+      for (const fd of this.#udp.values()) closeSync(fd);
+      throw error;
+    }
+  }
+
+  /** Descriptors, UDP ones by address; the caller's from here on. */
+  take(): { readonly udp: ReadonlyMap<string, number>; readonly tcp: number } {
+    return { udp: this.#udp, tcp: this.#tcp };
+  }
+
+  /** Unless they were taken. */
+  close(): void {
+    for (const fd of [...this.#udp.values(), this.#tcp]) closeSync(fd);
+  }
+}
+
 export interface ListenersOptions {
-  readonly netnsFd: number;
-  /** The pod's own: only from these come questions. */
-  readonly addresses: readonly string[];
+  readonly sockets: PodSockets;
 }
 
 export interface ListenersDeps {
-  readonly sockets: Pick<NamespaceSockets, 'bindUdp' | 'listenTcp'>;
   /** Of questions: one over UDP that is too much is dropped, one over TCP waits. */
   readonly rate: { take(): boolean };
   /** False: no connection that BPF has sent here; it is reset. */
@@ -32,7 +65,7 @@ export interface ListenersDeps {
   readonly onError: (error: Error) => void;
 }
 
-/** Opens on construction. Throws the native boundary's error (EADDRINUSE, …). */
+/** Answers from construction on, to the addresses of the sockets only: the pod itself. Owns the sockets. */
 export class PodListeners {
   readonly #deps: ListenersDeps;
   readonly #udp: UdpSocket[] = [];
@@ -41,20 +74,13 @@ export class PodListeners {
 
   constructor(options: ListenersOptions, deps: ListenersDeps) {
     this.#deps = deps;
-    const { netnsFd, addresses } = options;
+    const { udp, tcp } = options.sockets.take();
     this.#server = createServer({ allowHalfOpen: true }, (socket) => this.#onConnection(socket));
     this.#server.maxConnections = maxTcpConnections;
     this.#server.on('error', deps.onError);
-    try {
-      const own = new Set(addresses);
-      for (const address of addresses) this.#bindUdp(netnsFd, address, own);
-      const family = addresses.some(isIpv6) ? 'dual' : 'ipv4';
-      const fd = deps.sockets.listenTcp(netnsFd, { port: dnsPort, family, backlog: tcpBacklog });
-      this.#server.listen({ fd });
-    } catch (error) {
-      this.close();
-      throw error;
-    }
+    const own = new Set(udp.keys());
+    for (const [address, fd] of udp) this.#receive(fd, address, own);
+    this.#server.listen({ fd: tcp });
   }
 
   /** No connection is open. */
@@ -68,8 +94,7 @@ export class PodListeners {
     for (const connection of this.#connections) connection.destroy();
   }
 
-  #bindUdp(netnsFd: number, address: string, own: ReadonlySet<string>): void {
-    const fd = this.#deps.sockets.bindUdp(netnsFd, address, dnsPort);
+  #receive(fd: number, address: string, own: ReadonlySet<string>): void {
     const socket = createSocket(isIpv6(address) ? 'udp6' : 'udp4');
     socket.on('error', this.#deps.onError);
     socket.on('message', (bytes, from) => {

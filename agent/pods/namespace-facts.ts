@@ -19,9 +19,17 @@ const unusableFlags = 0x40 | 0x20 | 0x08;
 
 /** True if the namespace of a process has one of these addresses on an interface. */
 export function hasAddress(pid: number, addresses: readonly string[]): boolean {
-  const ipv4 = ipv4Addresses(read(`/proc/${pid}/net/fib_trie`));
-  const ipv6 = ipv6Addresses(read(`/proc/${pid}/net/if_inet6`), 0);
-  return addresses.some((address) => ipv4.includes(address) || ipv6.includes(address));
+  const hasIpv4 = () => {
+    const found = ipv4Addresses(read(`/proc/${pid}/net/fib_trie`));
+    return addresses.some((address) => found.includes(address));
+  };
+  const hasIpv6 = () => {
+    const found = ipv6Addresses(read(`/proc/${pid}/net/if_inet6`), 0);
+    return addresses.some((address) => found.includes(address));
+  };
+  return (
+    (addresses.some((address) => !isIpv6(address)) && hasIpv4()) || (addresses.some(isIpv6) && hasIpv6())
+  );
 }
 
 /** Names of all interfaces, `lo` among them. */

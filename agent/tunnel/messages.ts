@@ -35,7 +35,7 @@ export type ToWorker =
   | { readonly kind: 'certificate'; readonly identity: string; readonly context: number | null }
   /** `revocationKey`s: peers with one of them are not talked to, and what is open with them is ended. */
   | { readonly kind: 'revoked'; readonly keys: ReadonlySet<string> }
-  | { readonly kind: 'pod'; readonly pod: WorkerPod; readonly handles: CaptureHandles }
+  | { readonly kind: 'pods'; readonly pods: readonly WorkerPod[]; readonly handles: CaptureHandles }
   /** Answered by `released` once nothing of the pod's descriptors is used for new connections any more. */
   | { readonly kind: 'release'; readonly uid: string; readonly reason: 'unenrolled' | 'deleted' }
   /** Stop accepting (answered by `draining`), GOAWAY; what is still open after the deadline is reset. Answered by `drained`. */

@@ -141,8 +141,8 @@ export class TunnelWorker {
         this.#hbone.closeRevoked();
         for (const pod of this.#pods.values()) pod.hbone.closeRevoked();
         break;
-      case 'pod':
-        this.#addPod(message.pod, message.handles);
+      case 'pods':
+        for (const pod of message.pods) this.#addPod(pod, message.handles);
         break;
       case 'release':
         this.#release(message.uid, message.reason);

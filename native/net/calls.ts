@@ -9,8 +9,8 @@ export function bindNetCalls({ bind }: NativeLibrary) {
     cookie: bind<(netnsFd: number, cookie: Buffer) => number>(
       'int culvert_net_cookie(int netns_fd, uint8_t *cookie)',
     ),
-    readFile: bind<(netnsFd: number, path: string, out: Buffer, size: number) => number>(
-      'int culvert_net_read_file(int netns_fd, const char *path, uint8_t *out, uint32_t size)',
+    readSwitches: bind<(netnsFd: number, paths: Buffer, count: number, out: Buffer) => number>(
+      'int culvert_net_read_switches(int netns_fd, const uint8_t *paths, int count, uint8_t *out)',
     ),
     udp: bind<(netnsFd: number, address: Uint8Array, bytes: number, port: number) => number>(
       'int culvert_net_udp(int netns_fd, const uint8_t *address, int bytes, int port)',

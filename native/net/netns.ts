@@ -90,11 +90,12 @@ export class NetworkNamespace implements Disposable {
     return bytes.readBigUInt64LE();
   }
 
-  /** The first 4 KiB of a file as seen from inside: /proc/sys/net/… belongs to the namespace of whoever opens it. */
-  readFile(path: string): string {
-    const out = Buffer.alloc(4096);
-    const bytes = check(this.#calls.readFile(this.fd, path, out, out.length), 'read', { path });
-    return out.toString('utf8', 0, bytes);
+  /** Whether these files say 0 as seen from inside: /proc/sys/net/… belongs to the namespace of whoever opens it. Throws CALL_FAILED where one cannot be read. */
+  areOff(paths: readonly string[]): boolean[] {
+    const out = Buffer.alloc(paths.length);
+    const text = Buffer.from(paths.map((path) => `${path}\0`).join(''));
+    check(this.#calls.readSwitches(this.fd, text, paths.length, out), 'read', { paths: paths.join(' ') });
+    return [...out].map((byte) => byte === 0x30);
   }
 
   /** A non-blocking TCP listener on all addresses, in a SO_REUSEPORT group with others on its port; the caller owns the descriptor. */

@@ -68,23 +68,26 @@ static int socket_in(int netns_fd, int family, int type, int protocol)
 	return fd < 0 ? err : fd;
 }
 
-/* The start of a file whose content depends on who opens it (/proc/sys/net/...), as seen from inside; returns its bytes. */
-CULVERT_API int culvert_net_read_file(int netns_fd, const char *path, uint8_t *out, uint32_t size)
+/*
+ * The first byte of each of these files, '0' or '1' for a switch of /proc/sys/net, as seen from inside: `paths` are NUL-terminated one after the
+ * other, `out` has a place for each. Returns how many there are, or the -errno of the first that cannot be read.
+ */
+CULVERT_API int culvert_net_read_switches(int netns_fd, const char *paths, int count, uint8_t *out)
 {
-	int home = enter(netns_fd), fd, err;
-	ssize_t bytes;
+	int home = enter(netns_fd), err = 0;
 
 	if (home < 0)
 		return home;
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	err = -errno;
+	for (int i = 0; i < count && !err; i++, paths += strlen(paths) + 1) {
+		int fd = open(paths, O_RDONLY | O_CLOEXEC);
+
+		if (fd < 0 || read(fd, out + i, 1) != 1)
+			err = fd < 0 ? -errno : -EIO;
+		if (fd >= 0)
+			close(fd);
+	}
 	leave(home);
-	if (fd < 0)
-		return err;
-	bytes = read(fd, out, size);
-	err = -errno;
-	close(fd);
-	return bytes < 0 ? err : (int)bytes;
+	return err ? err : count;
 }
 
 CULVERT_API int culvert_net_socket(int netns_fd, int family, int type, int protocol)

@@ -7,6 +7,7 @@ import { killCgroup, makeCgroup, podCgroupName, removeCgroup } from '../lab/cgro
 import { addressPlan, Lab, type LabNode, startMesh, waitFor } from '../lab/index.js';
 import { podManifest } from '../lab/manifests.js';
 import { deletePodNetwork, makePodNetwork } from '../lab/network.js';
+import { threadsCpuMs } from './usage.js';
 
 export interface PodStartOptions {
   /** Pods that start at once, each round. */
@@ -24,6 +25,13 @@ export interface PodStart {
   readonly max: number;
   /** Of a pod that starts alone. */
   readonly alone: number;
+  /** Milliseconds of CPU a pod, in rounds of `pods`, until all have ended: the agent's main thread, its others, and the pods themselves. */
+  readonly cpu: { readonly main: number; readonly others: number; readonly pods: number };
+}
+
+interface Round {
+  readonly times: readonly number[];
+  readonly cpu: PodStart['cpu'];
 }
 
 interface NewPod {
@@ -48,46 +56,62 @@ export async function measurePodStart(options: PodStartOptions): Promise<PodStar
       const known = new Set((await mesh.agents[0]!.config()).capture.pods.map(({ uid }) => uid));
       return pods.every(({ uid }) => known.has(uid));
     };
-    const started: number[] = [];
-    await round(node, 1, isKnown); // the first of all warms up
-    const alone = await round(node, 1, isKnown);
-    for (let i = 0; i < options.rounds; i++) started.push(...(await round(node, options.pods, isKnown)));
-    started.sort((x, y) => x - y);
+    const { pid } = mesh.agents[0]!.process;
+    await round(node, { count: 1, pid, isKnown }); // the first of all warms up
+    const alone = await round(node, { count: 1, pid, isKnown });
+    const rounds: Round[] = [];
+    for (let i = 0; i < options.rounds; i++)
+      rounds.push(await round(node, { count: options.pods, pid, isKnown }));
+    const started = rounds.flatMap(({ times }) => times).sort((x, y) => x - y);
+    const cpu = (of: keyof Round['cpu']) =>
+      rounds.reduce((sum, one) => sum + one.cpu[of], 0) / started.length;
     const at = (share: number) => started[Math.min(started.length - 1, Math.floor(started.length * share))]!;
-    return { options, p50: at(0.5), p99: at(0.99), max: started.at(-1)!, alone: alone[0]! };
+    return {
+      ...{ options, p50: at(0.5), p99: at(0.99), max: started.at(-1)!, alone: alone.times[0]! },
+      cpu: { main: cpu('main'), others: cpu('others'), pods: cpu('pods') },
+    };
   } finally {
     lab.close();
   }
 }
 
-export function formatPodStart({ options, p50, p99, max, alone }: PodStart): string {
+export function formatPodStart({ options, p50, p99, max, alone, cpu }: PodStart): string {
   const ms = (value: number) => `${value.toFixed(1)} ms`;
   return [
     `From a pod's first process to captured, ${options.pods} pods at once, ${options.rounds} rounds`,
     `  p50 ${ms(p50)}   p99 ${ms(p99)}   longest ${ms(max)}   a pod alone ${ms(alone)}   (targets: p50 20 ms, p99 100 ms)`,
+    `  CPU a pod: agent's main thread ${ms(cpu.main)}, its others ${ms(cpu.others)}; the pods themselves ${ms(cpu.pods)}`,
   ].join('\n');
 }
 
 /** As kubelet has it: the pod is known, its cgroup and network are made; then its first process. */
 async function round(
   node: LabNode,
-  count: number,
-  isKnown: (pods: readonly NewPod[]) => Promise<boolean>,
-): Promise<readonly number[]> {
+  options: {
+    readonly count: number;
+    /** The agent's. */
+    readonly pid: number;
+    readonly isKnown: (pods: readonly NewPod[]) => Promise<boolean>;
+  },
+): Promise<Round> {
+  const { count, pid, isKnown } = options;
   const pods: NewPod[] = [];
   for (let i = 0; i < count; i++) pods.push(await makePod(node, FIRST_INDEX + i));
   await waitFor('the agent to know the pods', () => isKnown(pods), { timeoutMs: 60_000 });
   await sleep(500);
   const words = pods.flatMap(({ cgroup, netns }) => [join(cgroup, 'cgroup.procs'), `/run/netns/${netns}`]);
   const program = join(packageRoot(), 'test/support/build/pod-start');
+  const before = threadsCpuMs(pid);
   const { stdout, stderr } = await node.exec([program, ...words], { timeoutMs: 120_000 });
+  const after = threadsCpuMs(pid);
   const times = stdout
     .split('\n')
     .filter(Boolean)
     .map((line) => Number(line) / 1000);
   if (times.length !== count) throw new Error(`${times.length} of ${count} pods have started: ${stderr}`);
   for (const pod of pods) await removePod(node, pod);
-  return times;
+  const main = after.main - before.main;
+  return { times, cpu: { main, others: after.all - before.all - main, pods: Number(stderr) / 1000 } };
 }
 
 async function makePod(node: LabNode, index: number): Promise<NewPod> {

@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 
 /** Memory in MB (10^6 bytes). */
 export interface Memory {
@@ -40,6 +40,14 @@ function cpuTicksOf(pid: number): number {
 
 function childrenOf(pid: number): number[] {
   return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number);
+}
+
+/** CPU time of a process so far, exactly: of its main thread, and of all that live. */
+export function threadsCpuMs(pid: number): { readonly main: number; readonly all: number } {
+  const cpuMs = (task: string) =>
+    Number(readFileSync(`/proc/${pid}/task/${task}/schedstat`, 'utf8').split(' ')[0]) / 1e6;
+  const all = readdirSync(`/proc/${pid}/task`).reduce((sum, task) => sum + cpuMs(task), 0);
+  return { main: cpuMs(String(pid)), all };
 }
 
 /** Time that this thread has had of a CPU: what others on the machine do is not in it. */
