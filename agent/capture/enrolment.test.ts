@@ -3,7 +3,7 @@ import { createLog } from '../../mesh/log/index.js';
 import { localPodWith as pod } from '../../test/support/local-pod.js';
 import type { PodSighting } from '../pods/index.js';
 import { Enrolment, type PodPresence } from './enrolment.js';
-import type { CapturedPod } from './types.js';
+import type { CapturedPod, LocalPod } from './types.js';
 import { CaptureError } from './types.js';
 
 const warned: string[] = [];
@@ -30,8 +30,8 @@ beforeEach(() => {
   failReady = false;
   failTable = false;
   ready = Promise.resolve();
-  const presence = (inode: number): PodPresence => ({
-    captured: { netnsCookie: BigInt(inode) } as CapturedPod,
+  const presence = (inode: number, { addresses }: LocalPod): PodPresence => ({
+    captured: { netnsCookie: BigInt(inode), addresses } as CapturedPod,
     steer: () => steps.push(`steer ${inode}`),
     unsteer: () => steps.push(`unsteer ${inode}`),
     closeListeners: () => steps.push(`close listeners ${inode}`),
@@ -54,10 +54,10 @@ beforeEach(() => {
         removeCaptured: (cookie) => steps.push(`uncaptured ${cookie}`),
         forgetNamespace: (cookie) => steps.push(`forget ${cookie}`),
       },
-      openPresence: (_, { inode }) => {
+      openPresence: (entered, { inode }) => {
         if (failOpen) throw new CaptureError('ROUTE_LOCALNET', 'route_localnet is 1');
         steps.push(`open ${inode}`);
-        return presence(inode);
+        return presence(inode, entered);
       },
       listener: {
         onCaptured: async () => {
