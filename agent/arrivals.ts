@@ -35,6 +35,7 @@ export class Arrivals {
   /** Nobody is served any more. */
   close(): void {
     this.#isClosed = true;
+    if (this.#queued !== null) clearImmediate(this.#queued);
     this.#pods.clear();
   }
 
