@@ -9,8 +9,8 @@ import {
   cpuSecondsOf,
   expectNothingLeft,
   type Footprint,
-  footprintOf,
   leaveDescriptors,
+  restingFootprintOf,
   starveOfMemory,
 } from './faults-harness.js';
 import {
@@ -59,7 +59,7 @@ describe('faults of an agent', () => {
     );
     await bed.mesh.waitUntilCaptured(pods);
     await expectWorking();
-    before = [await footprintOf(agentOf(0)), await footprintOf(agentOf(1))];
+    before = [await restingFootprintOf(agentOf(0)), await restingFootprintOf(agentOf(1))];
   }, 120_000);
   afterAll(() => {
     bed?.[Symbol.dispose]();

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, jest, test } from '@jest/globals';
 import { packageRoot } from '../../native/package-root.js';
 import { type LabNode, type LabPod, type Manifest, waitFor } from '../lab/index.js';
-import { cutOff, expectNothingLeft, type Footprint, footprintOf } from './faults-harness.js';
+import { cutOff, expectNothingLeft, type Footprint, restingFootprintOf } from './faults-harness.js';
 import { appPort, EchoConnection, inClear, type MeshBed, makeMeshBed, talk } from './mesh-harness.js';
 
 // What becomes of agents and their pods when the controller lies, is killed in the middle of a push, cannot write, or is out of reach.
@@ -22,7 +22,7 @@ describe('faults of the controller', () => {
     bed = await makeMeshBed();
     controlNode = bed.lab.nodes.find(({ name }) => name.startsWith('control'))!;
     await expectWorking();
-    before = [await footprintOf(agentOf(0)), await footprintOf(agentOf(1))];
+    before = [await restingFootprintOf(agentOf(0)), await restingFootprintOf(agentOf(1))];
   }, 120_000);
   afterAll(() => bed?.[Symbol.dispose]());
   afterEach(async () => {

@@ -31,6 +31,19 @@ export async function footprintOf(agent: MeshAgent): Promise<Footprint> {
   };
 }
 
+/** The same, once the agent has made what it keeps in store: the programs loaded ahead of pods, one now and then. */
+export async function restingFootprintOf(agent: MeshAgent): Promise<Footprint> {
+  let most = 0;
+  let risenAt = performance.now();
+  const rests = () => {
+    const now = descriptorsOf(agent);
+    if (now > most) [most, risenAt] = [now, performance.now()];
+    return performance.now() - risenAt > 3_000;
+  };
+  await waitFor('no more descriptors', rests, { timeoutMs: 40_000 });
+  return await footprintOf(agent);
+}
+
 /** Waits until the agent holds no more than before. A few descriptors come and go by themselves: connections of peers, to the controller, of who asks. */
 export async function expectNothingLeft(agent: MeshAgent, before: Footprint): Promise<void> {
   let now = before;

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import { type LabNode, type LabPod, waitFor } from '../lab/index.js';
-import { cutOff, expectNothingLeft, footprintOf } from './faults-harness.js';
+import { cutOff, expectNothingLeft, restingFootprintOf } from './faults-harness.js';
 import {
   appPort,
   EchoConnection,
@@ -191,7 +191,10 @@ describe('faults of the mesh itself', () => {
       ),
     );
     await bed.mesh.waitUntilCaptured(pods);
-    const before = [await footprintOf(agentOf(clientSide)), await footprintOf(agentOf(serverSide))];
+    const before = [
+      await restingFootprintOf(agentOf(clientSide)),
+      await restingFootprintOf(agentOf(serverSide)),
+    ];
     const seenBefore = bed.app.stdout.length;
     const patience = { timeoutMs: 90_000 };
     const holds = pods.map((pod) => open(pod, { ...to(), line: 'hold', ...patience }));
@@ -251,7 +254,7 @@ async function aMinuteElsewhere(bed: MeshBed) {
   await bed.mesh.waitUntilCaptured([server, client]);
   const to = { host: server.ip, port: appPort, timeoutMs: 90_000 };
   expect(await talk(client, { ...to, line: 'peer' })).toMatchObject({ ended: 'fin' });
-  const footprints = [await footprintOf(still), await footprintOf(cut)];
+  const footprints = [await restingFootprintOf(still), await restingFootprintOf(cut)];
   const held = open(client, { ...to, line: 'hold' });
   await held.process.waitForOutput(/answered/);
 
