@@ -1,5 +1,6 @@
 /** How long a pod waits at its start until it is in the mesh: from its first process in cgroup and namespace to the first connection that is let. */
 import { randomUUID } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { packageRoot } from '../../native/package-root.js';
@@ -13,9 +14,11 @@ export interface PodStartOptions {
   /** Pods that start at once, each round. */
   readonly pods: number;
   readonly rounds: number;
+  /** Agent and pods have precedence over what else runs on the machine. */
+  readonly goesFirst: boolean;
 }
 
-export const fullPodStart: PodStartOptions = { pods: 30, rounds: 5 };
+export const fullPodStart: PodStartOptions = { pods: 30, rounds: 5, goesFirst: false };
 
 /** Milliseconds, of all rounds together. */
 export interface PodStart {
@@ -43,6 +46,8 @@ interface NewPod {
 }
 
 const NAMESPACE = 'started';
+/** Nice value of a session's autogroup: each program of a lab is a session of its own, so that its own nice value says nothing. */
+const PRECEDENCE = '-18';
 /** Beyond those that the lab itself gives. */
 const FIRST_INDEX = 100;
 
@@ -57,11 +62,13 @@ export async function measurePodStart(options: PodStartOptions): Promise<PodStar
       return pods.every(({ uid }) => known.has(uid));
     };
     const { pid } = mesh.agents[0]!.process;
-    await round(node, { count: 1, pid, isKnown }); // the first of all warms up
-    const alone = await round(node, { count: 1, pid, isKnown });
+    if (options.goesFirst) writeFileSync(`/proc/${pid}/autogroup`, PRECEDENCE);
+    const common = { pid, isKnown, goesFirst: options.goesFirst };
+    await round(node, { ...common, count: 1 }); // the first of all warms up
+    const alone = await round(node, { ...common, count: 1 });
     const rounds: Round[] = [];
     for (let i = 0; i < options.rounds; i++)
-      rounds.push(await round(node, { count: options.pods, pid, isKnown }));
+      rounds.push(await round(node, { ...common, count: options.pods }));
     const started = rounds.flatMap(({ times }) => times).sort((x, y) => x - y);
     const cpu = (of: keyof Round['cpu']) =>
       rounds.reduce((sum, one) => sum + one.cpu[of], 0) / started.length;
@@ -92,9 +99,10 @@ async function round(
     /** The agent's. */
     readonly pid: number;
     readonly isKnown: (pods: readonly NewPod[]) => Promise<boolean>;
+    readonly goesFirst: boolean;
   },
 ): Promise<Round> {
-  const { count, pid, isKnown } = options;
+  const { count, pid, isKnown, goesFirst } = options;
   const pods: NewPod[] = [];
   for (let i = 0; i < count; i++) pods.push(await makePod(node, FIRST_INDEX + i));
   await waitFor('the agent to know the pods', () => isKnown(pods), { timeoutMs: 60_000 });
@@ -102,7 +110,9 @@ async function round(
   const words = pods.flatMap(({ cgroup, netns }) => [join(cgroup, 'cgroup.procs'), `/run/netns/${netns}`]);
   const program = join(packageRoot(), 'test/support/build/pod-start');
   const before = threadsCpuMs(pid);
-  const { stdout, stderr } = await node.exec([program, ...words], { timeoutMs: 120_000 });
+  const first = ['sh', '-c', `echo ${PRECEDENCE} > /proc/self/autogroup; exec "$@"`, 'first'];
+  const command = [...(goesFirst ? first : []), program, ...words];
+  const { stdout, stderr } = await node.exec(command, { timeoutMs: 120_000 });
   const after = threadsCpuMs(pid);
   const times = stdout
     .split('\n')
