@@ -17,7 +17,7 @@ function apiServer(there: Record<string, { labels?: object; annotations?: object
   const objects = new Map<string, object>(
     Object.entries(there).map(([name, metadata]) => [
       name,
-      { metadata: { name, ...metadata }, status: served },
+      { metadata: { name, resourceVersion: '1', ...metadata }, status: served },
     ]),
   );
   const written: ApiRequest[] = [];
@@ -25,7 +25,11 @@ function apiServer(there: Record<string, { labels?: object; annotations?: object
     const name = asked.path.split('/').at(-1)!;
     if (asked.method === 'PATCH') {
       written.push(asked);
-      objects.set(name, { ...(asked.body as object), status: served });
+      const { metadata } = asked.body as CrdManifest;
+      const before = objects.get(name) as CrdManifest | undefined;
+      const isSame = JSON.stringify(metadata.annotations) === JSON.stringify(before?.metadata.annotations);
+      const resourceVersion = isSame ? '1' : '2';
+      objects.set(name, { metadata: { ...metadata, resourceVersion }, status: served });
     }
     const found = objects.get(name);
     if (found === undefined) throw new KubeError('KUBE_REFUSED', 'not found', { status: 404 });
@@ -59,17 +63,19 @@ describe('installCrds', () => {
     const { lines, written } = await install(
       {
         'ours.x': { labels: { [OWNER_LABEL]: 'installed' }, annotations: { [REVISION_ANNOTATION]: '1' } },
+        'same.x': { labels: { [OWNER_LABEL]: 'installed' }, annotations: { [REVISION_ANNOTATION]: '2' } },
         'theirs.x': { labels: { 'app.kubernetes.io/managed-by': 'Helm' } },
         'newer.x': { labels: { [OWNER_LABEL]: 'installed' }, annotations: { [REVISION_ANNOTATION]: '3' } },
       },
-      ['ours.x', 'theirs.x', 'newer.x'],
+      ['ours.x', 'same.x', 'theirs.x', 'newer.x'],
     );
     expect(lines).toEqual([
       'ours.x: updated',
+      'same.x: unchanged',
       "theirs.x: another's, left as it is",
       'newer.x: newer, left as it is',
     ]);
-    expect(written.map(({ path }) => path.split('/').at(-1))).toEqual(['ours.x']);
+    expect(written.map(({ path }) => path.split('/').at(-1))).toEqual(['ours.x', 'same.x']);
   });
 
   test('fails, naming it, where one cannot be written', async () => {

@@ -18,7 +18,7 @@ const CONFLICT = 409;
 const BUNDLE_VERSION = 'gateway.networking.k8s.io/bundle-version';
 const POLL_MS = 200;
 
-type Outcome = 'installed' | 'updated' | 'newer' | "another's";
+type Outcome = 'installed' | 'updated' | 'unchanged' | 'newer' | "another's";
 
 interface InstalledCrd extends KubeObject {
   readonly status?: { readonly conditions?: readonly { readonly type: string; readonly status: string }[] };
@@ -61,20 +61,27 @@ async function installOne(
   const there = await tryGet<InstalledCrd>(client, `${COLLECTION}/${name}`);
   if (there === null) {
     // Without force: should somebody be faster, it is theirs.
-    const isMade = await apply(crd, revision, false, client);
-    return { outcome: isMade ? 'installed' : "another's", note: '' };
+    const made = await apply(crd, revision, false, client);
+    return { outcome: made === null ? "another's" : 'installed', note: '' };
   }
   const { labels = {}, annotations = {} } = there.metadata;
   if (labels[OWNER_LABEL] === undefined)
     return { outcome: "another's", note: `, left as it is${versionNote(annotations, crd)}` };
   if (Number(annotations[REVISION_ANNOTATION] ?? 0) > revision)
     return { outcome: 'newer', note: ', left as it is' };
-  await apply(crd, revision, true, client);
-  return { outcome: 'updated', note: '' };
+  const after = await apply(crd, revision, true, client);
+  // What changes nothing leaves its version.
+  const isSame = after?.metadata.resourceVersion === there.metadata.resourceVersion;
+  return { outcome: isSame ? 'unchanged' : 'updated', note: '' };
 }
 
-/** False: somebody else has fields of it. */
-async function apply(crd: CrdManifest, revision: number, force: boolean, client: Requests): Promise<boolean> {
+/** The object as it is then; null: somebody else has fields of it. */
+async function apply(
+  crd: CrdManifest,
+  revision: number,
+  force: boolean,
+  client: Requests,
+): Promise<InstalledCrd | null> {
   const { metadata } = crd;
   const body = {
     ...crd,
@@ -85,16 +92,16 @@ async function apply(crd: CrdManifest, revision: number, force: boolean, client:
     },
   };
   try {
-    await client.request({
+    const answer = await client.request({
       method: 'PATCH',
       path: `${COLLECTION}/${metadata.name}`,
       query: { fieldManager: FIELD_MANAGER, force: String(force) },
       body,
       contentType: 'application/apply-patch+yaml',
     });
-    return true;
+    return answer as InstalledCrd;
   } catch (error) {
-    if (!force && statusOf(error) === CONFLICT) return false;
+    if (!force && statusOf(error) === CONFLICT) return null;
     throw error;
   }
 }

@@ -15,9 +15,13 @@ export async function tryGet<T>(client: Requests, path: string): Promise<T | nul
 }
 
 /** False: there was none. @throws KubeError */
-export async function tryDelete(client: Requests, path: string): Promise<boolean> {
+export async function tryDelete(
+  client: Requests,
+  path: string,
+  query: Readonly<Record<string, string>> = {},
+): Promise<boolean> {
   try {
-    await client.request({ method: 'DELETE', path });
+    await client.request({ method: 'DELETE', path, query });
     return true;
   } catch (error) {
     if (statusOf(error) === NOT_FOUND) return false;

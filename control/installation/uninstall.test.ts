@@ -99,6 +99,7 @@ describe('uninstall', () => {
       'DELETE /api/v1/namespaces/shop/configmaps/culvert-ca-root-cert',
       'DELETE /api/v1/namespaces/mesh/secrets/culvert-webhook-ca',
       'DELETE /apis/coordination.k8s.io/v1/namespaces/mesh/leases/culvert-controller-leader',
+      'DELETE /apis/batch/v1/namespaces/mesh/jobs/culvert-install',
     ]);
   });
 
@@ -126,6 +127,7 @@ describe('uninstall', () => {
       'root ConfigMaps',
       'authority of the webhook',
       'lease',
+      'Job of a failed upgrade',
     ]);
   });
 });

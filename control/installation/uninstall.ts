@@ -10,6 +10,7 @@ export const RELEASED = 'released';
 
 const CONTROLLER = 'culvert-controller';
 const WEBHOOK_CA = 'culvert-webhook-ca';
+const INSTALL_JOB = 'culvert-install';
 const LEASE = 'culvert-controller-leader';
 const ROOT_CONFIG_MAP = 'culvert-ca-root-cert';
 const TAINT = 'culvert/agent-not-ready';
@@ -87,7 +88,16 @@ export async function uninstall(options: UninstallOptions, deps: Deps): Promise<
     await tryDelete(deps.client, `/api/v1/namespaces/${options.namespace}/secrets/${WEBHOOK_CA}`);
   });
   await step('lease', async () => void (await tryDelete(deps.client, leasePath(options.namespace))));
+  await step('Job of a failed upgrade', () => removeInstallJob(options.namespace, deps));
   return isWhole;
+}
+
+/** Helm keeps what failed, for its log. */
+async function removeInstallJob(namespace: string, { client, say }: Deps): Promise<void> {
+  const path = `/apis/batch/v1/namespaces/${namespace}/jobs/${INSTALL_JOB}`;
+  // Unasked, a Job's pods stay.
+  if (await tryDelete(client, path, { propagationPolicy: 'Background' }))
+    say(`Job ${INSTALL_JOB} of a failed upgrade removed`);
 }
 
 /** Throws an Error that names the nodes which were not released in time. */

@@ -70,6 +70,10 @@ export class Reflector<T> {
   #refusals = 0;
   /** In a row, and without a single word. */
   #silentWatches = 0;
+  /** The API server has begun to answer the watch that is, or was last, asked for. */
+  #isOpen = false;
+  /** That there is nothing to hear of it has been told. */
+  #isQuiet = false;
   #listings = 0;
   #isSynced = false;
 
@@ -168,6 +172,7 @@ export class Reflector<T> {
       }),
     };
     const openedMs = performance.now();
+    this.#isOpen = false;
     const lines = new LineSplitter({ maxLineBytes: maxEventBytes }, (line) => this.#take(place, line));
     try {
       await this.#deps.client.stream(
@@ -220,6 +225,7 @@ export class Reflector<T> {
 
   #opened(): void {
     this.#heard();
+    this.#isOpen = true;
     if (this.#isSynced && this.#resourceVersion !== null) this.#enter('watching', '');
   }
 
@@ -244,9 +250,21 @@ export class Reflector<T> {
       this.#pageSize = Math.max(1, Math.floor(this.#pageSize / 4)); // one that was too long, perhaps
     }
     if (code === 'KUBE_SILENT' && isStreamedList) this.#streamsLists = false;
-    else if (code === 'KUBE_SILENT') this.#countSilence();
+    else if (code === 'KUBE_SILENT') {
+      const isEmpty = this.#isOpen && this.#deps.table.size === 0;
+      this.#countSilence();
+      if (isEmpty) return this.#quiet();
+    }
     this.#enter('interrupted', messageOf(error));
     return this.#backoff.next(Number(data['retryAfterMs'] ?? 0));
+  }
+
+  /** Of no objects there is nothing to say, and not every API server sends bookmarks then. Were it gone, the next watch would not open. */
+  #quiet(): number {
+    const { kind } = this.#options.watched;
+    if (!this.#isQuiet) this.#deps.log.info({ kind }, 'watch of no objects is silent; asked for again');
+    this.#isQuiet = true;
+    return this.#backoff.next();
   }
 
   #countSilence(): void {

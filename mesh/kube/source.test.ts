@@ -87,8 +87,7 @@ const opened =
 const hangs = () => {};
 const values = () => [...source.values()].sort();
 const told = () => batches.map(({ upserted, removed }) => [Object.fromEntries(upserted), removed] as const);
-const a = 'ConfigMap/shop/a';
-const b = 'ConfigMap/shop/b';
+const [a, b] = ['ConfigMap/shop/a', 'ConfigMap/shop/b'];
 
 describe('a listing', () => {
   test('that is streamed is handed on in one batch; then events in order', async () => {
@@ -223,6 +222,14 @@ describe('a watch', () => {
     await until(() => values()[0] === 'restored');
     expect(server.asked.slice(0, 4)).toEqual(['stream', 'watch 9', 'watch 9', 'stream']);
     expect(told()[1]).toEqual([{ [a]: 'restored' }, []]);
+  });
+
+  test('of no objects that is silent is no trouble; a server that does not answer is', async () => {
+    source = open({ maxSilenceMs: 150, firstMs: 200 });
+    script(streamed(9), opened(), (response) => response.destroy());
+    await source.start();
+    await until(() => source.status[0]!.state !== 'watching');
+    expect(server.asked).toHaveLength(3);
   });
 
   test('that is cut, and a server that is away: what was seen stays, attempts are few, it catches up', async () => {

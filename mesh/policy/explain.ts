@@ -22,7 +22,7 @@ export function explain(
 /** What an access log says of a connection that was refused or closed (hbone-and-wds.md 7.2). */
 export function rejectionText({ policy, reason }: Pick<Verdict, 'policy' | 'reason'>): string {
   const why = {
-    denied: `explicitly denied by: ${policy}`,
+    denied: `explicitly denied by: ${policy}${policy === null ? '' : strictText(policy)}`,
     'not-allowed': 'allow policies exist, but none allowed',
     'policy-missing': `policy applies, but is not known: ${policy}`,
     'policy-defect': `policy applies, but cannot be evaluated: ${policy}`,
@@ -31,6 +31,15 @@ export function rejectionText({ policy, reason }: Pick<Verdict, 'policy' | 'reas
     'no-allow-policy': 'no policy denies',
   }[reason];
   return `connection closed due to policy rejection: ${why}`;
+}
+
+/** Policies made of PeerAuthentications: names which no object can have (hbone-and-wds.md 3.6). Their users wrote something else. */
+function strictText(policy: string): string {
+  const [namespace, name = ''] = policy.split('/');
+  const why = 'STRICT: the peer showed no identity of the mesh';
+  if (name === 'istio_converted_static_strict') return ` (PeerAuthentication ${why})`;
+  const [, written] = /^converted_peer_authentication_(.+)$/.exec(name) ?? [];
+  return written === undefined ? '' : ` (PeerAuthentication ${namespace}/${written} ${why})`;
 }
 
 function policyTrail({ policy, defect, rules }: CompiledPolicy, subject: Subject): PolicyTrail {

@@ -102,6 +102,10 @@ async function checkVisitor({ shop }: DemoParts, check: Check): Promise<void> {
   check(trail[0]!.caller === visitor.ip, `and saw its own address, too: ${trail[0]!.caller}`);
 }
 
+function countText(connections: number): string {
+  return connections === 1 ? '1 connection' : `${connections} connections`;
+}
+
 async function checkAccessLog({ mesh, shop }: DemoParts, output: DemoOutput, check: Check): Promise<void> {
   const inbound = (): AccessLogLine[] =>
     mesh.agents.flatMap((agent) => agent.accessLog()).filter((line) => line['direction'] === 'inbound');
@@ -115,10 +119,10 @@ async function checkAccessLog({ mesh, shop }: DemoParts, output: DemoOutput, che
     const identities = new Set(lines.map((line) => line['src.identity']));
     const right = lines.length === count && identities.size === 1 && identities.has(wanted);
     const shown = [...identities].map((identity) => identity ?? 'no identity').join(', ') || 'nothing';
-    check(right, `${client} → ${server}: ${lines.length} connections from ${shown}`);
+    check(right, `${client} → ${server}: ${countText(lines.length)} from ${shown}`);
   }
   const failed = inbound().filter((line) => line['error'] !== undefined);
-  check(failed.length === 0, `${failed.length} connections failed`);
+  check(failed.length === 0, `${countText(failed.length)} failed`);
   const example = inbound().find((line) => isFlow(line, shop.pod('cart'), shop.pod('ledger')));
   if (example !== undefined) output.say(`            one line: ${JSON.stringify(example)}`);
 }

@@ -9,7 +9,7 @@ test('npm run demo ends well and shows identities, counters and an encrypted wir
   const { stdout } = await promisify(execFile)(process.execPath, [program], { timeout: 120_000 });
   expect(stdout).not.toContain('✗');
   expect(stdout).toContain('cart → ledger: 5 connections from spiffe://cluster.local/ns/shop/sa/cart');
-  expect(stdout).toContain('visitor → frontend: 1 connections from no identity');
+  expect(stdout).toContain('visitor → frontend: 1 connection from no identity');
   expect(stdout).toContain('is nowhere in it');
   expect(stdout).toContain('All of it was true.');
 }, 150_000);
