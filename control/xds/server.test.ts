@@ -342,7 +342,7 @@ describe('an on-demand client', () => {
   });
 
   test('subscribing again asks for it again; unsubscribing ends it', async () => {
-    put(content('a'));
+    put(content('a'), content('b'));
     const stream = new Stream();
     stream.send({ node: NODE, resourceNamesSubscribe: ['a'] });
     stream.ack(await stream.next());
@@ -350,8 +350,11 @@ describe('an on-demand client', () => {
     const again = await stream.next();
     expect(names(again)).toEqual(['a']);
     stream.ack(again);
-    stream.send({ resourceNamesUnsubscribe: ['a'] });
-    await stream.silent();
+    // The answer for b shows that the server has read it.
+    stream.send({ resourceNamesUnsubscribe: ['a'], resourceNamesSubscribe: ['b'] });
+    const other = await stream.next();
+    expect(names(other)).toEqual(['b']);
+    stream.ack(other);
     put(content('a', 'new'));
     await stream.silent();
     stream.cancel();
