@@ -59,10 +59,12 @@ function look(watch: Watching, agent: SimAgent): void {
 function begin(watch: Watch): void {
   const watching: Watching = { ...watch, matches: [], counts: new Map(), timesMs: new Map() };
   watches.set(watch.id, watching);
+  const nameIds: number[] = [];
+  for (let nameId = 1; nameId < reader.names.length; nameId++)
+    if (isIn(watching, nameId)) nameIds.push(nameId);
   for (const agent of agents) {
     let count = 0;
-    for (let nameId = 1; nameId < reader.names.length; nameId++)
-      if (isIn(watching, nameId)) count += countsIn(watching, agent.held[nameId] ?? 0);
+    for (const nameId of nameIds) count += countsIn(watching, agent.held[nameId] ?? 0);
     watching.counts.set(agent, count);
     look(watching, agent);
   }

@@ -1,5 +1,5 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { podsIn, ScaleCluster } from './cluster.js';
@@ -324,7 +324,12 @@ export class ScaleRun {
   }
 
   #usage(what: string, { seconds, cpuSeconds, peakMb }: Usage): void {
-    this.#row(`${what}: CPU seconds of the controller (in ${seconds.toFixed(0)} s)`, cpuSeconds, 's');
+    const load = loadavg()[0]!.toFixed(0);
+    this.#row(
+      `${what}: CPU seconds of the controller (in ${seconds.toFixed(0)} s, load ${load})`,
+      cpuSeconds,
+      's',
+    );
     this.#row(`${what}: most resident`, peakMb, 'MB', LIMIT_MB);
   }
 
