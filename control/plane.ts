@@ -10,6 +10,7 @@ import {
   TokenAuthority,
 } from './ca/index.js';
 import type { Cluster } from './cluster.js';
+import { IDLE_POLICIES_DEFAULTS, IdlePolicies } from './idle-policies.js';
 import type { ControllerMetrics, MetricSources } from './metrics.js';
 import { type MeshObject, MODEL_DEFAULTS, Model } from './model/index.js';
 import type { StatusSections } from './monitoring.js';
@@ -29,6 +30,7 @@ export interface Plane {
   readonly publisher: Publisher;
   readonly xds: XdsServer;
   readonly reports: Reports;
+  readonly idlePolicies: IdlePolicies;
   readonly certificates: CertificateService;
   /** Null: source `files`. */
   readonly writeback: Writeback | null;
@@ -85,19 +87,26 @@ export function buildPlane(options: ControllerOptions, deps: PlaneDeps): Plane {
     events: metrics.ca,
     log: log.child({ room: 'ca' }),
   });
-  const writeback = cluster === null ? null : createWriteback(options, cluster, { model, reports, log });
+  const idlePolicies = new IdlePolicies(IDLE_POLICIES_DEFAULTS, {
+    model,
+    onChange: (keys) => writeback?.onIdle(keys),
+  });
+  const writeback =
+    cluster === null ? null : createWriteback(options, cluster, { model, reports, idlePolicies, log });
   const onBatch = (batch: SourceBatch<MeshObject>) => {
     model.apply(batch);
     writeback?.onBatch(batch);
   };
   const source = openSource(options, { onBatch, cluster, writeback, log });
   const recheck = setInterval(() => xds.recheck(), RECHECK_MS).unref();
-  return { source, model, publisher, xds, reports, certificates, writeback, recheck };
+  return { source, model, publisher, xds, reports, idlePolicies, certificates, writeback, recheck };
 }
 
 /** Its clients are told to come back, or to go elsewhere. */
-export function stopPlane({ source, model, publisher, xds, writeback, recheck }: Plane): void {
+export function stopPlane(plane: Plane): void {
+  const { source, model, publisher, xds, idlePolicies, writeback, recheck } = plane;
   clearInterval(recheck);
+  idlePolicies.stop();
   writeback?.stop();
   source.stop();
   model.stop();
@@ -108,8 +117,9 @@ export function stopPlane({ source, model, publisher, xds, writeback, recheck }:
 function createWriteback(
   options: ControllerOptions,
   { client, election, identity }: Cluster,
-  { model, reports, log }: { readonly model: Model; readonly reports: Reports; readonly log: Log },
+  deps: Pick<Plane, 'model' | 'reports' | 'idlePolicies'> & { readonly log: Log },
 ): Writeback {
+  const { model, reports, idlePolicies, log } = deps;
   return new Writeback(
     { namespace: options.namespace, identity, addsNodeTaints: options.nodeTaint },
     {
@@ -117,6 +127,7 @@ function createWriteback(
       leadership: election,
       model,
       limitationsOf: (key) => reports.of(key),
+      isIdle: (key) => idlePolicies.has(key),
       log: log.child({ room: 'writeback' }),
     },
   );
@@ -168,12 +179,12 @@ export function metricSourcesOf(
 }
 
 /** What `culvertctl status` shows. */
-export function statusOf({ xds, source, reports, writeback }: Plane): StatusSections {
+export function statusOf({ xds, source, reports, idlePolicies, writeback }: Plane): StatusSections {
   return {
     agents: () => xds.clients,
     resources: () => xds.sizes,
     problems: () => source.problems,
-    notices: () => source.notices,
+    notices: () => [...source.notices, ...idlePolicies.notices],
     watches: () => source.watches,
     reports: () => reports.all,
     findings: () => writeback?.findings ?? [],

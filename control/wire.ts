@@ -130,6 +130,7 @@ class Start {
       ['starting', ...plane.source.pending, webhook?.pending ?? ''].filter((part) => part !== '').join('; ');
     await Promise.all([plane.source.start(), webhook?.start()]);
     plane.model.flush();
+    plane.idlePolicies.start();
     return plane;
   }
 

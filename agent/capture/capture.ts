@@ -315,7 +315,7 @@ export class Capture {
     const changed = new Set(before.keys());
     this.#pods.clear();
     for (const given of pods) {
-      const pod = this.#isReleased ? { ...given, enrolled: false } : given;
+      const pod = this.#isReleased ? { ...given, enrolled: false, outside: 'node released' } : given;
       this.#pods.set(pod.uid, pod);
       if (isDeepStrictEqual(before.get(pod.uid), pod)) changed.delete(pod.uid);
       else changed.add(pod.uid);

@@ -113,8 +113,8 @@ test('an annotation that cannot be followed refuses a new pod, and leaves a capt
 });
 
 test('a plain pod stays plain until its capture is complete', async () => {
-  await enrolment.update(pod({ enrolled: false }), seen(null));
-  expect([enrolment.state, taken()]).toEqual(['plain', ['list 7 plain']]);
+  await enrolment.update(pod({ enrolled: false, outside: 'label none' }), seen(null));
+  expect([enrolment.state, enrolment.reason, taken()]).toEqual(['plain', 'label none', ['list 7 plain']]);
   await enrolment.update(pod(), seen(1));
   expect([enrolment.state, taken()]).toEqual(['captured', enrol]);
 });

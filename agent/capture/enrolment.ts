@@ -103,7 +103,7 @@ export class Enrolment {
     return this.#state;
   }
 
-  /** Why it is `refused`, `waiting` or `absent`, or what a `captured` one does not follow; else empty. */
+  /** Why it is `refused`, `waiting`, `absent` or `plain`, or what a `captured` one does not follow; else empty. */
   get reason(): string {
     return this.#reason;
   }
@@ -196,7 +196,7 @@ export class Enrolment {
       this.#become('absent', pod === null ? '' : 'no cgroup on this node is named after its uid');
     } else if (!pod.enrolled || pod.hostNetwork) {
       await this.#makePlain(sighting.cgroup.id);
-      this.#become('plain');
+      this.#become('plain', pod.outside);
     } else if (sighting.namespace === null) {
       await this.#end();
       this.#become('waiting', 'no process in a network namespace with its address yet');

@@ -7,7 +7,7 @@ export interface PodStatus {
   readonly name: string;
   readonly namespace: string;
   readonly state: PodState;
-  /** Why it is `refused`, `waiting` or `absent`, or what a `captured` one does not follow; else empty. */
+  /** Why it is `refused`, `waiting`, `absent` or `plain`, or what a `captured` one does not follow; else empty. */
   readonly reason: string;
   /** In force: what goes in clear and without policy though the pod is captured. */
   readonly exclusions: Exclusions;

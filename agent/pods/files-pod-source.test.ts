@@ -88,8 +88,9 @@ test('the pods of this node, from several documents, files and folders, with can
       isEastWestGateway: false,
       fault: '',
       enrolled: true,
+      outside: '',
     },
-    expect.objectContaining({ name: 'two', hostNetwork: true, enrolled: false }),
+    expect.objectContaining({ name: 'two', hostNetwork: true, enrolled: false, outside: 'host network' }),
   ]);
   expect(source.problems).toEqual([]);
 });

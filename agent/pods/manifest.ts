@@ -11,13 +11,13 @@ import {
   type Fields,
   FOLDER_SOURCE_DEFAULTS,
   FolderSource,
-  isEnrolled,
   type KindDecoder,
   keyOf,
   type Labels,
   type PodFields,
   readAnnotations,
   readPod,
+  whyOutside,
 } from '../../mesh/manifests/index.js';
 import type { LocalPod } from './types.js';
 
@@ -98,7 +98,7 @@ export function localPods(
     if (view.isUnsettled(namespaceKey) && dataplaneModeOf(pod.labels) === null) continue;
     const namespace = view.get(namespaceKey) as NamespaceManifest | undefined;
     const { uid, name, serviceAccount, addresses, hostNetwork } = pod;
-    const enrolled = isEnrolled(pod, namespace, excludedNamespaces);
+    const outside = whyOutside(pod, namespace, excludedNamespaces);
     const { fault, ...annotations } = readAnnotations(pod.annotations);
     const lacksAddress = view.hasAddresses && addresses.length === 0 && !hostNetwork;
     pods.push({
@@ -108,7 +108,8 @@ export function localPods(
       serviceAccount,
       addresses,
       hostNetwork,
-      enrolled,
+      enrolled: outside === '',
+      outside,
       isEastWestGateway: pod.labels['gateway.istio.io/managed'] === 'istio.io-eastwest-controller',
       ...annotations,
       fault:

@@ -16,6 +16,8 @@ export interface LocalPod {
   readonly hostNetwork: boolean;
   /** By `istio.io/dataplane-mode` on pod and namespace (mesh-apis.md 1.1). */
   readonly enrolled: boolean;
+  /** For people: why it is not enrolled; else empty. */
+  readonly outside: string;
   /** What its user wants left alone, though it is enrolled. */
   readonly exclusions: Exclusions;
   /** `ambient.istio.io/dns-capture`; true unless it says "false". */

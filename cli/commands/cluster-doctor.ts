@@ -2,7 +2,7 @@ import { readDump } from '../agent-dump.js';
 import type { Cluster } from '../cluster/cluster.js';
 import { stuckHooks } from '../cluster/hooks.js';
 import type { CommandDeps } from '../command.js';
-import type { ControllerStatus } from '../controller-status.js';
+import { type ControllerStatus, problemText } from '../controller-status.js';
 import { CliError, orError } from '../errors.js';
 import { type Finding, finding } from '../finding.js';
 
@@ -133,7 +133,16 @@ async function fromController(controller: CommandDeps['controller']): Promise<Fi
       'culvertctl status names them',
     ),
     ...notAsWritten(found.reports),
+    ...notices(found.notices),
   ];
+}
+
+/** Nothing is wrong: a policy that selects no pod, a kind that is not read. */
+function notices(list: ControllerStatus['notices']): Finding[] {
+  if (list.length === 0) return [];
+  const more = list.length > 3 ? `; and ${list.length - 3} more` : '';
+  const found = `${list.slice(0, 3).map(problemText).join('; ')}${more}`;
+  return [finding('notices', 'ok', found, '')];
 }
 
 /** What was accepted and is not in force as its author wrote it: a policy that selects pods outside of the mesh, fields that are L7 only. */

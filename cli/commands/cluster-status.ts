@@ -1,13 +1,11 @@
 import { type AgentDump, readDump } from '../agent-dump.js';
+import { askAll, unaskedNotes } from '../cluster/ask-all.js';
 import type { Cluster, MeshPod } from '../cluster/cluster.js';
 import type { Result } from '../command.js';
 import { type ControllerStatus, problemText, shortType } from '../controller-status.js';
-import { CliError, orError } from '../errors.js';
+import { CliError } from '../errors.js';
 import { formatAge, type Rows } from '../output.js';
-
-/** Each agent that is asked is a kubectl of its own for a moment. */
-const askedAtOnce = 6;
-const askedAtMost = 50;
+import { problemTables } from './problem-table.js';
 
 interface AgentRow {
   readonly pod: MeshPod;
@@ -29,24 +27,25 @@ export async function clusterStatus(cluster: Cluster): Promise<Result> {
     cluster.pods('controller'),
     wantedAgents(cluster),
   ]);
-  const controllers = await inTurns(controllerPods, async (pod): Promise<ControllerRow> => {
-    const status = cluster.ask('controller', pod, (admin) => admin.json('/status'));
-    return { pod, status: await orError(status as Promise<ControllerStatus>) };
-  });
-  const asked = new Set(agentPods.slice(0, askedAtMost));
-  const agents = await inTurns(agentPods, async (pod): Promise<AgentRow> => {
-    const dump = asked.has(pod)
-      ? await orError(cluster.ask('agent', pod, (admin) => readDump(admin, 'xds', 'certificates', 'capture')))
-      : null;
-    return { pod, dump, configuration: configurationOf(pod.node, controllers) };
+  const controllers = (
+    await askAll(
+      cluster,
+      'controller',
+      controllerPods,
+      async (admin) => (await admin.json('/status')) as ControllerStatus,
+    )
+  ).flatMap(({ pod, answer }): ControllerRow[] => (answer === null ? [] : [{ pod, status: answer }]));
+  const asked = await askAll(cluster, 'agent', agentPods, (admin) =>
+    readDump(admin, 'xds', 'certificates', 'capture'),
+  );
+  const agents = asked.map(({ pod, answer }): AgentRow => {
+    return { pod, dump: answer, configuration: configurationOf(pod.node, controllers) };
   });
   const notes = [
     ...missingNotes(agentPods, controllerPods, wanted),
     ...agents.flatMap(agentNotes),
     ...controllers.flatMap(controllerNotes),
-    ...(agentPods.length > askedAtMost
-      ? [`${agentPods.length - askedAtMost} agents were not asked themselves: --node for one`]
-      : []),
+    ...unaskedNotes(asked),
   ];
   const isWell = notes.length === 0 || notes.every((note) => note.endsWith(': --node for one'));
   return {
@@ -54,10 +53,19 @@ export async function clusterStatus(cluster: Cluster): Promise<Result> {
     tables: [
       { title: 'agents', rows: agentRows(agents) },
       { title: 'controllers', rows: controllerRows(controllers) },
+      ...noticeTables(controllers),
     ],
     notes,
     exitCode: isWell ? 0 : 1,
   };
+}
+
+/** What is worth knowing, though nothing is wrong; all controllers see the same. */
+function noticeTables(controllers: readonly ControllerRow[]): Result['tables'] {
+  const [known] = controllers.flatMap(({ status }) => (status instanceof CliError ? [] : [status]));
+  return known === undefined
+    ? []
+    : problemTables({ problems: [], notices: known.notices, reports: [] }, 'controller');
 }
 
 /** Nodes that are to have an agent; null: there is no DaemonSet, or we may not read it. */
@@ -186,14 +194,4 @@ function jsonOf<Row extends object>(row: Row): unknown {
       value instanceof CliError ? { unreachable: value.message } : value,
     ]),
   );
-}
-
-async function inTurns<Item, Out>(items: readonly Item[], run: (item: Item) => Promise<Out>): Promise<Out[]> {
-  const results: Out[] = [];
-  let next = 0;
-  const work = async (): Promise<void> => {
-    for (let at = next++; at < items.length; at = next++) results[at] = await run(items[at]!);
-  };
-  await Promise.all(Array.from({ length: askedAtOnce }, work));
-  return results;
 }

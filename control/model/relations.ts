@@ -124,6 +124,15 @@ export class Relations {
     return found.filter((candidate) => selects(labels, candidate.labels));
   }
 
+  /** Whether `withLabels` would give any; with null for the namespace, in any. */
+  hasLabels(namespace: string | null, labels: Labels): boolean {
+    const [label, value] = Object.entries(labels)[0] ?? ['', ''];
+    const candidates = namespace === null ? this.#all : this.#byLabel.get(labelKey(namespace, label, value));
+    for (const one of candidates)
+      if ((one.kind === 'Pod' || one.kind === 'WorkloadEntry') && selects(labels, one.labels)) return true;
+    return false;
+  }
+
   ofNamespace(namespace: string): ReadonlySet<MeshObject> {
     return this.#ofNamespace.get(namespace);
   }

@@ -15,6 +15,8 @@ export interface Judgement {
   readonly problems: readonly ManifestProblem[];
   /** What of a sound one is not in force as written. */
   readonly limitations: readonly Limitation[];
+  /** It is a policy whose selector takes no pod at present: nothing is wrong, yet perhaps not meant. */
+  readonly isIdle: boolean;
 }
 
 const MAX_CHARS = 1000;
@@ -24,7 +26,7 @@ export function conditionTypeOf(kind: string): string {
   return kind === 'AuthorizationPolicy' ? 'ZtunnelAccepted' : 'culvert.io/InForce';
 }
 
-export function verdictOf(kind: string, { problems, limitations }: Judgement): Verdict {
+export function verdictOf(kind: string, { problems, limitations, isIdle }: Judgement): Verdict {
   const isPolicy = kind === 'AuthorizationPolicy';
   if (problems.length > 0)
     return { status: 'False', reason: 'Invalid', message: listOf(problems.map(textOf)) };
@@ -34,7 +36,8 @@ export function verdictOf(kind: string, { problems, limitations }: Judgement): V
       reason: isPolicy ? 'UnsupportedValue' : 'NotAsWritten',
       message: listOf(limitations.map(textOf)),
     };
-  return { status: 'True', reason: isPolicy ? 'Accepted' : 'AsWritten', message: 'in force as written' };
+  const message = isIdle ? 'in force as written; selects no pod at present' : 'in force as written';
+  return { status: 'True', reason: isPolicy ? 'Accepted' : 'AsWritten', message };
 }
 
 function textOf({ field, reason, effect }: ManifestProblem | Limitation): string {

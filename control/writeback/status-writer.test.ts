@@ -13,6 +13,7 @@ const KEY = 'AuthorizationPolicy/shop/one';
 let isSettled: boolean;
 let isLeader: boolean;
 let limitations: Limitation[];
+let isIdle: boolean;
 let writes: ApiRequest[];
 let told: ClusterEvent[];
 let facts: Facts;
@@ -34,7 +35,7 @@ const conditionsOf = ({ body }: ApiRequest) =>
   (body as { status: { conditions: Record<string, unknown>[] } }).status.conditions;
 
 beforeEach(() => {
-  [isSettled, isLeader, limitations, writes, told] = [true, true, [], [], []];
+  [isSettled, isLeader, limitations, isIdle, writes, told] = [true, true, [], false, [], []];
   const client = {
     request: async (request: ApiRequest) => {
       writes.push(request);
@@ -58,7 +59,7 @@ beforeEach(() => {
       serviceEntry: () => undefined,
     },
     vips: noVips,
-    judge: () => ({ problems: [], limitations }),
+    judge: () => ({ problems: [], limitations, isIdle }),
     events: { record: (event) => told.push(event) },
     log: createLog({ level: 'silent', component: 'test' }),
   });
@@ -121,4 +122,19 @@ test('conditions of others that our first write took away are written back with 
     query: { fieldManager: 'culvert' },
     body: { metadata: { uid: 'u' } },
   });
+});
+
+test('a policy that selects no pod is accepted all the same, and says so without an Event', async () => {
+  isIdle = true;
+  facts.observe(KEY, policy(1, 1));
+  await until(() => writes.length === 1);
+  isIdle = false;
+  writer.touch(KEY);
+  await until(() => writes.length === 2);
+  expect(writes.map((write) => conditionsOf(write)[0]!['message'])).toEqual([
+    'in force as written; selects no pod at present',
+    'in force as written',
+  ]);
+  expect(writes.map((write) => conditionsOf(write)[0]!['status'])).toEqual(['True', 'True']);
+  expect(told).toEqual([]);
 });

@@ -27,6 +27,8 @@ export interface WritebackDeps {
   readonly model: Model;
   /** What of an object is not in force as written, as translated last. */
   readonly limitationsOf: (key: ObjectKey) => readonly Limitation[];
+  /** Whether it is a policy whose selector takes no pod at present. */
+  readonly isIdle: (key: ObjectKey) => boolean;
   readonly log: Log;
 }
 
@@ -74,7 +76,11 @@ export class Writeback {
     this.#statuses = new StatusWriter({
       ...shared,
       vips: new VipAllocator({ model }),
-      judge: (key) => ({ problems: this.#problems.get(key) ?? [], limitations: deps.limitationsOf(key) }),
+      judge: (key) => ({
+        problems: this.#problems.get(key) ?? [],
+        limitations: deps.limitationsOf(key),
+        isIdle: deps.isIdle(key),
+      }),
       events: this.#events,
     });
     this.#taints = new NodeTaints(
@@ -109,6 +115,12 @@ export class Writeback {
       this.#touch(key);
       if (this.#deps.leadership.isLeader) this.#tellReport(key);
     }
+    this.#statuses.judged();
+  }
+
+  /** Whether these policies take any pod has changed. */
+  onIdle(keys: Iterable<ObjectKey>): void {
+    for (const key of keys) this.#touch(key);
     this.#statuses.judged();
   }
 
@@ -182,7 +194,7 @@ export class Writeback {
     const limitations = this.#deps.limitationsOf(key);
     const regarding = this.#facts.get(key)?.object;
     if (limitations.length === 0 || regarding === undefined) return;
-    const { message } = verdictOf(regarding.kind, { problems: [], limitations });
+    const { message } = verdictOf(regarding.kind, { problems: [], limitations, isIdle: false });
     this.#events.record({
       regarding,
       type: 'Warning',

@@ -1,5 +1,5 @@
 import { describe, expect, test } from '@jest/globals';
-import { isEnrolled } from './index.js';
+import { isEnrolled, whyOutside } from './index.js';
 
 const mode = (value: string | null) => ({
   labels: value === null ? {} : { 'istio.io/dataplane-mode': value },
@@ -36,5 +36,15 @@ describe('enrolment by label', () => {
     expect(isEnrolled({ ...pod('ambient'), annotations: sidecar }, namespace)).toBe(false);
     expect(isEnrolled({ ...pod('ambient'), namespace: 'kube-system' }, namespace)).toBe(false);
     expect(isEnrolled({ ...pod('ambient'), namespace: 'other' }, namespace, ['other'])).toBe(false);
+  });
+
+  test('says why not', () => {
+    const namespace = mode('ambient');
+    expect(whyOutside(pod(null), namespace)).toBe('');
+    expect(whyOutside({ ...pod(null), hostNetwork: true }, namespace)).toBe('host network');
+    expect(whyOutside(pod('none'), namespace)).toBe('label none');
+    expect(whyOutside(pod(null), mode('none'))).toBe('namespace has label none');
+    expect(whyOutside(pod(null), mode(null))).toBe('namespace not labelled');
+    expect(whyOutside({ ...pod(null), namespace: 'kube-system' }, namespace)).toBe('namespace is excluded');
   });
 });

@@ -27,9 +27,23 @@ export function isEnrolled(
   namespace: { readonly labels: Labels } | undefined,
   excludedNamespaces: readonly string[] = EXCLUDED_NAMESPACES,
 ): boolean {
-  if (pod.hostNetwork || SIDECAR_ANNOTATION in pod.annotations) return false;
-  if (excludedNamespaces.includes(pod.namespace)) return false;
-  return (dataplaneModeOf(pod.labels) ?? dataplaneModeOf(namespace?.labels ?? {})) === 'ambient';
+  return whyOutside(pod, namespace, excludedNamespaces) === '';
+}
+
+/** For people: why the pod is not in the mesh; empty: it is. */
+export function whyOutside(
+  pod: EnrolmentFacts,
+  namespace: { readonly labels: Labels } | undefined,
+  excludedNamespaces: readonly string[] = EXCLUDED_NAMESPACES,
+): string {
+  if (pod.hostNetwork) return 'host network';
+  if (SIDECAR_ANNOTATION in pod.annotations) return 'has a sidecar';
+  if (excludedNamespaces.includes(pod.namespace)) return 'namespace is excluded';
+  const own = dataplaneModeOf(pod.labels);
+  const inherited = dataplaneModeOf(namespace?.labels ?? {});
+  if ((own ?? inherited) === 'ambient') return '';
+  if (own === 'none') return 'label none';
+  return inherited === 'none' ? 'namespace has label none' : 'namespace not labelled';
 }
 
 /** A value of the label that means nothing is a mistake (`Ambient`), and must not be read as "not in the mesh": the object is invalid. */

@@ -6,6 +6,7 @@ export {
   EXCLUDED_NAMESPACES,
   isEnrolled,
   REDIRECTION_ANNOTATION,
+  whyOutside,
 } from './enrolment.js';
 export { ManifestsError } from './errors.js';
 export {

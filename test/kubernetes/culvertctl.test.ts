@@ -92,6 +92,12 @@ test('commands ask the agent of --node: a node, its pod, or any pod there', asyn
   expect((await ctl('log', '--node', 'a')).out).toBe('level is info\n');
   expect((await ctl('bpf', '--node', 'a')).out).toMatch(/^sk_lookup +yes$/m);
   expect((await ctl('pods', '--node', 'a')).out).toMatch(/^NAMESPACE +POD +STATE/);
+  const everywhere = await ctl('pods');
+  expect(everywhere.code).toBe(0);
+  expect(everywhere.out).toMatch(/^NODE +NAMESPACE +POD +STATE/);
+  expect(everywhere.out).toMatch(
+    /^[ab] +culvert-system +culvert-\S+ +plain +\S+ +(host network|namespace not labelled|label none)$/m,
+  );
   expect((await ctl('connections', '--node', 'a', '-o', 'json')).out).toBe('[]\n');
   expect((await ctl('cert', '--node', 'a')).code).toBe(0);
   expect(await ctl('status', '--node', 'a')).toMatchObject({
@@ -102,7 +108,7 @@ test('commands ask the agent of --node: a node, its pod, or any pod there', asyn
 }, 180_000);
 
 test('who is meant has to be said, and who is not there is said', async () => {
-  expect(await ctl('pods')).toMatchObject({ code: 1, err: expect.stringMatching(/--node says: a, b\n$/) });
+  expect(await ctl('bpf')).toMatchObject({ code: 1, err: expect.stringMatching(/--node says: a, b\n$/) });
   expect(await ctl('pods', '--node', 'c')).toMatchObject({
     code: 1,
     err: expect.stringContaining('c in culvert-system'),

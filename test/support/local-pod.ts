@@ -14,6 +14,7 @@ export function localPodWith(fields: Partial<LocalPod> = {}): LocalPod {
     isEastWestGateway: false,
     fault: '',
     enrolled: true,
+    outside: '',
     ...fields,
   };
 }

@@ -26,6 +26,7 @@ export class PolicyRelations {
   /** With neither selector nor targets, by namespace. */
   readonly #ofWholeNamespace: Multimap<Policy>;
   readonly #peers: Set<PeerAuthentication>;
+  readonly #withSelector: Set<Policy>;
 
   constructor(options: PolicyRelationsOptions, relations: Relations) {
     this.#rootNamespace = options.rootNamespace;
@@ -35,6 +36,7 @@ export class PolicyRelations {
     this.#byTarget = new Multimap();
     this.#ofWholeNamespace = new Multimap();
     this.#peers = new Set();
+    this.#withSelector = new Set();
   }
 
   /** Those whose selector takes it, of its namespace and of the root namespace. */
@@ -65,6 +67,14 @@ export class PolicyRelations {
     return all.filter((one) => one.kind === 'Pod' || one.kind === 'WorkloadEntry');
   }
 
+  /** Those whose selector takes nothing at present. One of the root namespace looks at all that there is. */
+  get idle(): readonly Policy[] {
+    return [...this.#withSelector].filter(({ namespace, selector }) => {
+      const place = namespace === this.#rootNamespace ? null : namespace;
+      return !this.#relations.hasLabels(place, selector!);
+    });
+  }
+
   /** Marks every policy of which `takenBy`, or a service that it is bound to, tells this pod. */
   touchTaking(pod: Pod, touched: Touched): void {
     touched.add(this.selecting(pod));
@@ -75,12 +85,14 @@ export class PolicyRelations {
   add(object: MeshObject): void {
     if (!isPolicy(object)) return;
     if (object.kind === 'PeerAuthentication') this.#peers.add(object);
+    if (object.selector !== null) this.#withSelector.add(object);
     this.#forEachIndex(object, (index, key, policy) => index.add(key, policy));
   }
 
   delete(object: MeshObject): void {
     if (!isPolicy(object)) return;
     if (object.kind === 'PeerAuthentication') this.#peers.delete(object);
+    this.#withSelector.delete(object);
     this.#forEachIndex(object, (index, key, policy) => index.delete(key, policy));
   }
 
