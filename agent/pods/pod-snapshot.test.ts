@@ -47,6 +47,12 @@ test('pods come back as they were saved, those whose cgroup is gone do not', () 
   expect(lines).toEqual([]);
 });
 
+test('of an earlier agent, which does not say why a pod is plain, they are gone by', () => {
+  const { outside, ...before } = pod('u1');
+  save(before as LocalPod);
+  expect(snapshot().load()).toEqual([{ ...before, outside: '' }]);
+});
+
 test.each<[string, (content: Record<string, unknown>) => unknown]>([
   ['another version', (content) => ({ ...content, version: 2 })],
   ['another node', (content) => ({ ...content, node: 'n2' })],

@@ -103,7 +103,8 @@ export class PodSnapshot {
       throw new Error(`no list of at most ${MAX_PODS} pods`);
     const bad = pods.findIndex((pod) => !isLocalPod(pod));
     if (bad >= 0) throw new Error(`pods[${bad}] is none`);
-    return pods as LocalPod[];
+    // An earlier agent may not have saved it.
+    return (pods as LocalPod[]).map((pod) => ({ ...pod, outside: String(pod.outside ?? '') }));
   }
 }
 

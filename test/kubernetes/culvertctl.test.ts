@@ -189,3 +189,23 @@ test('doctor: Kubernetes, what it serves, the pods of the mesh, NetworkPolicies 
     PATIENCE,
   );
 }, 180_000);
+
+test('a policy that selects no pod is in force, and says so in its status, in status and in doctor', async () => {
+  const labels = { app: 'no-such-app' };
+  await cluster.plane.apply({
+    apiVersion: 'security.istio.io/v1',
+    kind: 'AuthorizationPolicy',
+    metadata: { name: 'typo', namespace: 'default' },
+    spec: { selector: { matchLabels: labels }, action: 'DENY', rules: [{}] },
+  });
+  const message = async () => {
+    const path = 'jsonpath={.status.conditions[?(@.type=="ZtunnelAccepted")]}';
+    return await cluster.kubectl('get', 'authorizationpolicy', 'typo', '-n', 'default', '-o', path);
+  };
+  await waitFor('the status', async () => /selects no pod at present/.test(await message()), PATIENCE);
+  expect(JSON.parse(await message())).toMatchObject({ status: 'True', reason: 'Accepted' });
+  // The other replica has seen it at another moment.
+  const told = async (command: string) => (await ctl(command)).out.includes('selects no pod at present');
+  await waitFor('status', () => told('status'), PATIENCE);
+  await waitFor('doctor', () => told('doctor'), PATIENCE);
+}, 180_000);
