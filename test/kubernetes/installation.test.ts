@@ -119,6 +119,7 @@ test("ours that somebody has changed is set right, one that is newer and another
   const generations = [(await crd(newer!)).metadata.generation, (await crd(theirs!)).metadata.generation];
   const said = await run('install');
   expect(said).toContain(`${ours}: updated`);
+  expect(said).toContain('workloadentries.networking.istio.io: unchanged');
   expect(said).toContain(`${newer}: newer, left as it is`);
   expect(said).toContain(`${theirs}: another's, left as it is`);
   const after = await crd(ours!);
@@ -169,10 +170,17 @@ test('a removal takes away what agents and controllers have left, and nothing of
     marked,
     secret('culvert-ca-secret'),
     secret('culvert-webhook-ca'),
+    {
+      apiVersion: 'batch/v1',
+      kind: 'Job',
+      metadata: { name: 'culvert-install', namespace: SYSTEM },
+      spec: { template: { spec: { restartPolicy: 'Never', containers: [{ name: 'c', image: 'x' }] } } },
+    },
   );
   const said = await run('uninstall', '--agents-timeout', '5s', '--webhooks', `culvert-validation-${SYSTEM}`);
   expect(said).not.toContain('NOT DONE');
   expect(said).toContain('no agent runs on n1');
+  expect(said).toContain('Job culvert-install of a failed upgrade removed');
   const get = (path: string, ...what: string[]) => plane.kubectl('get', ...what, '-o', `jsonpath={${path}}`);
   expect(await get('.spec.taints[*].key', 'node/n1')).not.toContain('culvert');
   expect(await get('.spec.taints[*].key', 'node/n1')).toContain('own');
