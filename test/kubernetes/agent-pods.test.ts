@@ -156,110 +156,114 @@ test('hostNetwork is left alone, what has failed is nobody, what terminates is d
   await inShop('delete', 'pod', 'host', 'failing', '--force', '--grace-period=0');
 }, 180_000);
 
-test('a node that cannot reach the API server goes on, with pods that come and go elsewhere; a node that is drained and removed is missed by nobody', async () => {
-  const labels = { app: 'web' };
-  const container = {
-    ...{ name: 'main', ...POLITE },
-    readinessProbe: { httpGet: { port: 8080, path: '/' }, periodSeconds: 1 },
-  };
-  const affinity = {
-    nodeAffinity: {
-      requiredDuringSchedulingIgnoredDuringExecution: {
-        nodeSelectorTerms: [
-          { matchExpressions: [{ key: 'kubernetes.io/hostname', operator: 'In', values: ['b', 'c'] }] },
-        ],
-      },
-    },
-  };
-  await cluster.plane.apply(
-    {
-      apiVersion: 'apps/v1',
-      kind: 'Deployment',
-      metadata: { name: 'web', namespace: 'shop' },
-      spec: {
-        replicas: 3,
-        selector: { matchLabels: labels },
-        template: {
-          metadata: { labels },
-          spec: { affinity, terminationGracePeriodSeconds: 5, containers: [container] },
+test(
+  'a node that cannot reach the API server goes on, with pods that come and go elsewhere; a node that is drained and removed is missed by nobody',
+  async () => {
+    const labels = { app: 'web' };
+    const container = {
+      ...{ name: 'main', ...POLITE },
+      readinessProbe: { httpGet: { port: 8080, path: '/' }, periodSeconds: 1 },
+    };
+    const affinity = {
+      nodeAffinity: {
+        requiredDuringSchedulingIgnoredDuringExecution: {
+          nodeSelectorTerms: [
+            { matchExpressions: [{ key: 'kubernetes.io/hostname', operator: 'In', values: ['b', 'c'] }] },
+          ],
         },
       },
-    },
-    {
-      apiVersion: 'v1',
-      kind: 'Service',
-      metadata: { name: 'web', namespace: 'shop' },
-      spec: { selector: labels, ports: [{ port: 80, targetPort: 8080 }] },
-    },
-  );
-  await inShop('rollout', 'status', 'deployment/web', '--timeout=90s');
-  const url = `http://${await inShop('get', 'service', 'web', '-o', 'jsonpath={.spec.clusterIP}')}/`;
-  const client = mesh.processIn(a, 'shop', 'client');
-  const answers = () => client.curl(url).includes('"path"');
-  await waitFor('the service', answers, PATIENCE);
+    };
+    await cluster.plane.apply(
+      {
+        apiVersion: 'apps/v1',
+        kind: 'Deployment',
+        metadata: { name: 'web', namespace: 'shop' },
+        spec: {
+          replicas: 3,
+          selector: { matchLabels: labels },
+          template: {
+            metadata: { labels },
+            spec: { affinity, terminationGracePeriodSeconds: 5, containers: [container] },
+          },
+        },
+      },
+      {
+        apiVersion: 'v1',
+        kind: 'Service',
+        metadata: { name: 'web', namespace: 'shop' },
+        spec: { selector: labels, ports: [{ port: 80, targetPort: 8080 }] },
+      },
+    );
+    await inShop('rollout', 'status', 'deployment/web', '--timeout=90s');
+    const url = `http://${await inShop('get', 'service', 'web', '-o', 'jsonpath={.spec.clusterIP}')}/`;
+    const client = mesh.processIn(a, 'shop', 'client');
+    const answers = () => client.curl(url).includes('"path"');
+    await waitFor('the service', answers, PATIENCE);
 
-  // From node a and its pods to the API server nothing passes any more.
-  const { machine } = cluster.plane;
-  const rules = ['forward', 'output'].map(
-    (hook) =>
-      `chain ${hook} { type filter hook ${hook} priority 0; ip daddr ${machine.ip} tcp dport 6443 drop; }`,
-  );
-  await a.machine.output(['nft', '-f', '-'], { input: `table inet cut {\n${rules.join('\n')}\n}\n` });
-  const until = performance.now() + OUTAGE_MS;
-  const roll = async () => {
-    do {
-      await inShop('rollout', 'restart', 'deployment/web');
-      await inShop('rollout', 'status', 'deployment/web', '--timeout=90s');
-    } while (performance.now() < until);
-  };
-  const rolled = roll();
-  let asked = 0;
-  while (performance.now() < until) {
-    expect(answers()).toBe(true);
-    asked++;
-    await sleep(200);
-  }
-  await rolled;
-  expect(asked).toBeGreaterThan(10);
-  await a.machine.output(['nft', 'delete', 'table', 'inet', 'cut']);
-  await inShop('label', 'pod', 'client', 'seen=again');
-  await waitFor(
-    'the agent to be ready',
-    () => mesh.admin(a, '/healthz/ready', 15021).includes('ready'),
-    PATIENCE,
-  );
+    // From node a and its pods to the API server nothing passes any more.
+    const { machine } = cluster.plane;
+    const rules = ['forward', 'output'].map(
+      (hook) =>
+        `chain ${hook} { type filter hook ${hook} priority 0; ip daddr ${machine.ip} tcp dport 6443 drop; }`,
+    );
+    await a.machine.output(['nft', '-f', '-'], { input: `table inet cut {\n${rules.join('\n')}\n}\n` });
+    const until = performance.now() + OUTAGE_MS;
+    const roll = async () => {
+      do {
+        await inShop('rollout', 'restart', 'deployment/web');
+        await inShop('rollout', 'status', 'deployment/web', '--timeout=90s');
+      } while (performance.now() < until);
+    };
+    const rolled = roll();
+    let asked = 0;
+    while (performance.now() < until) {
+      expect(answers()).toBe(true);
+      asked++;
+      await sleep(200);
+    }
+    await rolled;
+    expect(asked).toBeGreaterThan(10);
+    await a.machine.output(['nft', 'delete', 'table', 'inet', 'cut']);
+    await inShop('label', 'pod', 'client', 'seen=again');
+    await waitFor(
+      'the agent to be ready',
+      () => mesh.admin(a, '/healthz/ready', 15021).includes('ready'),
+      PATIENCE,
+    );
 
-  const drained = cluster.kubectl(
-    'drain',
-    'c',
-    '--ignore-daemonsets',
-    '--delete-emptydir-data',
-    '--force',
-    '--timeout=90s',
-  );
-  let isOver = false;
-  void drained.finally(() => {
-    isOver = true;
-  });
-  while (!isOver) {
+    const drained = cluster.kubectl(
+      'drain',
+      'c',
+      '--ignore-daemonsets',
+      '--delete-emptydir-data',
+      '--force',
+      '--timeout=90s',
+    );
+    let isOver = false;
+    void drained.finally(() => {
+      isOver = true;
+    });
+    while (!isOver) {
+      expect(answers()).toBe(true);
+      await sleep(100);
+    }
+    await drained;
+    const before = (
+      await inShop('get', 'pods', '-l', 'app=web', '-o', 'jsonpath={.items[*].spec.nodeName}')
+    ).split(' ');
+    expect(new Set(before)).toEqual(new Set(['b']));
+    await c.crash();
+    await cluster.kubectl('delete', 'node', 'c');
+    cluster.nodes.splice(cluster.nodes.indexOf(c), 1);
+    await waitFor(
+      'nothing of node c to be known',
+      () => !/"node": "c"/.test(mesh.admin(a, '/config_dump')),
+      PATIENCE,
+    );
     expect(answers()).toBe(true);
-    await sleep(100);
-  }
-  await drained;
-  const before = (
-    await inShop('get', 'pods', '-l', 'app=web', '-o', 'jsonpath={.items[*].spec.nodeName}')
-  ).split(' ');
-  expect(new Set(before)).toEqual(new Set(['b']));
-  await c.crash();
-  await cluster.kubectl('delete', 'node', 'c');
-  cluster.nodes.splice(cluster.nodes.indexOf(c), 1);
-  await waitFor(
-    'nothing of node c to be known',
-    () => !/"node": "c"/.test(mesh.admin(a, '/config_dump')),
-    PATIENCE,
-  );
-  expect(answers()).toBe(true);
-}, OUTAGE_MS + 270_000);
+  },
+  OUTAGE_MS + 270_000,
+);
 
 test('a node whose clock is an hour off, ahead or behind, is in the mesh as any other: certificates are dated back', async () => {
   await cluster.addNode('ahead', { clockSkewSeconds: 3600 });
