@@ -1,12 +1,13 @@
 /** All that answers names: a resolver and listeners for each captured pod, on the main thread and its store. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../../mesh/common/errors.js';
+import { TokenBucket } from '../../mesh/common/token-bucket.js';
 import { NamespaceSockets } from '../../mesh/io/index.js';
 import type { Log } from '../../mesh/log/index.js';
 import type { Store } from '../../mesh/store/index.js';
 import type { MetricFamily } from '../../mesh/telemetry/index.js';
 import { type CapturedPod, type CaptureHandles, OriginalDestinationMap } from '../capture/index.js';
-import { InFlight, RateLimit } from './limits.js';
+import { InFlight } from './limits.js';
 import { dnsPort, PodListeners, PodSockets } from './listeners.js';
 import { DnsCells, DnsMetrics, type DnsSource, dnsMetricFamilies } from './metrics.js';
 import { Names } from './names.js';
@@ -103,7 +104,7 @@ export class DnsProxy {
     const listeners = new PodListeners(
       { sockets },
       {
-        rate: new RateLimit(dnsDefaults.rate, { nowMs }),
+        rate: new TokenBucket(dnsDefaults.rate, { nowMs }),
         isRedirected: (address, port) =>
           this.#originals!.take(netnsCookie, { address, port }, dnsPort) !== null,
         handle: (bytes, transport, respond) => resolver.handle(bytes, transport, respond),

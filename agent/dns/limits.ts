@@ -34,32 +34,3 @@ export class InFlight {
     this.#total--;
   }
 }
-
-/** A token bucket: `perSecond` on average, `burst` at once. */
-export class RateLimit {
-  readonly #perMs: number;
-  readonly #burst: number;
-  readonly #nowMs: () => number;
-  #tokens: number;
-  #filledMs: number;
-
-  constructor(
-    options: { readonly perSecond: number; readonly burst: number },
-    deps: { readonly nowMs: () => number },
-  ) {
-    this.#perMs = options.perSecond / 1000;
-    this.#burst = options.burst;
-    this.#nowMs = deps.nowMs;
-    this.#tokens = options.burst;
-    this.#filledMs = deps.nowMs();
-  }
-
-  take(): boolean {
-    const now = this.#nowMs();
-    this.#tokens = Math.min(this.#burst, this.#tokens + (now - this.#filledMs) * this.#perMs);
-    this.#filledMs = now;
-    if (this.#tokens < 1) return false;
-    this.#tokens--;
-    return true;
-  }
-}

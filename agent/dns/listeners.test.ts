@@ -10,11 +10,11 @@ afterEach(() => {
   server?.close();
 });
 
-const always = { take: () => true };
+const always = { tryTake: () => true };
 type Handle = (bytes: Buffer, respond: (answer: Buffer) => void) => void;
 
 /** The server's end of a connection, whose messages `handle` gets. */
-async function serve(handle: Handle, rate: { take(): boolean } = always): Promise<Socket> {
+async function serve(handle: Handle, rate: { tryTake(): boolean } = always): Promise<Socket> {
   const listening = createServer({ allowHalfOpen: true });
   server = listening;
   await new Promise<void>((resolve) => listening.listen(0, '127.0.0.1', resolve));
@@ -59,7 +59,7 @@ test('a client that does not read its answers is not read either', async () => {
 
 test('who asks too fast waits, and gets every answer', async () => {
   let tokens = 3;
-  await serve((bytes, respond) => respond(bytes), { take: () => tokens-- > 0 });
+  await serve((bytes, respond) => respond(bytes), { tryTake: () => tokens-- > 0 });
   const all = Buffer.concat(['a', 'b', 'c', 'd', 'e'].map(message));
   let received = Buffer.alloc(0);
   client!.on('data', (bytes: Buffer) => {

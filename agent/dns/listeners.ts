@@ -58,7 +58,7 @@ export interface ListenersOptions {
 
 export interface ListenersDeps {
   /** Of questions: one over UDP that is too much is dropped, one over TCP waits. */
-  readonly rate: { take(): boolean };
+  readonly rate: { tryTake(): boolean };
   /** False: no connection that BPF has sent here; it is reset. */
   readonly isRedirected: (address: string, port: number) => boolean;
   readonly handle: (bytes: Buffer, transport: Transport, respond: (answer: Buffer) => void) => void;
@@ -99,7 +99,7 @@ export class PodListeners {
     socket.on('error', this.#deps.onError);
     socket.on('message', (bytes, from) => {
       // Nobody but the pod itself: this is no resolver for its network.
-      if (!own.has(from.address) || !this.#deps.rate.take()) return;
+      if (!own.has(from.address) || !this.#deps.rate.tryTake()) return;
       this.#deps.handle(bytes, 'udp', (answer) => {
         if (this.#udp.includes(socket)) socket.send(answer, from.port, from.address, () => {});
       });
@@ -128,7 +128,7 @@ export class PodListeners {
  */
 export function readMessages(
   socket: Socket,
-  rate: { take(): boolean },
+  rate: { tryTake(): boolean },
   handle: (bytes: Buffer, respond: (answer: Buffer) => void) => void,
 ): void {
   let received: Buffer = Buffer.alloc(0);
@@ -154,7 +154,7 @@ export function readMessages(
     while (hasRoom() && !socket.destroyed && received.length >= 2) {
       const end = 2 + received.readUInt16BE(0);
       if (received.length < end) break;
-      if (!rate.take()) {
+      if (!rate.tryTake()) {
         tooFast = setTimeout(() => {
           tooFast = null;
           next();

@@ -1,7 +1,8 @@
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { isIpv6, tryCanonicalAddress } from '../../mesh/common/address.js';
-import { InFlight, RateLimit } from './limits.js';
+import { TokenBucket } from '../../mesh/common/token-bucket.js';
+import { InFlight } from './limits.js';
 import { parseResolvConf } from './resolv-conf.js';
 import { addressOfPtrName } from './reverse.js';
 
@@ -95,8 +96,8 @@ test('questions under way: one pod cannot use up the room of all', () => {
 
 test('a rate with a burst', () => {
   let nowMs = 0;
-  const rate = new RateLimit({ perSecond: 100, burst: 5 }, { nowMs: () => nowMs });
-  const taken = () => Array.from({ length: 20 }, () => rate.take()).filter(Boolean).length;
+  const rate = new TokenBucket({ perSecond: 100, burst: 5 }, { nowMs: () => nowMs });
+  const taken = () => Array.from({ length: 20 }, () => rate.tryTake()).filter(Boolean).length;
   expect(taken()).toBe(5);
   nowMs = 30;
   expect(taken()).toBe(3);

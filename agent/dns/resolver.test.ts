@@ -95,7 +95,7 @@ describe("Node's own resolver (c-ares) as the client", () => {
     tcp = createServer({ allowHalfOpen: true }, (socket) =>
       readMessages(
         socket.on('error', () => {}),
-        { take: () => true },
+        { tryTake: () => true },
         (bytes, done) => resolver.handle(bytes, 'tcp', done),
       ),
     ).listen(0, '127.0.0.1');

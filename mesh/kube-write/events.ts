@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto';
 import { messageOf } from '../common/errors.js';
+import { TokenBucket } from '../common/token-bucket.js';
 import { type ApiClient, statusOf } from '../kube/index.js';
 import type { Log } from '../log/index.js';
 import { microTime } from './lease.js';
-import { TokenBucket } from './token-bucket.js';
 import type { ClusterEvent } from './types.js';
 
 export interface EventRecorderOptions {

@@ -1,7 +1,7 @@
 import { messageOf } from '../common/errors.js';
+import { TokenBucket } from '../common/token-bucket.js';
 import { Backoff, type BackoffOptions, KubeError } from '../kube/index.js';
 import type { Log } from '../log/index.js';
-import { TokenBucket } from './token-bucket.js';
 
 export interface WriteQueueOptions extends BackoffOptions {
   /** Writes of all keys together. */

@@ -4,41 +4,26 @@
  */
 import { policyWith, updateWith, workloadWith } from '../store/fixtures.js';
 import { type AuthorizationMatch, type AuthorizationPolicy, createStore } from '../store/index.js';
-import { Authorizer, type ConnectionFacts } from './index.js';
-
-const nothing: AuthorizationMatch = {
-  namespaces: [],
-  notNamespaces: [],
-  principals: [],
-  notPrincipals: [],
-  sourceIps: [],
-  notSourceIps: [],
-  destinationIps: [],
-  notDestinationIps: [],
-  destinationPorts: [],
-  notDestinationPorts: [],
-  serviceAccounts: [],
-  notServiceAccounts: [],
-};
+import { Authorizer, type ConnectionFacts, emptyMatch } from './index.js';
 
 /** One clause of a rule: what a `from` or a `to` becomes. */
 type Clause = (serial: number) => readonly AuthorizationMatch[];
 
 const principals: Clause = (i) => [
-  { ...nothing, principals: [{ kind: 'exact', value: `cluster.local/ns/ns-${i % 50}/sa/sa-${i}` }] },
+  { ...emptyMatch, principals: [{ kind: 'exact', value: `cluster.local/ns/ns-${i % 50}/sa/sa-${i}` }] },
 ];
 const prefixes: Clause = (i) => [
-  { ...nothing, principals: [{ kind: 'prefix', value: `cluster.local/ns/other-${i % 50}/` }] },
+  { ...emptyMatch, principals: [{ kind: 'prefix', value: `cluster.local/ns/other-${i % 50}/` }] },
 ];
 const looseSuffixes: Clause = (i) => [
-  { ...nothing, principals: [{ kind: 'suffix', value: `-nobody-${i}` }] },
+  { ...emptyMatch, principals: [{ kind: 'suffix', value: `-nobody-${i}` }] },
 ];
-const namespace: Clause = () => [{ ...nothing, namespaces: [{ kind: 'exact', value: 'client' }] }];
+const namespace: Clause = () => [{ ...emptyMatch, namespaces: [{ kind: 'exact', value: 'client' }] }];
 const blocks: Clause = (i) => [
-  { ...nothing, sourceIps: [{ address: `172.${i % 200}.${i >> 8}.0`, prefixLength: 24 }] },
+  { ...emptyMatch, sourceIps: [{ address: `172.${i % 200}.${i >> 8}.0`, prefixLength: 24 }] },
 ];
-const ports: Clause = (i) => [{ ...nothing, destinationPorts: [9000 + i, 20_000 + i] }];
-const samePort: Clause = () => [{ ...nothing, destinationPorts: [8080] }];
+const ports: Clause = (i) => [{ ...emptyMatch, destinationPorts: [9000 + i, 20_000 + i] }];
+const samePort: Clause = () => [{ ...emptyMatch, destinationPorts: [8080] }];
 
 const shapes: Readonly<Record<string, readonly Clause[]>> = {
   'principals and ports': [principals, ports],
@@ -62,7 +47,7 @@ function policiesOf(count: number, clauses: readonly Clause[]): AuthorizationPol
     key: 'zzz/allow',
     scope: 'global',
     action: 'allow',
-    groups: [[[{ ...nothing, namespaces: [{ kind: 'exact', value: 'client' }] }]]],
+    groups: [[[{ ...emptyMatch, namespaces: [{ kind: 'exact', value: 'client' }] }]]],
   });
   const others = Array.from({ length: count - 1 }, (_, p) =>
     policyWith({
@@ -71,7 +56,7 @@ function policiesOf(count: number, clauses: readonly Clause[]): AuthorizationPol
       action: p % 2 === 0 ? 'deny' : 'allow',
       groups: Array.from({ length: 5 }, (_unused, rule) =>
         // Never true, whatever the shape: what it asks for last is of another port.
-        [...clauses.map((clause) => clause(p * 5 + rule)), [{ ...nothing, notDestinationPorts: [8080] }]],
+        [...clauses.map((clause) => clause(p * 5 + rule)), [{ ...emptyMatch, notDestinationPorts: [8080] }]],
       ),
     }),
   );

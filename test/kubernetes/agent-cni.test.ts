@@ -47,6 +47,9 @@ function pod(name: string): object {
 const ready = (name: string) =>
   cluster.kubectl('wait', '--for=condition=Ready', `pod/${name}`, '--timeout=60s');
 
+const patchAgents = (patch: string) =>
+  cluster.kubectl('-n', MESH_NAMESPACE, 'patch', 'daemonset', 'culvert-agent', '--type=merge', '-p', patch);
+
 test('after a reboot no pod starts before the agent has: the agent itself does', async () => {
   const plugins = () =>
     (JSON.parse(readFileSync(listFile(), 'utf8')) as typeof LIST).plugins.map(({ type }) => type);
@@ -55,16 +58,7 @@ test('after a reboot no pod starts before the agent has: the agent itself does',
   await ready('before');
 
   // No agent, and nothing in the kernel; what is on disk stays.
-  await cluster.kubectl(
-    '-n',
-    MESH_NAMESPACE,
-    'patch',
-    'daemonset',
-    'culvert-agent',
-    '--type=merge',
-    '-p',
-    selector('true'),
-  );
+  await patchAgents(selector('true'));
   await waitFor(
     'the agent to end',
     async () => (await cluster.kubectl('-n', MESH_NAMESPACE, 'get', 'pods', '-o', 'name')) === '',
@@ -83,16 +77,7 @@ test('after a reboot no pod starts before the agent has: the agent itself does',
   );
   expect(await cluster.kubectl('get', 'pod', 'held', '-o', 'jsonpath={.status.phase}')).toBe('Pending');
 
-  await cluster.kubectl(
-    '-n',
-    MESH_NAMESPACE,
-    'patch',
-    'daemonset',
-    'culvert-agent',
-    '--type=merge',
-    '-p',
-    selector(null),
-  );
+  await patchAgents(selector(null));
   await mesh.waitForAgents();
   await ready('held');
 }, 180_000);

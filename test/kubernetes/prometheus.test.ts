@@ -189,16 +189,11 @@ test('every agent and controller is found by its annotations, scraped, and label
   expect(await value('count(up)')).toBe(wanted.length);
 }, 180_000);
 
+const serverVip = () =>
+  cluster.kubectl('get', 'service', '-n', 'shop', 'server', '-o', 'jsonpath={.spec.clusterIP}');
+
 test('the golden metrics of L4: both reporters tell of the same connections, with the same labels', async () => {
-  const vip = await cluster.kubectl(
-    'get',
-    'service',
-    '-n',
-    'shop',
-    'server',
-    '-o',
-    'jsonpath={.spec.clusterIP}',
-  );
+  const vip = await serverVip();
   const ours = 'source_workload="client",destination_workload="server"';
   const opened = `istio_tcp_connections_opened_total{${ours}}`;
   for (let i = 0; i < 5; i++)
@@ -249,15 +244,7 @@ test('a connection that a policy refuses is counted as failed, by both, and by i
     metadata: { name: 'nobody', namespace: 'shop' },
     spec: { selector: { matchLabels: { app: 'server' } } },
   });
-  const vip = await cluster.kubectl(
-    'get',
-    'service',
-    '-n',
-    'shop',
-    'server',
-    '-o',
-    'jsonpath={.spec.clusterIP}',
-  );
+  const vip = await serverVip();
   const isRefused = () =>
     cluster.kubectl('exec', '-n', 'shop', 'client', '--', 'curl', '-sf', `http://${vip}/`).then(
       () => false,

@@ -1,28 +1,14 @@
 import { describe, expect, test } from '@jest/globals';
-import { Authorizer, type ConnectionFacts } from '../../../mesh/policy/index.js';
+import { Authorizer, type ConnectionFacts, emptyMatch } from '../../../mesh/policy/index.js';
 import { policyWith, updateWith, workloadWith } from '../../../mesh/store/fixtures.js';
-import { type AuthorizationMatch, createStore, type Workload } from '../../../mesh/store/index.js';
+import { createStore, type Workload } from '../../../mesh/store/index.js';
 import { newTunnelCounters, StoreView } from '../context.js';
 import type { ConnectionSummary, WorkerPod } from '../messages.js';
 import { ConnectionTable, type TrackedConnection } from './connection-table.js';
 import { type Admission, failureOf, PolicyGuard } from './policy-guard.js';
 
-const nothing: AuthorizationMatch = {
-  namespaces: [],
-  notNamespaces: [],
-  principals: [],
-  notPrincipals: [],
-  sourceIps: [],
-  notSourceIps: [],
-  destinationIps: [],
-  notDestinationIps: [],
-  destinationPorts: [],
-  notDestinationPorts: [],
-  serviceAccounts: [],
-  notServiceAccounts: [],
-};
 const denyPort = (port: number) =>
-  policyWith({ key: 'shop/deny', groups: [[[{ ...nothing, destinationPorts: [port] }]]] });
+  policyWith({ key: 'shop/deny', groups: [[[{ ...emptyMatch, destinationPorts: [port] }]]] });
 const web = workloadWith({ uid: 'web', name: 'web', namespace: 'shop', serviceAccount: 'web' });
 const pod = { uid: 'u', name: 'web', namespace: 'shop', serviceAccount: 'web' } as WorkerPod;
 const toPort = (destinationPort: number): ConnectionFacts => ({

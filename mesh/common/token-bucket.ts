@@ -1,4 +1,4 @@
-/** So many at once, then so many a second. */
+/** So many at once (`burst`), then so many a second. */
 export class TokenBucket {
   readonly #burst: number;
   readonly #perMs: number;
