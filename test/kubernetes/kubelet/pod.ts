@@ -36,6 +36,7 @@ export class PodWorker {
   #initialized: boolean;
   #gone: boolean;
   #written: string;
+  #isStale: boolean;
   #writing: Promise<void> | null;
   #ending: Promise<void> | null;
   #lived: Promise<void>;
@@ -52,6 +53,7 @@ export class PodWorker {
     this.#initialized = false;
     this.#gone = false;
     this.#written = '';
+    this.#isStale = false;
     this.#writing = null;
     this.#ending = null;
     this.#lived = this.#live();
@@ -231,7 +233,18 @@ export class PodWorker {
   }
 
   #changed(): void {
-    this.#writing ??= pause(STATUS_DELAY_MS, AbortSignal.timeout(1000)).then(() => this.#write());
+    this.#isStale = true;
+    this.#writing ??= this.#writeChanges();
+  }
+
+  /** One write after the other: of two on their way at once the API server may take the older one last, and that status would stay. */
+  async #writeChanges(): Promise<void> {
+    while (this.#isStale) {
+      await pause(STATUS_DELAY_MS, AbortSignal.timeout(1000));
+      this.#isStale = false;
+      await this.#write();
+    }
+    this.#writing = null;
   }
 
   async #flush(): Promise<void> {
@@ -241,7 +254,6 @@ export class PodWorker {
 
   /** Writes the status if it is another than the one written last; tries again where the API server is away. */
   async #write(): Promise<void> {
-    this.#writing = null;
     if (this.#gone) return;
     const { namespace, name, uid } = this.pod.metadata;
     const status = podStatus({
@@ -265,11 +277,10 @@ export class PodWorker {
         'application/strategic-merge-patch+json',
       );
     } catch (thrown) {
-      if (thrown instanceof ApiError && (thrown.status === 404 || thrown.status === 409)) return;
+      if (thrown instanceof ApiError && thrown.status === 404) return;
       this.#deps.say(`${this.name}: ${(thrown as Error).message}`);
       this.#written = '';
-      await pause(RETRY_MS, AbortSignal.timeout(60_000));
-      this.#changed();
+      setTimeout(() => this.#changed(), RETRY_MS);
     }
   }
 
