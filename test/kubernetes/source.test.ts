@@ -205,11 +205,11 @@ describe('what was seen stays, and catches up', () => {
     await interrupted();
     await change();
     expect([source.get(key('kept')), source.get(key('gone'))]).toEqual(['1', '1']);
-    expect(source.problems[0]).toMatchObject({ kind: 'ConfigMap' });
+    expect(source.problems.map(({ kind }) => kind)).toContain('ConfigMap');
     way.mend();
     await caughtUp();
     expect(watch().listings).toBe(1);
-    expect(source.problems).toEqual([]);
+    await waitFor('no problem to be left', () => source.problems.length === 0, PATIENCE); // each kind comes back by itself
   });
 
   test('when a watch falls silent', async () => {
