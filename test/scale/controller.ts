@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createWriteStream, readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
+import { setPriority } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { waitFor } from '../lab/index.js';
@@ -14,6 +15,7 @@ export interface ControllerProcessOptions {
   readonly port: number;
   /** Further flags of node. */
   readonly nodeFlags?: readonly string[];
+  readonly nice: number;
 }
 
 /** What a phase cost the controller. */
@@ -45,7 +47,7 @@ export class ControllerProcess {
   static async spawn(options: ControllerProcessOptions): Promise<ControllerProcess> {
     const monitoringPort = await freePort();
     const program = fileURLToPath(new URL('../../control/main.js', import.meta.url));
-    const { state, port, kubeconfig, nodeFlags = [] } = options;
+    const { state, port, kubeconfig, nodeFlags = [], nice } = options;
     const listen = ['--listen', `127.0.0.1:${port}`, '--admin-listen', '127.0.0.1:0'];
     const monitoring = ['--monitoring-listen', `127.0.0.1:${monitoringPort}`];
     const source = ['--source', 'kubernetes', '--kubeconfig', kubeconfig, '--state', state];
@@ -53,6 +55,7 @@ export class ControllerProcess {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: { ...process.env, NODE_OPTIONS: '' },
     });
+    setPriority(child.pid!, nice); // before it has threads: they have what their process began with
     const log = createWriteStream(join(state, '..', 'controller.log'), { flags: 'a' });
     child.stdout?.pipe(log);
     child.stderr?.pipe(log);

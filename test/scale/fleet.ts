@@ -1,4 +1,5 @@
 import { type ChildProcess, fork } from 'node:child_process';
+import { setPriority } from 'node:os';
 import { fileURLToPath } from 'node:url';
 
 /** What all agents are waited for to hold: of names that begin so, a number of versions of that kind. */
@@ -51,7 +52,7 @@ export class Fleet {
   readonly #waiting = new Map<number, (timesMs: readonly number[]) => void>();
   #nextId = 1;
 
-  constructor(processes: number) {
+  constructor(processes: number, nice: number) {
     const program = fileURLToPath(new URL('fleet-main.js', import.meta.url));
     this.#children = Array.from({ length: processes }, () =>
       fork(program, {
@@ -59,10 +60,12 @@ export class Fleet {
         stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
       }),
     );
-    for (const child of this.#children)
+    for (const child of this.#children) {
+      setPriority(child.pid!, nice);
       child.on('message', (answer: FleetAnswer) => {
         if (answer.kind === 'reached') this.#waiting.get(answer.id)?.(answer.timesMs);
       });
+    }
   }
 
   get pids(): readonly number[] {

@@ -64,7 +64,7 @@ export class ScaleRun {
     this.#options = options;
     this.#say = say;
     this.#population = populationOf(options);
-    this.#fleet = new Fleet(options.fleets);
+    this.#fleet = new Fleet(options.fleets, options.nice);
   }
 
   async run(): Promise<ScaleResult> {
@@ -115,9 +115,15 @@ export class ScaleRun {
   }
 
   async #spawn(kubeconfig: string): Promise<void> {
-    const { nodeFlags } = this.#options;
+    const { nodeFlags, nice } = this.#options;
     const state = join(this.#folder, 'state');
-    this.#controller = await ControllerProcess.spawn({ kubeconfig, state, port: this.#port, nodeFlags });
+    this.#controller = await ControllerProcess.spawn({
+      kubeconfig,
+      state,
+      port: this.#port,
+      nodeFlags,
+      nice,
+    });
   }
 
   async #idle(): Promise<void> {
