@@ -390,6 +390,19 @@ describe('when the stream is lost', () => {
     for (const socket of sockets) socket.destroy();
     mute.close();
   });
+
+  test('a stream on which nothing is said is given up; one that was answered may then be silent', async () => {
+    startClient({ connectTimeoutMs: 50, answerTimeoutMs: 100 });
+    await openStream();
+    const next = await controller.nextStream();
+    expect(client!.state).toMatchObject({ lastError: 'no answer within 100 ms', terminations: { Error: 1 } });
+    await next.nextRequest();
+    await next.nextRequest();
+    next.send(push(ADDRESS_TYPE_URL, 'n1', [workload('a')]));
+    await next.nextRequest();
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    expect(client!.state).toMatchObject({ isConnected: true, terminations: { Error: 1 } });
+  });
 });
 
 /** That stand, as the kernel lists them. */

@@ -26,6 +26,8 @@ export interface XdsClientOptions {
   readonly node: NodeOptions;
   /** TCP and TLS to the controller must be up within this; where they were not, the next time within twice that, up to `MAX_CONNECT_TIMEOUT_MS`. @default 5000 */
   readonly connectTimeoutMs?: number;
+  /** A controller answers the first request of each type, if only by nothing: one that has said nothing on a stream for so long is asked on another. @default 300000 */
+  readonly answerTimeoutMs?: number;
   /** First delay before connecting again; doubles up to `maxBackoffMs`, each shortened at random by up to half. @default 10 */
   readonly minBackoffMs?: number;
   /** @default 15000 */
@@ -50,6 +52,8 @@ const DeltaDiscoveryResponse = envoy.service.discovery.v3.DeltaDiscoveryResponse
 /** A stream that lived this long was no failure: the next connect follows at once. */
 const HEALTHY_STREAM_MS = 1_000;
 const DEFAULT_CONNECT_TIMEOUT_MS = 5_000;
+/** Beyond what a thousand agents that come at once must wait (docs/performance.md): less would send them to the end of the row. */
+const DEFAULT_ANSWER_TIMEOUT_MS = 300_000;
 /** Where all agents come at once, a busy controller takes longer than agents wait: were they not to wait longer the next time, it would work for those only who have left. */
 const MAX_CONNECT_TIMEOUT_MS = 40_000;
 /** Longest text of a NACK. */
@@ -76,6 +80,8 @@ export class XdsClient {
   #stream: Stream | null = null;
   #timer: NodeJS.Timeout | null = null;
   #connectedAtMs: number | null = null;
+  /** On this stream. */
+  #wasAnswered = false;
   #backoffMs: number;
   #connectTimeoutMs: number;
   #lastError: string | null = null;
@@ -179,8 +185,11 @@ export class XdsClient {
   /** A controller with nothing to say sends no metadata: the transport decides. */
   #checkConnected(connectTimeoutMs: number): void {
     this.#timer = null;
-    if (this.#client !== null && isReady(this.#client)) this.#connected();
-    else {
+    if (this.#client !== null && isReady(this.#client)) {
+      this.#connected();
+      const { answerTimeoutMs = DEFAULT_ANSWER_TIMEOUT_MS } = this.#options;
+      this.#timer = setTimeout(() => this.#checkAnswered(answerTimeoutMs), answerTimeoutMs);
+    } else {
       this.#connectTimeoutMs = Math.max(
         connectTimeoutMs,
         Math.min(MAX_CONNECT_TIMEOUT_MS, connectTimeoutMs * 2),
@@ -189,8 +198,15 @@ export class XdsClient {
     }
   }
 
+  /** Without this an agent whose stream was lost without a sign would keep what it has for ever, as pings are answered below it. */
+  #checkAnswered(answerTimeoutMs: number): void {
+    this.#timer = null;
+    if (!this.#wasAnswered) this.#ended('Error', `no answer within ${answerTimeoutMs} ms`);
+  }
+
   #receive(stream: Stream, bytes: Buffer): void {
     this.#connected();
+    this.#wasAnswered = true;
     try {
       const response = DeltaDiscoveryResponse.decode(bytes);
       const problems = this.#put(response, bytes.length);
@@ -252,6 +268,7 @@ export class XdsClient {
     const stream = this.#stream;
     this.#stream = null;
     this.#connectedAtMs = null;
+    this.#wasAnswered = false;
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#timer = null;
     stream?.cancel();
