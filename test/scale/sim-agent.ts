@@ -1,4 +1,9 @@
-import { type ClientHttp2Session, type ClientHttp2Stream, connect } from 'node:http2';
+import {
+  type ClientHttp2Session,
+  type ClientHttp2Stream,
+  connect,
+  type IncomingHttpHeaders,
+} from 'node:http2';
 import type { SecureContext } from 'node:tls';
 import {
   ADDRESS_TYPE_URL,
@@ -119,10 +124,14 @@ export class SimAgent {
     });
     this.#stream = stream;
     stream.on('error', () => {});
-    stream.on('trailers', (trailers) => {
-      this.lastEnd = `${trailers['grpc-status']}: ${trailers['grpc-message']}`;
-    });
-    stream.on('close', () => this.#ended(session, this.lastEnd));
+    const told = (headers: IncomingHttpHeaders): void => {
+      if (headers['grpc-status'] !== undefined)
+        this.lastEnd = `${headers['grpc-status']}: ${headers['grpc-message']}`;
+    };
+    // A refusal has no trailers, and leaves our half of the stream open.
+    stream.on('response', told).on('trailers', told);
+    const over = (): void => this.#ended(session, this.lastEnd);
+    stream.on('end', over).on('close', over);
     const pieces = new Pieces((message) => this.#take(stream, message));
     stream.on('data', (chunk: Buffer) => pieces.push(chunk));
     for (const typeUrl of TYPE_URLS)
