@@ -375,34 +375,6 @@ describe('when the stream is lost', () => {
     chmodSync(`${tokenFile}-missing`, 0o600);
     await openStream();
   });
-
-  test('a controller that does not speak is given up after the connect timeout', async () => {
-    const { createServer } = await import('node:net');
-    const sockets: { destroy(): void }[] = [];
-    const mute = createServer((socket) => sockets.push(socket.on('error', () => {})));
-    await new Promise<void>((resolve) => mute.listen(0, '127.0.0.1', resolve));
-    const { port } = mute.address() as { port: number };
-    const options = { ...controller.controllerOptions, address: `127.0.0.1:${port}` };
-    startClient({ controller: options, connectTimeoutMs: 50 });
-    await until(() => client!.state.lastError === 'no connection within 50 ms');
-    await until(() => client!.state.lastError === 'no connection within 200 ms'); // a busy controller is given more time
-    client!.stop();
-    for (const socket of sockets) socket.destroy();
-    mute.close();
-  });
-
-  test('a stream on which nothing is said is given up; one that was answered may then be silent', async () => {
-    startClient({ connectTimeoutMs: 50, answerTimeoutMs: 100 });
-    await openStream();
-    const next = await controller.nextStream();
-    expect(client!.state).toMatchObject({ lastError: 'no answer within 100 ms', terminations: { Error: 1 } });
-    await next.nextRequest();
-    await next.nextRequest();
-    next.send(push(ADDRESS_TYPE_URL, 'n1', [workload('a')]));
-    await next.nextRequest();
-    await new Promise((resolve) => setTimeout(resolve, 300));
-    expect(client!.state).toMatchObject({ isConnected: true, terminations: { Error: 1 } });
-  });
 });
 
 /** That stand, as the kernel lists them. */
