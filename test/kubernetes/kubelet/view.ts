@@ -1,6 +1,7 @@
-import { statSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { packageRoot } from '../../../native/package-root.js';
+import { cacheFolder } from '../binaries.js';
 import type { RunOptions } from './runtime.js';
 import type { SecurityContext } from './types.js';
 import { PodError } from './types.js';
@@ -74,11 +75,15 @@ function bindVolume(source: string, target: string, readOnly: boolean): string {
   return `${find}; ${make}; mount --rbind ${from} ${to}${readOnly ? `; mount -o remount,bind,ro ${to}` : ''}`;
 }
 
-/** This tree, where it is on a file system of its own or below /tmp: the layer over the root does not show those. */
+/** This tree and what tests have built, where they are on a file system of their own or below /tmp: the layer over the root does not show those. */
 function ownMounts(): string[] {
-  const root = packageRoot();
-  if (statSync(root).dev === statSync('/').dev && !root.startsWith('/tmp/')) return [];
-  return [`mkdir -p merged${quote(root)}; mount --rbind ${quote(root)} merged${quote(root)}`];
+  const isHidden = (folder: string): boolean =>
+    existsSync(folder) && (statSync(folder).dev !== statSync('/').dev || folder.startsWith('/tmp/'));
+  return [packageRoot(), cacheFolder()]
+    .filter(isHidden)
+    .map(
+      (folder) => `mkdir -p merged${quote(folder)}; mount --rbind ${quote(folder)} merged${quote(folder)}`,
+    );
 }
 
 /** The command before the command: user, group and capabilities by setpriv; a privileged container keeps all. */
