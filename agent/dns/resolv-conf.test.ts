@@ -1,7 +1,6 @@
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { isIpv6, tryCanonicalAddress } from '../../mesh/common/address.js';
-import { TokenBucket } from '../../mesh/common/token-bucket.js';
 import { InFlight } from './limits.js';
 import { parseResolvConf } from './resolv-conf.js';
 import { addressOfPtrName } from './reverse.js';
@@ -92,15 +91,4 @@ test('questions under way: one pod cannot use up the room of all', () => {
   expect([inFlight.take('b'), inFlight.take('c'), inFlight.total]).toEqual([true, false, 3]);
   for (const pod of ['a', 'b', 'b']) inFlight.giveBack(pod);
   expect(inFlight.total).toBe(0);
-});
-
-test('a rate with a burst', () => {
-  let nowMs = 0;
-  const rate = new TokenBucket({ perSecond: 100, burst: 5 }, { nowMs: () => nowMs });
-  const taken = () => Array.from({ length: 20 }, () => rate.tryTake()).filter(Boolean).length;
-  expect(taken()).toBe(5);
-  nowMs = 30;
-  expect(taken()).toBe(3);
-  nowMs = 10_000;
-  expect(taken()).toBe(5);
 });

@@ -126,9 +126,16 @@ export class ControlPlane {
     );
   }
 
-  /** Output of kubectl as cluster admin; throws what it said where it fails. */
+  /** Output of kubectl as cluster admin; throws what it said where it fails, and, of what was waited for in vain, what `kubectl describe` says. */
   async kubectl(...args: string[]): Promise<string> {
-    return await this.run(this.binaries.kubectl, args);
+    const running = this.run(this.binaries.kubectl, args);
+    if (!args.includes('wait')) return await running;
+    return await running.catch(async (error: Error) => {
+      const what = args
+        .filter((arg) => !arg.startsWith('--'))
+        .map((arg) => (arg === 'wait' ? 'describe' : arg));
+      throw new Error(`${error.message}\n${await this.run(this.binaries.kubectl, what).catch(String)}`);
+    });
   }
 
   /** Output of helm as cluster admin; throws what it said where it fails. */

@@ -124,14 +124,6 @@ function pod(name: string, nodeName: string, container: object): object[] {
   ];
 }
 
-/** All pods of the namespace; where one does not get so far, what kubectl says of them is the error. */
-async function ready(namespace: string): Promise<void> {
-  const pods = ['-n', namespace, '--for=condition=Ready', 'pod', '--all', '--timeout=90s'];
-  await cluster.kubectl('wait', ...pods).catch(async (error: Error) => {
-    throw new Error(`${error.message}\n${await cluster.kubectl('describe', 'pods', '-n', namespace)}`);
-  });
-}
-
 beforeAll(async () => {
   const onProgress = (line: string) =>
     void process.stderr.write(`${line}
@@ -158,8 +150,8 @@ beforeAll(async () => {
       spec: { selector: { app: 'server' }, ports: [{ port: 80, targetPort: 8080 }] },
     },
   );
-  await ready('shop');
-  await ready('monitoring');
+  await cluster.kubectl('wait', '-n', 'shop', '--for=condition=Ready', 'pod', '--all', '--timeout=60s');
+  await cluster.kubectl('wait', '-n', 'monitoring', '--for=condition=Ready', 'pod', '--all', '--timeout=60s');
 }, 3_600_000);
 
 afterAll(() => cluster?.close());
